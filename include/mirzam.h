@@ -1,0 +1,372 @@
+/* mirzam.h - CPU inference with contextual sparsity and full-model correction.
+ *
+ * Usage (this example is compiled by the tests):
+ *
+ *     #include <mirzam.h>
+ *     #include <stdio.h>
+ *
+ *     static int print_text(void *user, const char *bytes, size_t n)
+ *     {
+ *         fwrite(bytes, 1, n, user);
+ *         return 0;                                  // non-zero stops the generation
+ *     }
+ *
+ *     int main(int argc, char **argv)
+ *     {
+ *         mzm_err err = {0};
+ *         mzm_model *model = NULL;
+ *         mzm_session *session = NULL;
+ *         mzm_gen_params gen = mzm_gen_params_default();
+ *         mzm_gen_result result;
+ *         gen.mode = MZM_MODE_EXACT;                 // sparse drafts, the dense model's text
+ *         gen.on_text = print_text;
+ *         gen.user = stdout;
+ *         if (argc != 3 ||
+ *             mzm_model_open(&model, argv[1], NULL, &err) != MZM_OK ||
+ *             mzm_session_create(&session, model, NULL, &err) != MZM_OK ||
+ *             mzm_generate_text(session, argv[2], &gen, &result, &err) != MZM_OK)
+ *             fprintf(stderr, "%s\n", err.message);
+ *         mzm_session_free(session);
+ *         mzm_model_close(model);
+ *         return err.code != MZM_OK;
+ *     }
+ *
+ * Contents: errors - model - tokens - session - generation - files. A model is immutable after it is
+ * opened and may be shared by any number of sessions and threads; a session belongs to one thread
+ * at a time. Whatever a function hands out through **out belongs to the caller and is given back
+ * to the function named beside it; free, close and destroy accept NULL. Pointers inside results
+ * belong to the session and live until its next call.
+ *
+ * Every *_params struct comes from its *_params_default(); a NULL params pointer means the defaults. */
+#ifndef MIRZAM_H
+#define MIRZAM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MZM_VERSION_MAJOR 0
+#define MZM_VERSION_MINOR 1
+#define MZM_VERSION_PATCH 0
+#define MZM_VERSION_STRING "0.1.0"
+
+#if defined(__GNUC__)
+#define MZM_API __attribute__((visibility("default")))
+#else
+#define MZM_API
+#endif
+
+MZM_API const char *mzm_version(void);    /* the library's, to compare with MZM_VERSION_STRING */
+MZM_API const char *mzm_build_info(void); /* compiler, options, oneDNN or not: one line */
+
+/* ---- Errors --------------------------------------------------------------------------------- */
+
+#define MZM_STATUS_LIST(X)                                                        \
+	X(OK, 0, "ok")                                                            \
+	X(EARG, 1, "wrong argument")              /* the caller asked for nonsense */ \
+	X(EUNDEFINED, 2, "not defined in this mode") /* e.g. sampling in sirius mode */ \
+	X(ENOMEM, 3, "out of memory")                                             \
+	X(EIO, 4, "input or output failed")       /* the system's reason is in the message */ \
+	X(EFORMAT, 5, "malformed file")           /* the file contradicts itself or its format */ \
+	X(EUNSUPPORTED, 6, "unsupported")         /* well-formed, but a feature we do not have */ \
+	X(ECONTEXT, 7, "context is full")                                         \
+	X(ECANCELLED, 8, "cancelled")             /* a callback returned non-zero */ \
+	X(EINTERNAL, 9, "internal error")
+
+typedef enum mzm_status {
+#define X(name, code, text) MZM_##name = code,
+	MZM_STATUS_LIST(X)
+#undef X
+} mzm_status;
+
+typedef struct mzm_err {
+	mzm_status code;         /* MZM_OK until something failed; the first failure wins */
+	char       message[512]; /* place and reason, without a final newline */
+} mzm_err;
+
+MZM_API const char *mzm_status_text(mzm_status status);
+
+/* Called now and then during long work; total 0 = unknown. Return non-zero to cancel. */
+typedef int (*mzm_progress_fn)(void *user, const char *stage, uint64_t done, uint64_t total);
+
+/* ---- Model ---------------------------------------------------------------------------------- */
+
+typedef struct mzm_model mzm_model;
+
+typedef struct mzm_model_params {
+	const char     *isa;      /* NULL or "auto": best of this CPU; else a name of mzm_isa_name() */
+	bool            no_onednn; /* prefill by the row kernels even where oneDNN was built in */
+	mzm_progress_fn progress; /* may be NULL */
+	void           *user;
+} mzm_model_params;
+
+MZM_API mzm_model_params mzm_model_params_default(void);
+
+/* Opens a .mzm container or a Hugging Face directory. -> mzm_model_close */
+MZM_API mzm_status mzm_model_open(mzm_model **out, const char *path, const mzm_model_params *params, mzm_err *err);
+MZM_API void       mzm_model_close(mzm_model *model); /* after its last session */
+
+#define MZM_MAX_EOS 16
+
+typedef struct mzm_model_info {
+	const char *path;
+	char        arch[32];      /* "llama" */
+	char        hash[33];      /* of configuration and weights, whatever file form they came in */
+	char        dtype[8];      /* of the matrices: "bf16", "f16", "f32" */
+	char        act[8];        /* "silu", "relu" */
+	int32_t     n_layers, dim, n_ffn, n_heads, n_kv_heads, head_dim, n_vocab, n_ctx;
+	int32_t     bos_id;        /* -1: none */
+	int32_t     eos_ids[MZM_MAX_EOS];
+	int32_t     n_eos;
+	uint64_t    n_params;      /* a tied embedding counts once */
+	uint64_t    n_ffn_params;
+	uint64_t    weight_bytes;  /* as held in memory */
+	uint64_t    bytes_per_token; /* weights one dense token reads: all but the embedding look-up */
+	const char *isa;           /* kernel table in use */
+} mzm_model_info;
+
+MZM_API const mzm_model_info *mzm_model_get_info(const mzm_model *model);
+
+/* Kernel tables in order of preference: name of the i-th this CPU can run; NULL past the last. All
+ * of them give equal bits. */
+MZM_API const char *mzm_isa_name(int i);
+/* Predictors known to this build: name of the i-th, NULL past the last. */
+MZM_API const char *mzm_predictor_name(int i);
+
+/* ---- Tokens --------------------------------------------------------------------------------- */
+
+typedef struct mzm_tokenizer mzm_tokenizer;
+
+/* Opens the tokenizer alone: a tokenizer.json, a directory that holds one, or a .mzm container.
+ * -> mzm_tokenizer_close */
+MZM_API mzm_status           mzm_tokenizer_open(mzm_tokenizer **out, const char *path, mzm_err *err);
+MZM_API void                 mzm_tokenizer_close(mzm_tokenizer *tok);
+MZM_API const mzm_tokenizer *mzm_model_tokenizer(const mzm_model *model); /* the model's own */
+
+#define MZM_TOK_ADD_SPECIAL   1u /* what the post-processor adds, e.g. BOS */
+#define MZM_TOK_PARSE_SPECIAL 2u /* special-token text in the input becomes that token; else it stays text */
+
+/* Tokens of text[0..len), any bytes. *ids -> mzm_ids_free. */
+MZM_API mzm_status mzm_tokenize(const mzm_tokenizer *tok, const char *text, size_t len, unsigned flags,
+				int32_t **ids, size_t *n_ids, mzm_err *err);
+MZM_API void       mzm_ids_free(int32_t *ids);
+
+MZM_API int32_t mzm_token_count(const mzm_tokenizer *tok);
+/* The id of a token by its exact content (special tokens too); -1: none. */
+MZM_API int32_t mzm_token_find(const mzm_tokenizer *tok, const char *content);
+MZM_API bool    mzm_token_is_special(const mzm_tokenizer *tok, int32_t id);
+/* The vocabulary's own spelling of a token, NUL-terminated ("Ġthe", "<0x0A>"); NULL for a bad id. */
+MZM_API const char *mzm_token_content(const mzm_tokenizer *tok, int32_t id);
+
+/* Incremental decoder: turns tokens into bytes that are complete UTF-8 at every call. Lives on the
+ * stack and never allocates. Special tokens give no text. Incomplete or broken sequences become
+ * U+FFFD as soon as it is certain that they cannot be completed. A copy is a snapshot. */
+typedef struct mzm_text_decoder {
+	const mzm_tokenizer *tok;
+	unsigned char        pending[4];
+	uint8_t              n_pending;
+	bool                 started; /* the first piece loses the blank that the tokenizer had added */
+} mzm_text_decoder;
+
+MZM_API mzm_text_decoder mzm_text_decoder_init(const mzm_tokenizer *tok);
+/* Upper bound of the bytes one push can give, for any token of this tokenizer. */
+MZM_API size_t mzm_text_decoder_max(const mzm_tokenizer *tok);
+/* Appends the token's text to out[cap] (cap >= mzm_text_decoder_max()); returns the bytes written. */
+MZM_API size_t mzm_text_decoder_push(mzm_text_decoder *dec, int32_t id, char *out, size_t cap);
+MZM_API size_t mzm_text_decoder_flush(mzm_text_decoder *dec, char *out, size_t cap);
+
+/* All at once. *text is NUL-terminated (it may hold NULs) -> mzm_string_free. */
+MZM_API mzm_status mzm_detokenize(const mzm_tokenizer *tok, const int32_t *ids, size_t n_ids, char **text,
+				  size_t *len, mzm_err *err);
+MZM_API void       mzm_string_free(char *s);
+
+/* ---- Session -------------------------------------------------------------------------------- */
+
+typedef struct mzm_session mzm_session;
+
+typedef struct mzm_session_params {
+	int32_t n_ctx;     /* tokens the KV can hold; 0 = the model's own limit, 4096 at most */
+	int32_t n_threads; /* 0 = the cores this process may use */
+} mzm_session_params;
+
+MZM_API mzm_session_params mzm_session_params_default(void);
+
+MZM_API mzm_status mzm_session_create(mzm_session **out, const mzm_model *model, const mzm_session_params *params,
+				      mzm_err *err);
+MZM_API void       mzm_session_free(mzm_session *session);
+MZM_API int32_t    mzm_session_n_ctx(const mzm_session *session);
+MZM_API int32_t    mzm_session_n_threads(const mzm_session *session);
+MZM_API int32_t    mzm_session_len(const mzm_session *session); /* tokens whose KV is present */
+MZM_API void       mzm_session_truncate(mzm_session *session, int32_t len); /* O(1); longer than present: no effect */
+MZM_API size_t     mzm_session_bytes(const mzm_session *session); /* KV and scratch */
+
+/* Dense pass over n tokens at positions len .. len+n-1. Rows of logits [n_rows, n_vocab] for the last
+ * n_rows of them, 0 <= n_rows <= n. Row i is bit-equal to what n one-token calls give. */
+MZM_API mzm_status mzm_session_forward(mzm_session *session, float *logits, const int32_t *ids, int32_t n,
+				       int32_t n_rows, mzm_err *err);
+
+/* ---- Generation ----------------------------------------------------------------------------- */
+
+typedef enum mzm_mode {
+	MZM_MODE_DENSE,  /* the model itself */
+	MZM_MODE_SPARSE, /* predicted neurons only, never corrected */
+	MZM_MODE_SIRIUS, /* sparse drafts, kept while the full model finds them likely enough (arXiv 2409.03856) */
+	MZM_MODE_EXACT,  /* sparse drafts, token-identical to MZM_MODE_DENSE with the same sampling and seed */
+} mzm_mode;
+
+MZM_API const char *mzm_mode_name(mzm_mode mode);
+MZM_API mzm_status  mzm_mode_parse(mzm_mode *out, const char *name, mzm_err *err);
+
+/* When MZM_MODE_SIRIUS keeps a draft token t against full-model logits X (P = softmax(X / check_temp)). */
+typedef enum mzm_accept {
+	MZM_ACCEPT_SIRIUS,    /* P(t) >= threshold, or t is the full model's choice (default) */
+	MZM_ACCEPT_REFERENCE, /* P(t) >= threshold, as published */
+	MZM_ACCEPT_RELATIVE,  /* P(t) >= threshold * max P */
+	MZM_ACCEPT_TYPICAL,   /* P(t) > min(threshold, 0.3 exp(-H(P))), Medusa's rule (arXiv 2401.10774) */
+} mzm_accept;
+
+MZM_API const char *mzm_accept_name(mzm_accept accept);
+MZM_API mzm_status  mzm_accept_parse(mzm_accept *out, const char *name, mzm_err *err);
+
+/* Costs in units of one dense single-token pass; what --period auto decides by. Costs once measured
+ * are frozen, so that a run can be repeated: hand them in again. */
+#define MZM_MAX_PERIOD 32
+typedef struct mzm_costs {
+	float sparse;                    /* one sparse pass; 0 = not measured */
+	float check[MZM_MAX_PERIOD + 1]; /* [m]: one dense pass over m tokens */
+	float dense_ms;                  /* the unit, for people */
+} mzm_costs;
+
+typedef enum mzm_token_kind {
+	MZM_TOKEN_FIRST,      /* from the prefill */
+	MZM_TOKEN_PLAIN,      /* single-pass modes (dense, sparse) */
+	MZM_TOKEN_ACCEPTED,   /* drafted and kept by the check */
+	MZM_TOKEN_CORRECTED,  /* written by the full model in place of a rejected draft token */
+	MZM_TOKEN_BONUS,      /* written by the full model after a block that was kept whole */
+	MZM_TOKEN_ROLLED_BACK /* drafted and dropped; never part of the text */
+} mzm_token_kind;
+
+MZM_API const char *mzm_token_kind_name(mzm_token_kind kind);
+
+/* One per token in the order of decision: a check reports its accepted tokens, then its rolled-back
+ * ones, then the token it wrote itself. Fields that do not apply are NaN (floats) or 0. */
+typedef struct mzm_token_event {
+	mzm_token_kind kind;
+	int32_t        pos;         /* position in the whole sequence, prompt included */
+	int32_t        id;
+	float          draft_prob;  /* the sparse model's probability of it (temperature 1) */
+	float          margin;      /* best minus second-best draft logit */
+	float          entropy;     /* of the draft distribution, nats */
+	float          confidence;  /* the monitor's estimate that it will be accepted */
+	float          full_prob;   /* the full model's probability of it (temperature 1) */
+	int32_t        check;       /* ordinal of the check that decided it, from 1 */
+	int32_t        block;       /* tokens in that check: period reached */
+	int64_t        time_ns;     /* since the start of the generation */
+} mzm_token_event;
+
+typedef int (*mzm_token_fn)(void *user, const mzm_token_event *event);           /* non-zero stops */
+typedef int (*mzm_text_fn)(void *user, const char *bytes, size_t n_bytes);       /* non-zero stops */
+
+typedef struct mzm_gen_params {
+	mzm_mode   mode;        /* MZM_MODE_DENSE */
+	const char *draft;      /* "sparse" */
+	const char *predictor;  /* "griffin" (arXiv 2404.01365); see mzm_predictor_name() */
+	float      keep;        /* 0.5: share of FFN neurons a sparse pass uses, 0 < keep <= 1 */
+	int32_t    period;      /* 16: tokens a check, 1..MZM_MAX_PERIOD; 0 = auto (confidence monitor) */
+	mzm_accept accept;
+	float      threshold;   /* 0.1 */
+	float      check_temp;  /* 0.6 */
+
+	float      temp;           /* 0 = greedy. Defined in dense, sparse and exact mode */
+	int32_t    top_k;          /* 0 = off */
+	float      top_p;          /* 1 = off */
+	float      min_p;          /* 0 = off */
+	float      repeat_penalty; /* 1 = off (CTRL's rule, arXiv 1909.05858) */
+	int32_t    repeat_last;    /* tokens it looks back on, prompt included; 64 */
+	uint64_t   seed;           /* of sampling and of the random predictor */
+
+	int32_t    max_tokens;  /* new tokens; 0 = until the context is full */
+	const char *const *stop; /* [n_stop] byte strings that end the text and are not part of it */
+	int32_t    n_stop;
+	bool       ignore_eos;
+	bool       no_special;  /* do not add what the post-processor adds (mzm_generate_text only) */
+
+	const mzm_costs *costs;       /* for period 0; NULL = measured once a session */
+	bool             fresh_monitor; /* forget what earlier generations taught the monitor */
+
+	mzm_text_fn     on_text;    /* verified text only, complete UTF-8; may be NULL */
+	mzm_token_fn    on_token;   /* may be NULL */
+	mzm_progress_fn on_prefill; /* may be NULL */
+	void           *user;
+} mzm_gen_params;
+
+MZM_API mzm_gen_params mzm_gen_params_default(void);
+/* All checks that need no model: ranges, and options that the mode does not define (EUNDEFINED). */
+MZM_API mzm_status mzm_gen_params_check(const mzm_gen_params *params, mzm_err *err);
+
+typedef enum mzm_finish {
+	MZM_FINISH_EOS,
+	MZM_FINISH_STOP,      /* a stop string */
+	MZM_FINISH_LENGTH,    /* max_tokens */
+	MZM_FINISH_CONTEXT,   /* the context is full */
+	MZM_FINISH_CANCELLED, /* a callback asked for it */
+} mzm_finish;
+
+MZM_API const char *mzm_finish_name(mzm_finish finish);
+
+typedef struct mzm_gen_result {
+	const int32_t *tokens;   /* [n_tokens] new tokens, an EOS included; the session's */
+	int32_t  n_prompt, n_tokens;
+	mzm_finish finish;
+	int32_t  n_checks, n_gained;           /* every check; gained = tokens a check brought */
+	int32_t  n_checks_paper, n_gained_paper; /* without the answer's last check, as the authors count */
+	int32_t  n_accepted, n_corrected, n_bonus, n_rolled_back;
+	int32_t  n_sparse_passes, n_dense_passes; /* after the prefill; a check is one dense pass */
+	int64_t  n_dense_positions;            /* positions those dense passes covered */
+	double   sparse_work;                  /* sum of densities over sparse passes */
+	double   density;                      /* of a sparse pass: share of all parameters it uses */
+	double   read_density;                 /* same, of the weights a dense pass reads */
+	int64_t  prefill_ns, decode_ns;
+	uint64_t bytes_read;                   /* from disk while generating */
+	mzm_costs costs;                       /* used by --period auto, else zero */
+} mzm_gen_result;
+
+/* Forgets the session's tokens, prefills the prompt and generates. */
+MZM_API mzm_status mzm_generate(mzm_session *session, const int32_t *prompt, int32_t n_prompt,
+				const mzm_gen_params *params, mzm_gen_result *result, mzm_err *err);
+MZM_API mzm_status mzm_generate_text(mzm_session *session, const char *prompt, const mzm_gen_params *params,
+				     mzm_gen_result *result, mzm_err *err);
+
+/* Times sparse passes and checks of several lengths on this session; leaves no token behind. */
+MZM_API mzm_status mzm_session_measure_costs(mzm_session *session, const mzm_gen_params *params, mzm_costs *out,
+					     mzm_err *err);
+
+/* ---- Files ---------------------------------------------------------------------------------- */
+
+typedef struct mzm_import_params {
+	const char     *quant;    /* NULL = as the source; "bf16", "f16", "f32" */
+	int             zstd;     /* level 1..19; 0 = off; -1 = where it pays (default) */
+	bool            allow_nonfinite; /* keep NaN and infinite weights; they are refused otherwise */
+	mzm_progress_fn progress;
+	void           *user;
+} mzm_import_params;
+
+MZM_API mzm_import_params mzm_import_params_default(void);
+
+/* Writes the container out_path from a Hugging Face directory or another container. Atomic: out_path is the old file,
+ * absent, or complete, whatever happens. */
+MZM_API mzm_status mzm_import(const char *src_path, const char *out_path, const mzm_import_params *params, mzm_err *err);
+
+/* Describes a model file without loading its weights, as a JSON object. *json -> mzm_string_free. With
+ * verify, reads every byte and checks every checksum first. */
+MZM_API mzm_status mzm_inspect(const char *path, bool verify, mzm_progress_fn progress, void *user, char **json,
+			       mzm_err *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

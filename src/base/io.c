@@ -1,0 +1,266 @@
+/* io.c - see io.h. */
+#include "base/io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/str.h"
+
+struct mzm_file {
+	int              fd;
+	uint64_t         size;
+	atomic_uint_least64_t n_read;
+	char            *path;
+};
+
+static atomic_long fail_in, n_calls;
+static atomic_int  fail_code;
+
+long mzm_io_fail_nth(long nth, int code)
+{
+	atomic_store(&fail_code, code);
+	atomic_store(&fail_in, nth);
+	return atomic_exchange(&n_calls, 0);
+}
+
+/* True when the test hook wants this call to fail. */
+static bool injected(void)
+{
+	atomic_fetch_add_explicit(&n_calls, 1, memory_order_relaxed);
+	long left = atomic_load_explicit(&fail_in, memory_order_relaxed);
+	return left > 0 && atomic_fetch_sub_explicit(&fail_in, 1, memory_order_relaxed) == 1;
+}
+
+/* ---- reading ---- */
+
+mzm_status mzm_file_open(mzm_file **out, const char *path, mzm_err *err)
+{
+	*out = NULL;
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* NONBLOCK: a FIFO must not hang us */
+	if (fd < 0)
+		return mzm_fail(err, MZM_EIO, "%s: %s", path, strerror(errno));
+	struct stat sb;
+	mzm_status st = MZM_OK;
+	mzm_file *f = NULL;
+	if (fstat(fd, &sb) != 0)
+		st = mzm_fail(err, MZM_EIO, "%s: %s", path, strerror(errno));
+	else if (!S_ISREG(sb.st_mode))
+		st = mzm_fail(err, MZM_EIO, "%s: %s", path, S_ISDIR(sb.st_mode) ? "is a directory" : "not a regular file");
+	else if (!(f = mzm_alloc(sizeof *f)) || !(f->path = mzm_strdup(path)))
+		st = mzm_fail(err, MZM_ENOMEM, "%s: out of memory", path);
+	if (st != MZM_OK) {
+		mzm_free(f);
+		close(fd);
+		return st;
+	}
+	f->fd = fd;
+	f->size = (uint64_t)sb.st_size;
+	*out = f;
+	return MZM_OK;
+}
+
+void mzm_file_close(mzm_file *f)
+{
+	if (!f)
+		return;
+	close(f->fd);
+	mzm_free(f->path);
+	mzm_free(f);
+}
+
+uint64_t mzm_file_size(const mzm_file *f)
+{
+	return f->size;
+}
+
+const char *mzm_file_path(const mzm_file *f)
+{
+	return f->path;
+}
+
+uint64_t mzm_file_bytes_read(const mzm_file *f)
+{
+	return atomic_load_explicit(&((mzm_file *)(uintptr_t)f)->n_read, memory_order_relaxed);
+}
+
+mzm_status mzm_file_read_at(mzm_file *f, void *dst, size_t n, uint64_t offset, mzm_err *err)
+{
+	if (offset > f->size || n > f->size - offset)
+		return mzm_fail(err, MZM_EFORMAT, "%s: wanted %zu bytes at offset %llu, but the file has %llu", f->path, n,
+				(unsigned long long)offset, (unsigned long long)f->size);
+	size_t done = 0;
+	while (done < n) {
+		size_t want = n - done < ((size_t)1 << 30) ? n - done : (size_t)1 << 30;
+		ssize_t got;
+		if (injected()) {
+			errno = atomic_load(&fail_code);
+			got = errno ? -1 : 0;
+		} else {
+			got = pread(f->fd, (char *)dst + done, want, (off_t)(offset + done));
+		}
+		if (got < 0 && (errno == EINTR || errno == EAGAIN))
+			continue;
+		if (got < 0)
+			return mzm_fail(err, MZM_EIO, "%s: reading %zu bytes at offset %llu: %s", f->path, want,
+					(unsigned long long)(offset + done), strerror(errno));
+		if (got == 0)
+			return mzm_fail(err, MZM_EIO, "%s: ends at offset %llu; it was truncated while open", f->path,
+					(unsigned long long)(offset + done));
+		done += (size_t)got;
+	}
+	atomic_fetch_add_explicit(&f->n_read, n, memory_order_relaxed);
+	return MZM_OK;
+}
+
+mzm_status mzm_read_all(const char *path, size_t max_bytes, char **data, size_t *len, mzm_err *err)
+{
+	mzm_file *f;
+	*data = NULL;
+	*len = 0;
+	MZM_TRY(mzm_file_open(&f, path, err));
+	mzm_status st;
+	char *buf = NULL;
+	if (f->size > max_bytes) {
+		st = mzm_fail(err, MZM_EFORMAT, "%s: %llu bytes, more than the limit of %zu", path,
+			      (unsigned long long)f->size, max_bytes);
+		goto out;
+	}
+	MZM_TRY_OUT(mzm_alloc_for((void **)&buf, (size_t)f->size + 1, path, err));
+	MZM_TRY_OUT(mzm_file_read_at(f, buf, (size_t)f->size, 0, err));
+	*data = buf;
+	*len = (size_t)f->size;
+	buf = NULL;
+out:
+	mzm_free(buf);
+	mzm_file_close(f);
+	return st;
+}
+
+bool mzm_path_is_dir(const char *path)
+{
+	struct stat sb;
+	return stat(path, &sb) == 0 && S_ISDIR(sb.st_mode);
+}
+
+bool mzm_path_exists(const char *path)
+{
+	struct stat sb;
+	return stat(path, &sb) == 0;
+}
+
+bool mzm_name_is_safe(const char *name)
+{
+	size_t n = strlen(name);
+	return n >= 1 && n <= 128 && name[0] != '.' &&
+	       strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == n;
+}
+
+/* ---- writing ---- */
+
+struct mzm_writer {
+	int   fd;
+	bool  committed;
+	char *path, *tmp_path;
+};
+
+mzm_status mzm_writer_open(mzm_writer **out, const char *path, mzm_err *err)
+{
+	*out = NULL;
+	mzm_writer *w = mzm_alloc(sizeof *w);
+	mzm_str tmp = {0};
+	mzm_str_printf(&tmp, "%s.partial", path);
+	if (w)
+		w->fd = -1;
+	if (!w || tmp.failed || !(w->path = mzm_strdup(path))) {
+		mzm_str_free(&tmp);
+		mzm_free(w);
+		return mzm_fail(err, MZM_ENOMEM, "%s: out of memory", path);
+	}
+	w->tmp_path = tmp.data;
+	struct stat sb;
+	mzm_status st = MZM_OK;
+	if (stat(path, &sb) == 0 && !S_ISREG(sb.st_mode))
+		MZM_TRY_OUT(mzm_fail(err, MZM_EIO, "%s: exists and is not a regular file", path));
+	w->fd = open(w->tmp_path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+	if (w->fd < 0)
+		MZM_TRY_OUT(mzm_fail(err, MZM_EIO, "%s: %s", w->tmp_path, strerror(errno)));
+	if (flock(w->fd, LOCK_EX | LOCK_NB) != 0) {
+		close(w->fd);
+		w->fd = -1; /* the other writer's file: not ours to remove */
+		MZM_TRY_OUT(mzm_fail(err, MZM_EIO, "%s: another process is writing it", path));
+	}
+	if (ftruncate(w->fd, 0) != 0)
+		MZM_TRY_OUT(mzm_fail(err, MZM_EIO, "%s: %s", w->tmp_path, strerror(errno)));
+	*out = w;
+	return MZM_OK;
+out:
+	mzm_writer_close(w);
+	return st;
+}
+
+mzm_status mzm_writer_write_at(mzm_writer *w, const void *src, size_t n, uint64_t offset, mzm_err *err)
+{
+	size_t done = 0;
+	while (done < n) {
+		ssize_t put;
+		if (injected()) {
+			errno = atomic_load(&fail_code) ? atomic_load(&fail_code) : ENOSPC;
+			put = -1;
+		} else {
+			put = pwrite(w->fd, (const char *)src + done, n - done, (off_t)(offset + done));
+		}
+		if (put < 0 && errno == EINTR)
+			continue;
+		if (put <= 0)
+			return mzm_fail(err, MZM_EIO, "%s: writing %zu bytes at offset %llu: %s", w->tmp_path, n - done,
+					(unsigned long long)(offset + done), strerror(put < 0 ? errno : ENOSPC));
+		done += (size_t)put;
+	}
+	return MZM_OK;
+}
+
+/* Makes the rename durable. Best effort: some file systems refuse to sync a directory. */
+static void sync_directory(const char *path)
+{
+	char *copy = mzm_strdup(path);
+	if (!copy)
+		return;
+	int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd >= 0) {
+		(void)fsync(fd);
+		close(fd);
+	}
+	mzm_free(copy);
+}
+
+mzm_status mzm_writer_commit(mzm_writer *w, mzm_err *err)
+{
+	if (fsync(w->fd) != 0)
+		return mzm_fail(err, MZM_EIO, "%s: sync: %s", w->tmp_path, strerror(errno));
+	if (rename(w->tmp_path, w->path) != 0)
+		return mzm_fail(err, MZM_EIO, "%s: renaming to %s: %s", w->tmp_path, w->path, strerror(errno));
+	w->committed = true;
+	sync_directory(w->path);
+	return MZM_OK;
+}
+
+void mzm_writer_close(mzm_writer *w)
+{
+	if (!w)
+		return;
+	if (w->fd >= 0) {
+		if (!w->committed)
+			unlink(w->tmp_path);
+		close(w->fd);
+	}
+	mzm_free(w->path);
+	mzm_free(w->tmp_path);
+	mzm_free(w);
+}

@@ -1,0 +1,43 @@
+/* io.h - the only module that opens, reads, writes or renames files.
+ *
+ * Reading: regular files only (a directory, FIFO or device is refused), pread, EINTR retried, a short
+ * read is an error that names file, offset and bytes. Writing: into a temporary name in the target's
+ * directory, synced and renamed on commit, so that the target is the old file, absent, or complete. */
+#ifndef MZM_IO_H
+#define MZM_IO_H
+
+#include "base/err.h"
+#include "base/mem.h"
+
+typedef struct mzm_file mzm_file;
+
+mzm_status  mzm_file_open(mzm_file **out, const char *path, mzm_err *err);
+void        mzm_file_close(mzm_file *f);
+uint64_t    mzm_file_size(const mzm_file *f);
+const char *mzm_file_path(const mzm_file *f);
+uint64_t    mzm_file_bytes_read(const mzm_file *f); /* so far, all threads */
+/* Exactly n bytes at offset, else an error. Thread-safe. Notices a file truncated since it was opened. */
+mzm_status  mzm_file_read_at(mzm_file *f, void *dst, size_t n, uint64_t offset, mzm_err *err);
+
+/* The whole file, NUL-terminated behind its end; refused above max_bytes. *data -> mzm_free */
+mzm_status  mzm_read_all(const char *path, size_t max_bytes, char **data, size_t *len, mzm_err *err);
+
+bool mzm_path_is_dir(const char *path);
+bool mzm_path_exists(const char *path);
+/* True for a plain file name: 1..128 of [A-Za-z0-9._-], not starting with a point. */
+bool mzm_name_is_safe(const char *name);
+
+typedef struct mzm_writer mzm_writer;
+
+/* Refuses when a second writer holds the same target (lock on the temporary file, which a crashed
+ * writer leaves behind and the next one takes over). */
+mzm_status mzm_writer_open(mzm_writer **out, const char *path, mzm_err *err);
+mzm_status mzm_writer_write_at(mzm_writer *w, const void *src, size_t n, uint64_t offset, mzm_err *err);
+mzm_status mzm_writer_commit(mzm_writer *w, mzm_err *err); /* sync, rename, sync directory */
+void       mzm_writer_close(mzm_writer *w);                /* uncommitted: removes the temporary file */
+
+/* Test hooks: the nth read or write from now fails with errno `code` (0: comes back short). nth 0 = off;
+ * returns the calls since the last change. */
+long mzm_io_fail_nth(long nth, int code);
+
+#endif

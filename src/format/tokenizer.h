@@ -1,0 +1,19 @@
+/* tokenizer.h - Hugging Face tokenizer.json: byte-level BPE and SentencePiece-style BPE.
+ *
+ * The type and its public calls (tokenize, decode, look-ups) are in mirzam.h; this header adds what the
+ * library itself needs. Immutable after creation; encoding may run in any number of threads at once. */
+#ifndef MZM_TOKENIZER_H
+#define MZM_TOKENIZER_H
+
+#include "base/err.h"
+
+/* From the text of tokenizer.json and, when present, tokenizer_config.json (may be NULL): it decides
+ * add_bos_token where the post-processor is silent. where: the name used in messages. Steps of the
+ * pipeline that are not supported are refused by name. -> mzm_tokenizer_close */
+mzm_status mzm_tokenizer_parse(mzm_tokenizer **out, const char *json, size_t len, const char *config_json,
+			       size_t config_len, const char *where, mzm_err *err);
+
+/* Raw bytes of one token for matching stop strings (special tokens give none); borrowed. */
+const char *mzm_token_bytes(const mzm_tokenizer *tok, int32_t id, size_t *len);
+
+#endif

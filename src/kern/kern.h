@@ -1,0 +1,85 @@
+/* kern.h - the arithmetic of the forward pass, one table of functions per instruction set.
+ *
+ * Workload: decode and check passes, 1..32 positions against a weight matrix that is read once.
+ * Every leaf is single-threaded over an output range; threads.h splits the range.
+ *
+ * Promise (invariants 2 and 3 of ARCHITECTURE.md): each output element is one sum in one fixed order,
+ * whatever the range, the number of positions, the index list or the table. The order: 16 lanes, lane
+ * i sums the products of columns i, i+16, ... by fused multiply-add from +0; then lanes fold 16 -> 8
+ * -> 4 -> 2 -> 1 (lane i with lane i + half). Missing columns of the last 16 count as zero products.
+ * All tables, the scalar one too, keep this order, so they give equal bits. */
+#ifndef MZM_KERN_H
+#define MZM_KERN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum mzm_dtype { MZM_F32, MZM_F16, MZM_BF16, MZM_N_DTYPES } mzm_dtype;
+
+const char *mzm_dtype_name(mzm_dtype dtype);                  /* "f32" */
+bool        mzm_dtype_parse(mzm_dtype *out, const char *name); /* false: unknown */
+size_t      mzm_dtype_bytes(mzm_dtype dtype);                 /* of one element */
+
+/* Largest number of positions in one call of rows or accum; callers tile above it. */
+#define MZM_MAX_POS 32
+
+/* y[p][i] = dot(row i, x[p]): a matrix, or the rows of it that rows[] names. */
+typedef struct mzm_rows_job {
+	mzm_dtype      dtype;
+	const void    *w;        /* row 0; rows are n_cols elements, stride bytes apart */
+	size_t         stride;   /* bytes from row to row */
+	const int32_t *rows;     /* [n_rows] ascending row numbers, or NULL for 0 .. n_rows-1 */
+	int32_t        n_rows, n_cols;
+	const float   *x;        /* [n_pos, ldx] */
+	size_t         ldx;      /* floats */
+	int32_t        n_pos;    /* 1 .. MZM_MAX_POS */
+	float         *y;        /* [n_pos, ldy]; element i belongs to the i-th row of the list */
+	size_t         ldy;      /* floats */
+} mzm_rows_job;
+
+/* y[p][c] = sum over i of a[p][i] * W[row i][c]: the transposed product (down projection). The sum
+ * runs over i ascending, one fused multiply-add after the other, from +0. */
+typedef struct mzm_accum_job {
+	mzm_dtype      dtype;
+	const void    *w;
+	size_t         stride;
+	const int32_t *rows;
+	int32_t        n_rows, n_cols;
+	const float   *a;        /* [n_pos, lda] */
+	size_t         lda;
+	int32_t        n_pos;
+	float         *y;        /* [n_pos, ldy] */
+	size_t         ldy;
+} mzm_accum_job;
+
+typedef enum mzm_act { MZM_ACT_SILU, MZM_ACT_RELU } mzm_act;
+
+typedef struct mzm_kern {
+	const char *name;                                            /* "avx512", "avx2", "scalar" */
+	bool (*supported)(void);
+	void (*rows)(const mzm_rows_job *job, int32_t i0, int32_t i1);   /* list entries i0 .. i1-1 */
+	void (*accum)(const mzm_accum_job *job, int32_t c0, int32_t c1); /* columns c0 .. c1-1; c0 a multiple of 16 */
+
+	float (*dot)(const float *a, const float *b, int32_t n);         /* in the order above */
+	void  (*axpy)(float *y, float a, const float *x, int32_t n);     /* y += a x, fused */
+	void  (*add)(float *y, const float *x, int32_t n);               /* y += x */
+	void  (*mul)(float *y, const float *x, int32_t n);               /* y *= x */
+	void  (*act)(float *y, mzm_act act, int32_t n);                  /* in place; silu(x) = x / (1 + exp(-x)) */
+	void  (*rmsnorm)(float *y, const float *x, const float *weight, float eps, int32_t n);
+	void  (*softmax)(float *x, int32_t n);                           /* in place; max subtracted; n >= 1 */
+	float (*max_abs)(const float *x, int32_t n);
+	void  (*to_f32)(float *y, const void *x, mzm_dtype dtype, int32_t n); /* widen a row */
+	/* Rotates pairs (i, i + n/2) of one head, HF order. cos_sin: [n/2, 2] for this position. */
+	void  (*rope)(float *x, const float *cos_sin, int32_t n);
+} mzm_kern;
+
+/* All tables, best first, NULL-terminated; and the one for a name (NULL or "auto": first supported;
+ * NULL when unknown or unsupported). */
+extern const mzm_kern *const mzm_kern_tables[];
+const mzm_kern *mzm_kern_find(const char *name);
+
+/* The one exponential: |error| <= 2 ulp over the whole range, same bits in every table. */
+float mzm_expf(float x);
+
+#endif

@@ -1,0 +1,62 @@
+/* predictor.h - which FFN neurons a sparse pass uses: the one interface between the forward pass and
+ * the strategies in predictors/.
+ *
+ * A predictor turns what a layer knows so far into an ascending list of neurons. It never touches
+ * weights. It may learn from dense passes (observe). It allocates only in create. All calls for one
+ * predictor come from one thread at a time. */
+#ifndef MZM_PREDICTOR_H
+#define MZM_PREDICTOR_H
+
+#include "format/config.h"
+
+/* What the layer must have computed before the choice; it decides what the choice can save. */
+typedef enum mzm_pred_stage {
+	MZM_PRED_INPUT, /* from the layer input alone: gate, up and down all sparse */
+	MZM_PRED_GATE,  /* from act(gate) of every neuron: up and down sparse */
+	MZM_PRED_FULL,  /* from z = act(gate) * up of every neuron: down sparse */
+} mzm_pred_stage;
+
+typedef struct mzm_pred_env {
+	const mzm_config *cfg;
+	float             keep;      /* 0 < keep <= 1 */
+	uint64_t          seed;
+	const float      *down_norm; /* [n_layers, n_ffn] Euclidean norm of each neuron's down row; NULL unless needs_down_norm */
+} mzm_pred_env;
+
+typedef struct mzm_predictor_ops mzm_predictor_ops;
+
+typedef struct mzm_predictor {
+	const mzm_predictor_ops *ops;
+	int32_t                  n_keep; /* neurons per layer: floor(keep * n_ffn), at least 1 */
+} mzm_predictor; /* first member of every implementation's own struct */
+
+struct mzm_predictor_ops {
+	const char    *name;
+	const char    *source;          /* paper, or one line */
+	mzm_pred_stage stage;
+	bool           observes;        /* wants observe() for dense passes over the prompt */
+	bool           needs_down_norm;
+	mzm_status (*create)(mzm_predictor **out, const mzm_pred_env *env, mzm_err *err);
+	void       (*free)(mzm_predictor *p);
+	/* A new request begins: forget the old prompt. May be NULL. */
+	void       (*reset)(mzm_predictor *p);
+	/* z of a dense pass over prompt positions, [n_pos, n_ffn], positions ascending over calls. */
+	void       (*observe)(mzm_predictor *p, int32_t layer, const float *z, int32_t n_pos);
+	/* The prompt is done: freeze the choice. May be NULL. */
+	void       (*settle)(mzm_predictor *p);
+	/* Fills rows with ascending neuron numbers and returns how many (1..n_ffn). score: [n_ffn] act(gate)
+	 * in stage GATE, z in stage FULL, the normed layer input [dim] in stage INPUT. */
+	int32_t    (*select)(mzm_predictor *p, int32_t layer, int32_t pos, const float *score, int32_t *rows);
+};
+
+/* Share of the FFN weights a sparse pass of this stage reads, for k of n_ffn neurons. */
+static inline double mzm_pred_ffn_share(mzm_pred_stage stage, int32_t k, int32_t n_ffn)
+{
+	double s = (double)k / n_ffn;
+	return stage == MZM_PRED_INPUT ? s : stage == MZM_PRED_GATE ? (1 + 2 * s) / 3 : (2 + s) / 3;
+}
+
+/* The k largest |score[i]|, ascending order of i; ties go to the lower index. scratch: [n]. O(n). */
+void mzm_select_top(int32_t *rows, int32_t k, const float *score, int32_t n, float *scratch);
+
+#endif
