@@ -143,6 +143,26 @@ out:
 	return st;
 }
 
+bool mzm_read_small_text(const char *path, char *text, size_t cap)
+{
+	text[0] = '\0';
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		return false;
+	size_t len = 0;
+	ssize_t got = 1;
+	while (len < cap - 1 && got > 0) {
+		got = read(fd, text + len, cap - 1 - len);
+		if (got > 0)
+			len += (size_t)got;
+		else if (got < 0 && errno == EINTR)
+			got = 1;
+	}
+	close(fd);
+	text[got < 0 ? 0 : len] = '\0';
+	return got >= 0;
+}
+
 bool mzm_path_is_dir(const char *path)
 {
 	struct stat sb;

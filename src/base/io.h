@@ -22,6 +22,10 @@ mzm_status  mzm_file_read_at(mzm_file *f, void *dst, size_t n, uint64_t offset, 
 /* The whole file, NUL-terminated behind its end; refused above max_bytes. *data -> mzm_free */
 mzm_status  mzm_read_all(const char *path, size_t max_bytes, char **data, size_t *len, mzm_err *err);
 
+/* For the system's own text files (/proc, /sys), whose size is not known before they are read: at most cap - 1 bytes,
+ * NUL-terminated. False, and an empty text, where the file cannot be read. */
+bool mzm_read_small_text(const char *path, char *text, size_t cap);
+
 bool mzm_path_is_dir(const char *path);
 bool mzm_path_exists(const char *path);
 /* True for a plain file name: 1..128 of [A-Za-z0-9._-], not starting with a point. */

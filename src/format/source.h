@@ -3,7 +3,11 @@
 #ifndef MZM_SOURCE_H
 #define MZM_SOURCE_H
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 #include "format/config.h"
+#include "format/tokenizer.h"
 
 typedef struct mzm_source mzm_source;
 
@@ -13,14 +17,23 @@ void       mzm_source_close(mzm_source *src);
 
 const mzm_config *mzm_source_config(const mzm_source *src);
 mzm_tensor        mzm_source_tensor(const mzm_source *src, int32_t i); /* with its dtype */
+const char       *mzm_source_format(const mzm_source *src);            /* "huggingface", "mzm" */
 
 /* The i-th canonical tensor, whole, rows packed without padding: dst holds mzm_tensor_bytes(). Checksums
  * are checked; NaN or infinity in it is an error unless allowed at import. Thread-safe. */
 mzm_status mzm_source_read(mzm_source *src, int32_t i, void *dst, mzm_err *err);
 
+/* Overrides what a container remembers of its import, and the refusal of a directory. */
+void mzm_source_allow_nonfinite(mzm_source *src, bool allow);
+
 /* Text of the three tokenizer files; NULL when the source has none. Borrowed from src. */
 typedef enum mzm_side_file { MZM_TOKENIZER_JSON, MZM_TOKENIZER_CONFIG, MZM_GENERATION_CONFIG, MZM_N_SIDE_FILES } mzm_side_file;
 const char *mzm_source_side_file(const mzm_source *src, mzm_side_file which, size_t *len);
+const char *mzm_side_file_name(mzm_side_file which); /* "tokenizer.json" */
+
+/* The tokenizer of those texts, checked against the vocabulary of the model: no token may have an id that the
+ * embedding lacks. EFORMAT when the source has no tokenizer.json. -> mzm_tokenizer_close */
+mzm_status mzm_source_tokenizer(mzm_tokenizer **out, const mzm_source *src, mzm_err *err);
 
 /* 32 hex digits: XXH3-128 over the canonical config and the raw bytes of every tensor in order. From
  * a container it is stored; from a directory NULL until every tensor was read in order. */
@@ -30,5 +43,66 @@ uint64_t    mzm_source_bytes_read(const mzm_source *src);
 /* What inspect prints, as a JSON object (new reference): file, format, config, provenance, tensors with dtype,
  * shape, raw and stored bytes, codec. */
 mzm_status mzm_source_describe(mzm_source *src, json_t **out, mzm_err *err);
+
+/* Reads all there is: every checksum, padding byte and weight; recomputes the hash. progress may be NULL. */
+mzm_status mzm_source_verify(mzm_source *src, mzm_progress_fn progress, void *user, mzm_err *err);
+
+/* True when path is one of the files the source reads; a link to one counts. */
+bool mzm_source_uses(const mzm_source *src, const char *path);
+
+/* ---- the hash, computed alike by the reader of directories, the writer of containers and verify ---- */
+
+typedef struct mzm_hasher mzm_hasher;
+mzm_status mzm_hasher_create(mzm_hasher **out, const mzm_config *cfg, mzm_err *err);
+void       mzm_hasher_add(mzm_hasher *h, const mzm_tensor *t, const void *data); /* in canonical order */
+void       mzm_hasher_finish(const mzm_hasher *h, char hex[33]);
+void       mzm_hasher_free(mzm_hasher *h);
+
+/* ---- for implementations (hf.c, mzm.c) ---- */
+
+/* How a tensor lies in its file. */
+typedef struct mzm_stored {
+	uint64_t    bytes;
+	int32_t     n_extents;
+	const char *codec;
+} mzm_stored;
+
+typedef struct mzm_source_ops {
+	const char *format;
+	mzm_status (*read)(mzm_source *src, int32_t i, void *dst, mzm_err *err); /* thread-safe */
+	uint64_t   (*bytes_read)(const mzm_source *src);
+	mzm_stored (*stored)(const mzm_source *src, int32_t i);
+	bool       (*describe)(const mzm_source *src, json_t *out);              /* adds its own members; false: no memory */
+	mzm_status (*verify)(mzm_source *src, mzm_err *err);                     /* what no tensor covers; may be NULL */
+	bool       (*uses)(const mzm_source *src, const char *path);
+	void       (*close)(mzm_source *src);                                    /* its own members only */
+} mzm_source_ops;
+
+/* First member of every implementation. Zeroed memory is a valid state to close. */
+struct mzm_source {
+	const mzm_source_ops *ops;
+	char       *path;
+	mzm_config  cfg;
+	mzm_tensor *tensors;                     /* [n_tensors] with their dtypes */
+	int32_t     n_tensors;
+	bool        allow_nonfinite;
+	const char *side[MZM_N_SIDE_FILES];      /* [side_len], NUL-terminated; the implementation's */
+	size_t      side_len[MZM_N_SIDE_FILES];
+	char        hash[33];
+	atomic_bool has_hash;                    /* set once hash is complete */
+	mzm_hasher *hasher;                      /* directories: what was read in order so far */
+	int32_t     n_hashed;
+	pthread_mutex_t lock;                    /* of hasher and n_hashed */
+};
+
+/* Fills the common members (path, ops, lock) of a zeroed source of n_bytes. -> mzm_source_close */
+mzm_status mzm_source_init(mzm_source **out, size_t n_bytes, const mzm_source_ops *ops, const char *path, mzm_err *err);
+/* cfg is known: the table of canonical tensors, all f32 yet. */
+mzm_status mzm_source_set_config(mzm_source *src, const mzm_config *cfg, mzm_err *err);
+
+mzm_status mzm_hf_open(mzm_source **out, const char *dir, mzm_err *err); /* hf.c */
+
+/* A JSON string of any bytes: those that are not UTF-8 become '?'. NULL: out of memory. */
+json_t *mzm_json_text(const char *s);
 
 #endif

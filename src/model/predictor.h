@@ -7,6 +7,7 @@
 #ifndef MZM_PREDICTOR_H
 #define MZM_PREDICTOR_H
 
+#include "base/mem.h"
 #include "format/config.h"
 
 /* What the layer must have computed before the choice; it decides what the choice can save. */
@@ -49,11 +50,18 @@ struct mzm_predictor_ops {
 	int32_t    (*select)(mzm_predictor *p, int32_t layer, int32_t pos, const float *score, int32_t *rows);
 };
 
-/* Share of the FFN weights a sparse pass of this stage reads, for k of n_ffn neurons. */
-static inline double mzm_pred_ffn_share(mzm_pred_stage stage, int32_t k, int32_t n_ffn)
+/* Share of the FFN weights that a sparse pass of this stage reads when it keeps a share `kept` of the neurons. */
+static inline double mzm_pred_ffn_share(mzm_pred_stage stage, double kept)
 {
-	double s = (double)k / n_ffn;
-	return stage == MZM_PRED_INPUT ? s : stage == MZM_PRED_GATE ? (1 + 2 * s) / 3 : (2 + s) / 3;
+	return stage == MZM_PRED_INPUT ? kept : stage == MZM_PRED_GATE ? (1 + 2 * kept) / 3 : (2 + kept) / 3;
+}
+
+/* Neurons of a layer that env->keep stands for: floor(keep * n_ffn), at least 1. The small term forgives
+ * that a float keep such as 0.7 lies below its decimal. */
+static inline int32_t mzm_pred_n_keep(const mzm_pred_env *env)
+{
+	int32_t n = (int32_t)((double)env->keep * env->cfg->n_ffn + 1e-3);
+	return n < 1 ? 1 : n > env->cfg->n_ffn ? env->cfg->n_ffn : n;
 }
 
 /* The k largest |score[i]|, ascending order of i; ties go to the lower index. scratch: [n]. O(n). */

@@ -1,0 +1,112 @@
+/* cli_metrics.c - the numbers of a generation, derived and written as JSON; see cli.h.
+ *
+ * One place for every ratio, so that run, compare and eval print the same thing under the same name. */
+#include "cli.h"
+
+#include <math.h>
+
+static double ratio(double a, double b)
+{
+	return b > 0 ? a / b : (double)NAN;
+}
+
+/* The paper's formula; without checks, what a token costs is one pass of the mode's kind. */
+static double effective_density(const mzm_gen_result *r, const mzm_gen_params *gen, double aal_paper)
+{
+	if (gen->mode == MZM_MODE_DENSE)
+		return 1;
+	if (gen->mode == MZM_MODE_SPARSE)
+		return r->density;
+	return gen->period > 0 ? ((gen->period - 1) * r->density + 1) / aal_paper : (double)NAN;
+}
+
+mzm_cli_derived mzm_cli_derive(const mzm_gen_result *r, const mzm_gen_params *gen, int32_t n_answers)
+{
+	mzm_cli_derived d;
+	double n_decoded = (double)r->n_tokens - n_answers; /* an answer's first token is the prefill's */
+	d.aal = ratio(r->n_gained, r->n_checks);
+	d.aal_paper = ratio(r->n_gained_paper, r->n_checks_paper);
+	d.effective_density = effective_density(r, gen, d.aal_paper);
+	d.work_per_token = ratio(r->sparse_work + r->n_dense_passes, n_decoded);
+	d.prefill_tok_per_s = ratio(r->n_prompt * 1e9, (double)r->prefill_ns);
+	d.tok_per_s = n_decoded > 0 ? ratio(n_decoded * 1e9, (double)r->decode_ns) : (double)NAN;
+	return d;
+}
+
+void mzm_cli_counters_add(mzm_gen_result *sum, const mzm_gen_result *r)
+{
+	sum->n_prompt += r->n_prompt;
+	sum->n_tokens += r->n_tokens;
+	sum->n_checks += r->n_checks;
+	sum->n_gained += r->n_gained;
+	sum->n_checks_paper += r->n_checks_paper;
+	sum->n_gained_paper += r->n_gained_paper;
+	sum->n_accepted += r->n_accepted;
+	sum->n_corrected += r->n_corrected;
+	sum->n_bonus += r->n_bonus;
+	sum->n_rolled_back += r->n_rolled_back;
+	sum->n_sparse_passes += r->n_sparse_passes;
+	sum->n_dense_passes += r->n_dense_passes;
+	sum->n_dense_positions += r->n_dense_positions;
+	sum->sparse_work += r->sparse_work;
+	sum->density = r->density;
+	sum->read_density = r->read_density;
+	sum->prefill_ns += r->prefill_ns;
+	sum->decode_ns += r->decode_ns;
+	sum->bytes_read += r->bytes_read;
+	sum->costs = r->costs;
+}
+
+static json_t *costs_json(const mzm_costs *costs)
+{
+	json_t *check = json_array();
+	for (int m = 1; check && m <= MZM_MAX_PERIOD; m++)
+		json_array_append_new(check, mzm_cli_json_float(costs->check[m]));
+	return json_pack("{s:o, s:o, s:o}", "sparse", mzm_cli_json_float(costs->sparse), "check", check, "dense_ms",
+			 mzm_cli_json_float(costs->dense_ms));
+}
+
+int mzm_cli_counters_json(json_t *object, const mzm_gen_result *r, const mzm_gen_params *gen, int32_t n_answers)
+{
+	mzm_cli_derived d = mzm_cli_derive(r, gen, n_answers);
+	int bad = 0;
+	bad |= json_object_set_new(object, "checks", json_integer(r->n_checks));
+	bad |= json_object_set_new(object, "aal", mzm_cli_json_double(d.aal));
+	bad |= json_object_set_new(object, "aal_paper", mzm_cli_json_double(d.aal_paper));
+	bad |= json_object_set_new(object, "density", mzm_cli_json_double(r->density));
+	bad |= json_object_set_new(object, "read_density", mzm_cli_json_double(r->read_density));
+	bad |= json_object_set_new(object, "effective_density", mzm_cli_json_double(d.effective_density));
+	bad |= json_object_set_new(object, "work_per_token", mzm_cli_json_double(d.work_per_token));
+	bad |= json_object_set_new(object, "sparse_passes", json_integer(r->n_sparse_passes));
+	bad |= json_object_set_new(object, "dense_passes", json_integer(r->n_dense_passes));
+	bad |= json_object_set_new(object, "dense_positions", json_integer(r->n_dense_positions));
+	bad |= json_object_set_new(object, "rollback_tokens", json_integer(r->n_rolled_back));
+	bad |= json_object_set_new(object, "accepted", json_integer(r->n_accepted));
+	bad |= json_object_set_new(object, "corrected", json_integer(r->n_corrected));
+	bad |= json_object_set_new(object, "bonus", json_integer(r->n_bonus));
+	bad |= json_object_set_new(object, "prefill_ms", mzm_cli_json_double((double)r->prefill_ns * 1e-6));
+	bad |= json_object_set_new(object, "decode_ms", mzm_cli_json_double((double)r->decode_ns * 1e-6));
+	bad |= json_object_set_new(object, "prefill_tok_per_s", mzm_cli_json_double(d.prefill_tok_per_s));
+	bad |= json_object_set_new(object, "tok_per_s", mzm_cli_json_double(d.tok_per_s));
+	bad |= json_object_set_new(object, "bytes_read", json_integer((json_int_t)r->bytes_read));
+	if (r->costs.dense_ms > 0)
+		bad |= json_object_set_new(object, "costs", costs_json(&r->costs));
+	return bad ? -1 : 0;
+}
+
+json_t *mzm_cli_settings_json(const mzm_gen_params *gen)
+{
+	json_t *period = gen->period > 0 ? json_integer(gen->period) : json_string("auto");
+	char seed_text[24]; /* JSON readers lose integers beyond 63 bits */
+	snprintf(seed_text, sizeof seed_text, "%llu", (unsigned long long)gen->seed);
+	json_t *seed = gen->seed <= INT64_MAX ? json_integer((json_int_t)gen->seed) : json_string(seed_text);
+	return json_pack("{s:s, s:s, s:s, s:o, s:o, s:s, s:o, s:o, s:o, s:i, s:o, s:o, s:o, s:i, s:o, s:i, s:b}",
+			 "mode", mzm_mode_name(gen->mode), "draft", gen->draft, "predictor", gen->predictor, "keep",
+			 mzm_cli_json_float(gen->keep), "period", period, "accept", mzm_accept_name(gen->accept),
+			 "threshold", mzm_cli_json_float(gen->threshold), "check_temp",
+			 mzm_cli_json_float(gen->check_temp), "temp", mzm_cli_json_float(gen->temp), "top_k",
+			 (int)gen->top_k, "top_p", mzm_cli_json_float(gen->top_p), "min_p",
+			 mzm_cli_json_float(gen->min_p), "repeat_penalty", mzm_cli_json_float(gen->repeat_penalty),
+			 "repeat_last", (int)gen->repeat_last, "seed", seed, "max_tokens",
+			 (int)gen->max_tokens, "ignore_eos", (int)gen->ignore_eos);
+}

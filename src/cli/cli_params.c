@@ -1,0 +1,171 @@
+/* cli_params.c - the options about the model and about decoding that commands share; see cli.h.
+ *
+ * The decoding options write straight into mzm_gen_params, so the defaults shown are the library's. Ranges here give
+ * early, precise messages; mzm_gen_params_check has the last word. */
+#include "cli.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define DEMO_MODEL "gsmini-6m.mzm"
+
+/* ---- model ---- */
+
+static const char *isa_choice(int i)
+{
+	return i == 0 ? "auto" : mzm_isa_name(i - 1);
+}
+
+#define MODEL(field) .at = offsetof(mzm_cli_model, field), .group = "Model"
+
+static const mzm_opt model_options[] = {
+	{.name = "model", .letter = 'm', .type = MZM_OPT_STRING, MODEL(path), .arg = "MODEL",
+	 .shown = "the demo model",
+	 .help = "A .mzm container or a Hugging Face directory."},
+	{.name = "isa", .type = MZM_OPT_CHOICE, MODEL(isa), .choice = isa_choice, .arg = "NAME",
+	 .help = "Kernels to use; all give equal bits."},
+	{.name = "threads", .type = MZM_OPT_INT, MODEL(n_threads), .max = 1024, .arg = "N",
+	 .help = "Threads; 0: the cores this process may use."},
+	{.name = "ctx", .type = MZM_OPT_INT, MODEL(n_ctx), .max = INT32_MAX, .arg = "N",
+	 .help = "Tokens the context can hold; 0: the model's own limit, 4096 at most."},
+	{.name = "no-onednn", .type = MZM_OPT_FLAG, MODEL(no_onednn),
+	 .help = "Prefill with the program's own kernels even where oneDNN was built in."},
+};
+
+mzm_cli_model mzm_cli_model_default(void)
+{
+	return (mzm_cli_model){.isa = "auto"};
+}
+
+mzm_opt_table mzm_cli_model_table(mzm_cli_model *m)
+{
+	return (mzm_opt_table){model_options, MZM_CLI_COUNT(model_options), m};
+}
+
+mzm_status mzm_cli_model_path(char **path, const mzm_cli_model *m, mzm_err *err)
+{
+	if (!m->path)
+		return mzm_cli_data_path(path, DEMO_MODEL, err);
+	*path = strdup(m->path);
+	return *path ? MZM_OK : mzm_cli_set_err(err, MZM_ENOMEM, "out of memory");
+}
+
+int mzm_cli_open(mzm_model **model, mzm_session **session, const mzm_cli_command *cmd, const mzm_cli_model *m)
+{
+	mzm_err err = {0};
+	mzm_cli_progress progress = mzm_cli_progress_init(NULL);
+	mzm_model_params mp = mzm_model_params_default();
+	mzm_session_params sp = mzm_session_params_default();
+	char *path = NULL;
+	*model = NULL;
+	mp.isa = m->isa;
+	mp.no_onednn = m->no_onednn;
+	mp.progress = mzm_cli_progress_report;
+	mp.user = &progress;
+	sp.n_ctx = m->n_ctx;
+	sp.n_threads = m->n_threads;
+	mzm_status st = mzm_cli_model_path(&path, m, &err);
+	if (st == MZM_OK)
+		st = mzm_model_open(model, path, &mp, &err);
+	mzm_cli_progress_clear(&progress);
+	if (st == MZM_OK && session)
+		st = mzm_session_create(session, *model, &sp, &err);
+	free(path);
+	if (st == MZM_OK)
+		return MZM_CLI_GO;
+	mzm_model_close(*model);
+	*model = NULL;
+	return mzm_cli_fail_usage(cmd, &err);
+}
+
+/* ---- decoding ---- */
+
+static const char *mode_choice(int i)
+{
+	return i <= MZM_MODE_EXACT ? mzm_mode_name((mzm_mode)i) : NULL;
+}
+
+static const char *accept_choice(int i)
+{
+	return i <= MZM_ACCEPT_TYPICAL ? mzm_accept_name((mzm_accept)i) : NULL;
+}
+
+static const char *draft_choice(int i)
+{
+	return i == 0 ? "sparse" : NULL;
+}
+
+#define GEN(field) .at = offsetof(mzm_cli_decode, gen.field)
+#define DECODING   .group = "Decoding"
+#define SAMPLING   .group = "Sampling (dense, sparse and exact mode)"
+#define LENGTH     .group = "Length and stopping"
+
+static const mzm_opt decode_options[] = {
+	{.name = "mode", .type = MZM_OPT_ENUM, GEN(mode), DECODING, .choice = mode_choice, .arg = "MODE",
+	 .help = "dense: the model itself. exact: sparse drafts, the dense model's text. sirius: sparse drafts, kept while "
+		 "the full model finds them likely enough. sparse: never corrected."},
+	{.name = "draft", .type = MZM_OPT_CHOICE, GEN(draft), DECODING, .choice = draft_choice, .arg = "NAME",
+	 .help = "What writes the drafts."},
+	{.name = "predictor", .type = MZM_OPT_CHOICE, GEN(predictor), DECODING, .choice = mzm_predictor_name, .arg = "NAME",
+	 .help = "What chooses the neurons of a sparse pass."},
+	{.name = "keep", .type = MZM_OPT_FLOAT, GEN(keep), DECODING, .open_min = true, .max = 1, .arg = "SHARE",
+	 .help = "Share of FFN neurons that a sparse pass keeps."},
+	{.name = "period", .type = MZM_OPT_INT, GEN(period), DECODING, .min = 1, .max = MZM_MAX_PERIOD, .word = "auto",
+	 .word_value = 0, .arg = "N",
+	 .help = "Tokens a check, the corrected one included; auto: by measured costs and the confidence of the draft."},
+	{.name = "accept", .type = MZM_OPT_ENUM, GEN(accept), DECODING, .choice = accept_choice, .arg = "RULE",
+	 .help = "When sirius mode keeps a draft token."},
+	{.name = "threshold", .type = MZM_OPT_FLOAT, GEN(threshold), DECODING, .max = 1, .arg = "P",
+	 .help = "Probability by the full model from which a draft token is kept (above 0.5: the dense model's text)."},
+	{.name = "check-temp", .type = MZM_OPT_FLOAT, GEN(check_temp), DECODING, .min = 0.01, .max = 100, .arg = "T",
+	 .help = "Temperature of that probability; of the test only."},
+
+	{.name = "temp", .type = MZM_OPT_FLOAT, GEN(temp), SAMPLING, .max = 100, .arg = "T",
+	 .help = "Temperature; 0: always the likeliest token."},
+	{.name = "top-k", .type = MZM_OPT_INT, GEN(top_k), SAMPLING, .max = INT32_MAX, .arg = "K",
+	 .help = "Only the K likeliest tokens; 0: off."},
+	{.name = "top-p", .type = MZM_OPT_FLOAT, GEN(top_p), SAMPLING, .max = 1, .arg = "P",
+	 .help = "Only the likeliest tokens that together have probability P; 1: off."},
+	{.name = "min-p", .type = MZM_OPT_FLOAT, GEN(min_p), SAMPLING, .max = 1, .arg = "P",
+	 .help = "Only tokens at least P times as likely as the likeliest; 0: off."},
+	{.name = "repeat-penalty", .type = MZM_OPT_FLOAT, GEN(repeat_penalty), SAMPLING, .min = 0.01, .max = 100,
+	 .arg = "X", .help = "Penalty on tokens that were there before; 1: off."},
+	{.name = "repeat-last", .type = MZM_OPT_INT, GEN(repeat_last), SAMPLING, .max = INT32_MAX, .arg = "N",
+	 .help = "How many tokens back the penalty looks, prompt included."},
+	{.name = "seed", .type = MZM_OPT_U64, GEN(seed), SAMPLING, .arg = "N",
+	 .help = "Seed of sampling and of the random predictor."},
+
+	{.name = "max-tokens", .letter = 'n', .type = MZM_OPT_INT, GEN(max_tokens), LENGTH, .max = INT32_MAX, .arg = "N",
+	 .help = "New tokens at most; 0: until the context is full."},
+	{.name = "stop", .type = MZM_OPT_LIST, .at = offsetof(mzm_cli_decode, stop), LENGTH, .arg = "TEXT",
+	 .help = "End before this text; may be repeated."},
+	{.name = "ignore-eos", .type = MZM_OPT_FLAG, GEN(ignore_eos), LENGTH,
+	 .help = "Go on after the model's end token."},
+	{.name = "no-special", .type = MZM_OPT_FLAG, GEN(no_special), LENGTH,
+	 .help = "Do not put the model's start token before the prompt."},
+};
+
+mzm_cli_decode mzm_cli_decode_default(void)
+{
+	return (mzm_cli_decode){.gen = mzm_gen_params_default()};
+}
+
+mzm_opt_table mzm_cli_decode_table(mzm_cli_decode *d)
+{
+	return (mzm_opt_table){decode_options, MZM_CLI_COUNT(decode_options), d};
+}
+
+int mzm_cli_decode_finish(const mzm_cli_command *cmd, mzm_cli_decode *d)
+{
+	mzm_err err = {0};
+	d->gen.stop = d->stop.item;
+	d->gen.n_stop = d->stop.n;
+	if (mzm_gen_params_check(&d->gen, &err) == MZM_OK)
+		return MZM_CLI_GO;
+	return mzm_cli_fail_usage(cmd, &err);
+}
+
+void mzm_cli_decode_free(mzm_cli_decode *d)
+{
+	mzm_cli_list_free(&d->stop);
+}

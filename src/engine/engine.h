@@ -1,0 +1,43 @@
+/* engine.h - what a model and a session are made of; shared by the files of this folder only. */
+#ifndef MZM_ENGINE_H
+#define MZM_ENGINE_H
+
+#include "decode/drafter.h"
+#include "decode/verifier.h"
+#include "format/tokenizer.h"
+#include "predictors/registry.h"
+
+#define MZM_DEFAULT_CTX 4096 /* of a session that names none, when the model allows more */
+
+struct mzm_model {
+	mzm_weights    *weights;
+	mzm_tokenizer  *tokenizer; /* NULL: the source had none */
+	const mzm_kern *kern;
+	bool            gemm;      /* prefill through oneDNN */
+	mzm_model_info  info;
+	char           *path;
+};
+
+struct mzm_session {
+	const mzm_model *model;
+	mzm_team        *team;
+	mzm_state       *state;
+	mzm_sampler     *sampler;
+	mzm_monitor      monitor;
+	int32_t         *ids;        /* [n_ctx + MZM_MAX_PERIOD] the timeline, drafts behind its end */
+
+	/* the predictor of the last generation, kept while its settings stay the same */
+	mzm_predictor   *predictor;
+	float            keep;
+	uint64_t         seed;
+	mzm_costs        costs;      /* measured for that predictor; sparse 0 = not yet */
+};
+
+/* The predictor for these params in s->predictor, made anew if it is another one. */
+mzm_status mzm_session_use_predictor(mzm_session *s, const mzm_gen_params *params, mzm_err *err);
+
+/* Share of all parameters (density), or of the weights a dense pass reads, that a sparse pass touches. */
+double mzm_model_density(const mzm_model *m, double ffn_share);
+double mzm_model_read_density(const mzm_model *m, double ffn_share);
+
+#endif

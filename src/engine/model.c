@@ -1,0 +1,150 @@
+/* model.c - opening a model: source, tokenizer, weights, kernel table. Immutable afterwards. */
+#include "engine/engine.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "kern/gemm.h"
+
+const char *mzm_version(void)
+{
+	return MZM_VERSION_STRING;
+}
+
+const char *mzm_build_info(void)
+{
+#ifdef __clang__
+	return "clang " __clang_version__;
+#else
+	return "gcc " __VERSION__;
+#endif
+}
+
+const char *mzm_isa_name(int i)
+{
+	for (int t = 0; i >= 0 && mzm_kern_tables[t]; t++) {
+		if (mzm_kern_tables[t]->supported() && i-- == 0)
+			return mzm_kern_tables[t]->name;
+	}
+	return NULL;
+}
+
+const char *mzm_predictor_name(int i)
+{
+	const mzm_predictor_ops *ops = mzm_predictor_at(i);
+	return ops ? ops->name : NULL;
+}
+
+mzm_model_params mzm_model_params_default(void)
+{
+	return (mzm_model_params){0};
+}
+
+static uint64_t weight_bytes(mzm_source *src, const mzm_config *cfg, bool per_token)
+{
+	uint64_t sum = 0;
+	for (int32_t i = 0; i < mzm_tensor_count(cfg); i++) {
+		mzm_tensor t = mzm_source_tensor(src, i);
+		if (!(per_token && t.kind == MZM_T_EMBED && !cfg->tied)) /* a tied embedding is read as the head */
+			sum += mzm_tensor_bytes(&t);
+	}
+	return sum;
+}
+
+static void fill_info(mzm_model *m, mzm_source *src)
+{
+	const mzm_config *cfg = &m->weights->cfg;
+	mzm_model_info *info = &m->info;
+	const char *hash = mzm_source_hash(src);
+	*info = (mzm_model_info){
+		.path = m->path, .n_layers = cfg->n_layers, .dim = cfg->dim, .n_ffn = cfg->n_ffn,
+		.n_heads = cfg->n_heads, .n_kv_heads = cfg->n_kv_heads, .head_dim = cfg->head_dim,
+		.n_vocab = cfg->n_vocab, .n_ctx = cfg->n_ctx, .bos_id = cfg->bos_id, .n_eos = cfg->n_eos,
+		.n_params = mzm_config_n_params(cfg), .n_ffn_params = mzm_config_n_ffn_params(cfg),
+		.weight_bytes = weight_bytes(src, cfg, false), .bytes_per_token = weight_bytes(src, cfg, true),
+		.isa = m->kern->name,
+	};
+	snprintf(info->arch, sizeof info->arch, "%s", cfg->arch);
+	snprintf(info->hash, sizeof info->hash, "%s", hash ? hash : "");
+	snprintf(info->dtype, sizeof info->dtype, "%s", mzm_dtype_name(m->weights->layer[0].gate.dtype));
+	snprintf(info->act, sizeof info->act, "%s", cfg->act == MZM_ACT_RELU ? "relu" : "silu");
+	memcpy(info->eos_ids, cfg->eos_ids, sizeof info->eos_ids);
+}
+
+static mzm_status open_tokenizer(mzm_model *m, mzm_source *src, mzm_err *err)
+{
+	size_t len, config_len;
+	const char *json = mzm_source_side_file(src, MZM_TOKENIZER_JSON, &len);
+	const char *config = mzm_source_side_file(src, MZM_TOKENIZER_CONFIG, &config_len);
+	if (!json)
+		return MZM_OK; /* tokens can still be generated from tokens */
+	MZM_TRY(mzm_tokenizer_parse(&m->tokenizer, json, len, config, config ? config_len : 0, "tokenizer.json", err));
+	if (mzm_token_count(m->tokenizer) > m->weights->cfg.n_vocab)
+		return mzm_fail(err, MZM_EFORMAT, "tokenizer.json has ids up to %d, but the model's vocabulary has %d",
+				mzm_token_count(m->tokenizer) - 1, m->weights->cfg.n_vocab);
+	return MZM_OK;
+}
+
+mzm_status mzm_model_open(mzm_model **out, const char *path, const mzm_model_params *params, mzm_err *err)
+{
+	mzm_status st;
+	mzm_source *src = NULL;
+	mzm_model *m;
+	mzm_model_params defaults = mzm_model_params_default();
+	*out = NULL;
+	if (!params)
+		params = &defaults;
+	const mzm_kern *kern = mzm_kern_find(params->isa);
+	if (!kern)
+		return mzm_fail(err, MZM_EARG, "no kernel table \"%s\" for this CPU", params->isa);
+	MZM_TRY(mzm_alloc_for((void **)&m, sizeof *m, "the model", err));
+	m->kern = kern;
+	m->gemm = mzm_gemm_available() && !params->no_onednn;
+	m->path = mzm_strdup(path);
+	if (!m->path)
+		MZM_TRY_OUT(mzm_fail(err, MZM_ENOMEM, "out of memory"));
+	MZM_TRY_OUT(mzm_source_open(&src, path, err));
+	MZM_TRY_OUT(mzm_weights_load(&m->weights, src, params->progress, params->user, err));
+	MZM_TRY_OUT(open_tokenizer(m, src, err));
+	fill_info(m, src);
+	*out = m;
+	m = NULL;
+out:
+	if (st != MZM_OK && err && !strstr(err->message, path))
+		mzm_err_prefix(err, "%s", path);
+	mzm_source_close(src);
+	mzm_model_close(m);
+	return st;
+}
+
+void mzm_model_close(mzm_model *m)
+{
+	if (!m)
+		return;
+	mzm_tokenizer_close(m->tokenizer);
+	mzm_weights_free(m->weights);
+	mzm_free(m->path);
+	mzm_free(m);
+}
+
+const mzm_model_info *mzm_model_get_info(const mzm_model *m)
+{
+	return &m->info;
+}
+
+const mzm_tokenizer *mzm_model_tokenizer(const mzm_model *m)
+{
+	return m->tokenizer;
+}
+
+double mzm_model_density(const mzm_model *m, double ffn_share)
+{
+	return 1 - (double)m->info.n_ffn_params * (1 - ffn_share) / (double)m->info.n_params;
+}
+
+double mzm_model_read_density(const mzm_model *m, double ffn_share)
+{
+	const mzm_config *cfg = &m->weights->cfg;
+	uint64_t look_up = cfg->tied ? 0 : (uint64_t)cfg->n_vocab * (uint64_t)cfg->dim;
+	return 1 - (double)m->info.n_ffn_params * (1 - ffn_share) / (double)(m->info.n_params - look_up);
+}

@@ -1,0 +1,115 @@
+/* params.c - generation parameters: defaults, names, and the checks that need no model. */
+#include "engine/engine.h"
+
+#include <math.h>
+#include <string.h>
+
+static const char *const mode_names[] = {"dense", "sparse", "sirius", "exact"};
+static const char *const accept_names[] = {"sirius", "reference", "relative", "typical"};
+static const char *const kind_names[] = {"first", "plain", "accepted", "corrected", "bonus", "rolled_back"};
+static const char *const finish_names[] = {"eos", "stop", "length", "context", "cancelled"};
+
+#define COUNT(names) (sizeof(names) / sizeof *(names))
+
+static const char *name_of(const char *const *names, size_t n, unsigned i)
+{
+	return i < n ? names[i] : "?";
+}
+
+const char *mzm_mode_name(mzm_mode mode)
+{
+	return name_of(mode_names, COUNT(mode_names), (unsigned)mode);
+}
+
+const char *mzm_accept_name(mzm_accept accept)
+{
+	return name_of(accept_names, COUNT(accept_names), (unsigned)accept);
+}
+
+const char *mzm_token_kind_name(mzm_token_kind kind)
+{
+	return name_of(kind_names, COUNT(kind_names), (unsigned)kind);
+}
+
+const char *mzm_finish_name(mzm_finish finish)
+{
+	return name_of(finish_names, COUNT(finish_names), (unsigned)finish);
+}
+
+mzm_status mzm_mode_parse(mzm_mode *out, const char *name, mzm_err *err)
+{
+	for (unsigned i = 0; i < COUNT(mode_names); i++) {
+		if (strcmp(name, mode_names[i]) == 0) {
+			*out = (mzm_mode)i;
+			return MZM_OK;
+		}
+	}
+	return mzm_fail(err, MZM_EARG, "unknown mode \"%s\"; there are dense, sparse, sirius and exact", name);
+}
+
+mzm_status mzm_accept_parse(mzm_accept *out, const char *name, mzm_err *err)
+{
+	for (unsigned i = 0; i < COUNT(accept_names); i++) {
+		if (strcmp(name, accept_names[i]) == 0) {
+			*out = (mzm_accept)i;
+			return MZM_OK;
+		}
+	}
+	return mzm_fail(err, MZM_EARG, "unknown rule \"%s\"; there are sirius, reference, relative and typical", name);
+}
+
+mzm_gen_params mzm_gen_params_default(void)
+{
+	return (mzm_gen_params){
+		.mode = MZM_MODE_DENSE, .draft = "sparse", .predictor = "griffin", .keep = 0.5f, .period = 16,
+		.accept = MZM_ACCEPT_SIRIUS, .threshold = 0.1f, .check_temp = 0.6f,
+		.temp = 0, .top_k = 0, .top_p = 1, .min_p = 0, .repeat_penalty = 1, .repeat_last = 64,
+	};
+}
+
+static mzm_status check_range(const char *name, double value, double lo, double hi, mzm_err *err)
+{
+	if (!(value >= lo && value <= hi))
+		return mzm_fail(err, MZM_EARG, "%s is %g; it must be within %g .. %g", name, value, lo, hi);
+	return MZM_OK;
+}
+
+static mzm_status check_sampling(const mzm_gen_params *p, mzm_err *err)
+{
+	MZM_TRY(check_range("temp", p->temp, 0, 100, err));
+	MZM_TRY(check_range("top-k", p->top_k, 0, MZM_MAX_VOCAB, err));
+	MZM_TRY(check_range("top-p", p->top_p, 0, 1, err));
+	MZM_TRY(check_range("min-p", p->min_p, 0, 1, err));
+	MZM_TRY(check_range("repeat-penalty", p->repeat_penalty, 0.01, 100, err));
+	MZM_TRY(check_range("repeat-last", p->repeat_last, 0, MZM_MAX_CTX, err));
+	bool sampling = p->temp > 0 || p->top_k > 0 || p->top_p < 1 || p->min_p > 0;
+	if (p->mode == MZM_MODE_SIRIUS && sampling)
+		return mzm_fail(err, MZM_EUNDEFINED,
+				"sampling (temp, top-k, top-p, min-p) is not defined in sirius mode, whose threshold presumes a "
+				"greedy draft; use exact, dense or sparse mode");
+	if (p->mode == MZM_MODE_SIRIUS && p->accept == MZM_ACCEPT_REFERENCE && p->repeat_penalty != 1)
+		return mzm_fail(err, MZM_EUNDEFINED, "a repetition penalty is not defined with the published rule (reference)");
+	return MZM_OK;
+}
+
+mzm_status mzm_gen_params_check(const mzm_gen_params *p, mzm_err *err)
+{
+	if ((unsigned)p->mode >= COUNT(mode_names) || (unsigned)p->accept >= COUNT(accept_names))
+		return mzm_fail(err, MZM_EARG, "unknown mode or acceptance rule");
+	if (!p->draft || !mzm_drafter_find(p->draft))
+		return mzm_fail(err, MZM_EARG, "unknown drafter \"%s\"; there is sparse", p->draft ? p->draft : "");
+	if (!p->predictor || !mzm_predictor_find(p->predictor))
+		return mzm_fail(err, MZM_EARG, "unknown predictor \"%s\"", p->predictor ? p->predictor : "");
+	if (!(p->keep > 0 && p->keep <= 1))
+		return mzm_fail(err, MZM_EARG, "keep is %g; it must be above 0 and at most 1", (double)p->keep);
+	MZM_TRY(check_range("period", p->period, 0, MZM_MAX_PERIOD, err));
+	MZM_TRY(check_range("threshold", p->threshold, 0, 1, err));
+	MZM_TRY(check_range("check-temp", p->check_temp, 0.01, 100, err));
+	MZM_TRY(check_range("max-tokens", p->max_tokens, 0, MZM_MAX_CTX, err));
+	MZM_TRY(check_range("stop strings", p->n_stop, 0, 10000, err));
+	for (int32_t i = 0; i < p->n_stop; i++) {
+		if (!p->stop || !p->stop[i] || !*p->stop[i])
+			return mzm_fail(err, MZM_EARG, "stop string %d is empty", i + 1);
+	}
+	return check_sampling(p, err);
+}

@@ -1,0 +1,131 @@
+/* session.c - one token timeline: KV, scratch, team of threads, sampler, monitor; and plain passes. */
+#include "engine/engine.h"
+
+#include <string.h>
+
+mzm_session_params mzm_session_params_default(void)
+{
+	return (mzm_session_params){0};
+}
+
+static mzm_status context_size(int32_t *n_ctx, const mzm_model *m, int32_t wanted, mzm_err *err)
+{
+	int32_t limit = m->weights->cfg.n_ctx;
+	if (wanted < 0 || wanted > limit)
+		return mzm_fail(err, MZM_EARG, "a context of %d tokens was asked for; the model allows 1 to %d", wanted, limit);
+	*n_ctx = wanted ? wanted : limit < MZM_DEFAULT_CTX ? limit : MZM_DEFAULT_CTX;
+	return MZM_OK;
+}
+
+mzm_status mzm_session_create(mzm_session **out, const mzm_model *model, const mzm_session_params *params, mzm_err *err)
+{
+	mzm_status st;
+	mzm_session *s;
+	mzm_session_params defaults = mzm_session_params_default();
+	int32_t n_ctx = 0;
+	*out = NULL;
+	if (!params)
+		params = &defaults;
+	if (params->n_threads < 0 || params->n_threads > 1024)
+		return mzm_fail(err, MZM_EARG, "%d threads were asked for; 1 to 1024 are possible, 0 = all cores",
+				params->n_threads);
+	MZM_TRY(context_size(&n_ctx, model, params->n_ctx, err));
+	MZM_TRY(mzm_alloc_for((void **)&s, sizeof *s, "the session", err));
+	s->model = model;
+	MZM_TRY_OUT(mzm_team_create(&s->team, params->n_threads, err));
+	MZM_TRY_OUT(mzm_state_create(&s->state, model->weights, model->kern, s->team, n_ctx, err));
+	MZM_TRY_OUT(mzm_sampler_create(&s->sampler, model->weights->cfg.n_vocab, model->kern, err));
+	MZM_TRY_OUT(mzm_alloc_for((void **)&s->ids, ((size_t)n_ctx + MZM_MAX_PERIOD) * sizeof *s->ids, "the tokens", err));
+	mzm_monitor_reset(&s->monitor);
+	*out = s;
+	return MZM_OK;
+out:
+	mzm_session_free(s);
+	return st;
+}
+
+void mzm_session_free(mzm_session *s)
+{
+	if (!s)
+		return;
+	if (s->predictor)
+		s->predictor->ops->free(s->predictor);
+	mzm_free(s->ids);
+	mzm_sampler_free(s->sampler);
+	mzm_state_free(s->state);
+	mzm_team_free(s->team);
+	mzm_free(s);
+}
+
+int32_t mzm_session_n_ctx(const mzm_session *s)
+{
+	return mzm_state_kv(s->state)->max_tok;
+}
+
+int32_t mzm_session_n_threads(const mzm_session *s)
+{
+	return mzm_team_size(s->team);
+}
+
+int32_t mzm_session_len(const mzm_session *s)
+{
+	return mzm_state_kv(s->state)->len;
+}
+
+void mzm_session_truncate(mzm_session *s, int32_t len)
+{
+	mzm_kv_truncate(mzm_state_kv(s->state), len < 0 ? 0 : len);
+}
+
+size_t mzm_session_bytes(const mzm_session *s)
+{
+	return mzm_state_bytes(s->state);
+}
+
+mzm_status mzm_session_forward(mzm_session *s, float *logits, const int32_t *ids, int32_t n, int32_t n_rows, mzm_err *err)
+{
+	const mzm_config *cfg = &s->model->weights->cfg;
+	int32_t room = mzm_session_n_ctx(s) - mzm_session_len(s);
+	if (n < 1 || n_rows < 0 || n_rows > n)
+		return mzm_fail(err, MZM_EARG, "%d tokens with %d rows of logits", n, n_rows);
+	if (n > room)
+		return mzm_fail(err, MZM_ECONTEXT, "%d tokens do not fit: the context has room for %d more of %d", n, room,
+				mzm_session_n_ctx(s));
+	for (int32_t i = 0; i < n; i++) {
+		if (ids[i] < 0 || ids[i] >= cfg->n_vocab)
+			return mzm_fail(err, MZM_EARG, "token %d is %d; the vocabulary has 0 to %d", i, ids[i],
+					cfg->n_vocab - 1);
+	}
+	for (int32_t done = 0; done < n;) {
+		int32_t step = n - done < MZM_MAX_POS ? n - done : MZM_MAX_POS;
+		int32_t before = n - (done + step); /* positions that come after this step */
+		int32_t rows = n_rows - before < 0 ? 0 : n_rows - before < step ? n_rows - before : step;
+		float *got;
+		mzm_pass pass = {.ids = ids + done, .n_pos = step, .n_rows = rows};
+		MZM_TRY(mzm_forward(s->state, &pass, &got, NULL, err));
+		if (rows) {
+			memcpy(logits, got, (size_t)rows * (size_t)cfg->n_vocab * sizeof *logits);
+			logits += (size_t)rows * (size_t)cfg->n_vocab;
+		}
+		done += step;
+	}
+	return MZM_OK;
+}
+
+mzm_status mzm_session_use_predictor(mzm_session *s, const mzm_gen_params *params, mzm_err *err)
+{
+	const mzm_predictor_ops *ops = mzm_predictor_find(params->predictor);
+	if (!ops)
+		return mzm_fail(err, MZM_EARG, "unknown predictor \"%s\"", params->predictor);
+	if (s->predictor && s->predictor->ops == ops && s->keep == params->keep && s->seed == params->seed)
+		return MZM_OK;
+	if (s->predictor)
+		s->predictor->ops->free(s->predictor);
+	s->predictor = NULL;
+	s->costs = (mzm_costs){0};
+	mzm_pred_env env = {&s->model->weights->cfg, params->keep, params->seed, s->model->weights->down_norm};
+	MZM_TRY(ops->create(&s->predictor, &env, err));
+	s->keep = params->keep;
+	s->seed = params->seed;
+	return MZM_OK;
+}

@@ -1,0 +1,384 @@
+/* source.c - see source.h.
+ *
+ * Owns what all sources share: dispatch, the refusal of NaN and infinity, the hash, verification and the
+ * description. Where bytes come from is the business of hf.c and mzm.c. */
+#include "format/source.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "base/io.h"
+#include "base/str.h"
+#include "format/mzm.h"
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files are little endian and read in place");
+
+/* ---- hash ---- */
+
+struct mzm_hasher {
+	XXH3_state_t state;
+};
+
+static uint64_t double_bits(double d)
+{
+	uint64_t u;
+	memcpy(&u, &d, 8);
+	return u;
+}
+
+/* Fixed text, so that no JSON library decides over the hash. FORMAT.md describes it. */
+static void config_text(mzm_str *s, const mzm_config *c)
+{
+	mzm_str_printf(s, "mirzam model 1\narch %s\n", c->arch);
+	mzm_str_printf(s, "shape %d %d %d %d %d %d %d %d\n", (int)c->n_layers, (int)c->dim, (int)c->n_ffn, (int)c->n_heads,
+		       (int)c->n_kv_heads, (int)c->head_dim, (int)c->n_vocab, (int)c->n_ctx);
+	mzm_str_printf(s, "act %d\ntied %d\nnorm_eps %016llx\n", (int)c->act, (int)c->tied,
+		       (unsigned long long)double_bits((double)c->norm_eps));
+	mzm_str_printf(s, "rope %d %016llx", (int)c->rope, (unsigned long long)double_bits(c->rope_theta));
+	if (c->rope == MZM_ROPE_LLAMA3)
+		mzm_str_printf(s, " %016llx %016llx %016llx %d", (unsigned long long)double_bits(c->rope_factor),
+			       (unsigned long long)double_bits(c->rope_low_freq),
+			       (unsigned long long)double_bits(c->rope_high_freq), (int)c->rope_orig_ctx);
+	mzm_str_printf(s, "\nbos %d\neos", (int)c->bos_id);
+	for (int32_t i = 0; i < c->n_eos; i++)
+		mzm_str_printf(s, " %d", (int)c->eos_ids[i]);
+	mzm_str_puts(s, "\n");
+}
+
+mzm_status mzm_hasher_create(mzm_hasher **out, const mzm_config *cfg, mzm_err *err)
+{
+	mzm_str text = {0};
+	config_text(&text, cfg);
+	*out = mzm_alloc(sizeof **out);
+	if (!*out || text.failed) {
+		mzm_free(*out);
+		*out = NULL;
+		mzm_str_free(&text);
+		return mzm_fail(err, MZM_ENOMEM, "out of memory: hash");
+	}
+	XXH3_INITSTATE(&(*out)->state);
+	(void)XXH3_128bits_reset(&(*out)->state);
+	(void)XXH3_128bits_update(&(*out)->state, text.data, text.len);
+	mzm_str_free(&text);
+	return MZM_OK;
+}
+
+void mzm_hasher_add(mzm_hasher *h, const mzm_tensor *t, const void *data)
+{
+	char name[64], line[128];
+	int n = snprintf(line, sizeof line, "%s %s %d %d\n", mzm_tensor_name(t, name), mzm_dtype_name(t->dtype),
+			 (int)t->n_rows, (int)t->n_cols);
+	(void)XXH3_128bits_update(&h->state, line, (size_t)n);
+	(void)XXH3_128bits_update(&h->state, data, mzm_tensor_bytes(t));
+}
+
+void mzm_hasher_finish(const mzm_hasher *h, char hex[33])
+{
+	XXH128_canonical_t bytes;
+	XXH128_canonicalFromHash(&bytes, XXH3_128bits_digest(&h->state));
+	for (int i = 0; i < 16; i++)
+		snprintf(hex + 2 * i, 3, "%02x", bytes.digest[i]);
+}
+
+void mzm_hasher_free(mzm_hasher *h)
+{
+	mzm_free(h);
+}
+
+/* ---- opening ---- */
+
+mzm_status mzm_source_init(mzm_source **out, size_t n_bytes, const mzm_source_ops *ops, const char *path, mzm_err *err)
+{
+	mzm_source *src;
+	*out = NULL;
+	MZM_TRY(mzm_alloc_for((void **)&src, n_bytes, path, err));
+	if (pthread_mutex_init(&src->lock, NULL) != 0) {
+		mzm_free(src);
+		return mzm_fail(err, MZM_ENOMEM, "%s: out of memory: lock", path);
+	}
+	src->ops = ops;
+	src->path = mzm_strdup(path);
+	*out = src; /* close undoes the rest */
+	return src->path ? MZM_OK : mzm_fail(err, MZM_ENOMEM, "%s: out of memory", path);
+}
+
+mzm_status mzm_source_set_config(mzm_source *src, const mzm_config *cfg, mzm_err *err)
+{
+	int32_t n = mzm_tensor_count(cfg);
+	src->cfg = *cfg;
+	MZM_TRY(mzm_alloc_for((void **)&src->tensors, (size_t)n * sizeof src->tensors[0], "the tensor table", err));
+	for (int32_t i = 0; i < n; i++)
+		src->tensors[i] = mzm_tensor_at(cfg, i);
+	src->n_tensors = n;
+	return MZM_OK;
+}
+
+mzm_status mzm_source_open(mzm_source **out, const char *path, mzm_err *err)
+{
+	*out = NULL;
+	return mzm_path_is_dir(path) ? mzm_hf_open(out, path, err) : mzm_container_open(out, path, err);
+}
+
+void mzm_source_close(mzm_source *src)
+{
+	if (!src)
+		return;
+	src->ops->close(src);
+	mzm_hasher_free(src->hasher);
+	pthread_mutex_destroy(&src->lock);
+	mzm_free(src->tensors);
+	mzm_free(src->path);
+	mzm_free(src);
+}
+
+/* ---- reading ---- */
+
+#define COUNT_NONFINITE(type, mask)                              \
+	for (size_t i = 0; i < n; i++) {                         \
+		type u;                                          \
+		memcpy(&u, bytes + i * sizeof u, sizeof u);      \
+		count += (u & (mask)) == (mask);                 \
+	}
+
+static size_t count_nonfinite(const mzm_tensor *t, const void *data)
+{
+	const char *bytes = data;
+	size_t n = (size_t)t->n_rows * (size_t)t->n_cols, count = 0;
+	switch (t->dtype) {
+	case MZM_F32:
+		COUNT_NONFINITE(uint32_t, 0x7f800000u)
+		break;
+	case MZM_F16:
+		COUNT_NONFINITE(uint16_t, 0x7c00u)
+		break;
+	default:
+		COUNT_NONFINITE(uint16_t, 0x7f80u)
+		break;
+	}
+	return count;
+}
+
+/* Feeds the hash of a directory while tensors come in order. */
+static void hash_in_order(mzm_source *src, int32_t i, const void *data)
+{
+	pthread_mutex_lock(&src->lock);
+	if (src->hasher && i == src->n_hashed) {
+		mzm_hasher_add(src->hasher, &src->tensors[i], data);
+		if (++src->n_hashed == src->n_tensors) {
+			mzm_hasher_finish(src->hasher, src->hash);
+			atomic_store(&src->has_hash, true);
+		}
+	}
+	pthread_mutex_unlock(&src->lock);
+}
+
+mzm_status mzm_source_read(mzm_source *src, int32_t i, void *dst, mzm_err *err)
+{
+	char name[64];
+	if (i < 0 || i >= src->n_tensors)
+		return mzm_fail(err, MZM_EARG, "%s: no tensor %d", src->path, (int)i);
+	const mzm_tensor *t = &src->tensors[i];
+	MZM_TRY(src->ops->read(src, i, dst, err));
+	if (!src->allow_nonfinite) {
+		size_t n_bad = count_nonfinite(t, dst);
+		if (n_bad)
+			return mzm_fail(err, MZM_EFORMAT, "%s: tensor %s: %zu weights are NaN or infinite", src->path,
+					mzm_tensor_name(t, name), n_bad);
+	}
+	if (!atomic_load(&src->has_hash))
+		hash_in_order(src, i, dst);
+	return MZM_OK;
+}
+
+void mzm_source_allow_nonfinite(mzm_source *src, bool allow)
+{
+	src->allow_nonfinite = allow;
+}
+
+const mzm_config *mzm_source_config(const mzm_source *src)
+{
+	return &src->cfg;
+}
+
+mzm_tensor mzm_source_tensor(const mzm_source *src, int32_t i)
+{
+	return src->tensors[i];
+}
+
+const char *mzm_source_format(const mzm_source *src)
+{
+	return src->ops->format;
+}
+
+const char *mzm_source_hash(const mzm_source *src)
+{
+	return atomic_load(&((mzm_source *)(uintptr_t)src)->has_hash) ? src->hash : NULL;
+}
+
+uint64_t mzm_source_bytes_read(const mzm_source *src)
+{
+	return src->ops->bytes_read(src);
+}
+
+bool mzm_source_uses(const mzm_source *src, const char *path)
+{
+	return src->ops->uses(src, path);
+}
+
+/* ---- tokenizer files ---- */
+
+const char *mzm_side_file_name(mzm_side_file which)
+{
+	static const char *const names[MZM_N_SIDE_FILES] = {
+		[MZM_TOKENIZER_JSON] = "tokenizer.json",
+		[MZM_TOKENIZER_CONFIG] = "tokenizer_config.json",
+		[MZM_GENERATION_CONFIG] = "generation_config.json",
+	};
+	return names[which];
+}
+
+const char *mzm_source_side_file(const mzm_source *src, mzm_side_file which, size_t *len)
+{
+	*len = src->side_len[which];
+	return src->side[which];
+}
+
+mzm_status mzm_source_tokenizer(mzm_tokenizer **out, const mzm_source *src, mzm_err *err)
+{
+	size_t len, config_len;
+	const char *json = mzm_source_side_file(src, MZM_TOKENIZER_JSON, &len);
+	const char *config = mzm_source_side_file(src, MZM_TOKENIZER_CONFIG, &config_len);
+	*out = NULL;
+	if (!json)
+		return mzm_fail(err, MZM_EFORMAT, "%s: tokenizer.json is missing; a model needs its tokenizer", src->path);
+	mzm_status st = mzm_tokenizer_parse(out, json, len, config, config_len, "tokenizer.json", err);
+	if (st == MZM_OK && mzm_token_count(*out) > src->cfg.n_vocab) {
+		st = mzm_fail(err, MZM_EFORMAT, "tokenizer.json has ids up to %d, the embedding only %d rows",
+			      (int)mzm_token_count(*out) - 1, (int)src->cfg.n_vocab);
+		mzm_tokenizer_close(*out);
+		*out = NULL;
+	}
+	if (st != MZM_OK)
+		mzm_err_prefix(err, "%s", src->path);
+	return st;
+}
+
+/* ---- verification ---- */
+
+/* First byte of the largest tensor's buffer; and the sum of all. */
+static mzm_status largest_buffer(void **out, uint64_t *total, const mzm_source *src, mzm_err *err)
+{
+	size_t most = 0;
+	*total = 0;
+	for (int32_t i = 0; i < src->n_tensors; i++) {
+		size_t n = mzm_tensor_bytes(&src->tensors[i]);
+		most = n > most ? n : most;
+		*total += n;
+	}
+	return mzm_alloc_for(out, most, "the largest tensor", err);
+}
+
+static mzm_status verify_tensors(mzm_source *src, mzm_hasher *h, void *buf, uint64_t total, mzm_progress_fn progress,
+				 void *user, mzm_err *err)
+{
+	uint64_t done = 0;
+	for (int32_t i = 0; i < src->n_tensors; i++) {
+		MZM_TRY(mzm_source_read(src, i, buf, err));
+		mzm_hasher_add(h, &src->tensors[i], buf);
+		done += mzm_tensor_bytes(&src->tensors[i]);
+		if (progress && progress(user, "verify", done, total) != 0)
+			return mzm_fail(err, MZM_ECANCELLED, "%s: cancelled", src->path);
+	}
+	return MZM_OK;
+}
+
+mzm_status mzm_source_verify(mzm_source *src, mzm_progress_fn progress, void *user, mzm_err *err)
+{
+	mzm_status st;
+	mzm_hasher *h = NULL;
+	void *buf = NULL;
+	uint64_t total;
+	char hex[33];
+	MZM_TRY_OUT(largest_buffer(&buf, &total, src, err));
+	MZM_TRY_OUT(mzm_hasher_create(&h, &src->cfg, err));
+	MZM_TRY_OUT(verify_tensors(src, h, buf, total, progress, user, err));
+	mzm_hasher_finish(h, hex);
+	if (strcmp(hex, mzm_source_hash(src) ? mzm_source_hash(src) : hex) != 0)
+		MZM_TRY_OUT(mzm_fail(err, MZM_EFORMAT, "%s: the model's hash is %s, but the file says %s", src->path, hex,
+				     src->hash));
+	if (src->ops->verify)
+		MZM_TRY_OUT(src->ops->verify(src, err));
+out:
+	mzm_hasher_free(h);
+	mzm_free(buf);
+	return st;
+}
+
+/* ---- description ---- */
+
+json_t *mzm_json_text(const char *s)
+{
+	json_t *v = json_string(s);
+	if (v)
+		return v;
+	char *ascii = mzm_strdup(s);
+	if (!ascii)
+		return NULL;
+	for (char *p = ascii; *p; p++)
+		if (*p < 0x20 || *p > 0x7e)
+			*p = '?';
+	v = json_string(ascii);
+	mzm_free(ascii);
+	return v;
+}
+
+static json_t *describe_tensor(const mzm_source *src, int32_t i, mzm_stored where)
+{
+	char name[64];
+	const mzm_tensor *t = &src->tensors[i];
+	return json_pack("{s:s, s:s, s:[i,i], s:I, s:I, s:s, s:i}", "name", mzm_tensor_name(t, name), "dtype",
+			 mzm_dtype_name(t->dtype), "shape", (int)t->n_rows, (int)t->n_cols, "raw_bytes",
+			 (json_int_t)mzm_tensor_bytes(t), "stored_bytes", (json_int_t)where.bytes, "codec", where.codec,
+			 "extents", (int)where.n_extents);
+}
+
+/* "tensors" and "totals". */
+static bool describe_tensors(const mzm_source *src, json_t *out)
+{
+	json_t *list = json_array();
+	uint64_t raw = 0, stored = 0, n_extents = 0;
+	if (!list || json_object_set_new(out, "tensors", list) != 0)
+		return false;
+	for (int32_t i = 0; i < src->n_tensors; i++) {
+		mzm_stored where = src->ops->stored(src, i);
+		raw += mzm_tensor_bytes(&src->tensors[i]);
+		stored += where.bytes;
+		n_extents += (uint64_t)where.n_extents;
+		if (json_array_append_new(list, describe_tensor(src, i, where)) != 0)
+			return false;
+	}
+	json_t *totals = json_pack("{s:i, s:I, s:I, s:I, s:f}", "tensors", (int)src->n_tensors, "extents",
+				   (json_int_t)n_extents, "raw_bytes", (json_int_t)raw, "stored_bytes", (json_int_t)stored,
+				   "ratio", raw ? (double)stored / (double)raw : 1.0);
+	return json_object_set_new(out, "totals", totals) == 0;
+}
+
+mzm_status mzm_source_describe(mzm_source *src, json_t **out, mzm_err *err)
+{
+	const char *hash = mzm_source_hash(src);
+	json_t *o = json_object();
+	bool ok = o && json_object_set_new(o, "path", mzm_json_text(src->path)) == 0 &&
+		  json_object_set_new(o, "format", json_string(src->ops->format)) == 0 && src->ops->describe(src, o) &&
+		  json_object_set_new(o, "config", mzm_config_to_json(&src->cfg)) == 0 &&
+		  json_object_set_new(o, "n_params", json_integer((json_int_t)mzm_config_n_params(&src->cfg))) == 0 &&
+		  json_object_set_new(o, "hash", hash ? json_string(hash) : json_null()) == 0 && describe_tensors(src, o);
+	*out = ok ? o : NULL;
+	if (!ok) {
+		json_decref(o);
+		return mzm_fail(err, MZM_ENOMEM, "%s: out of memory: description", src->path);
+	}
+	return MZM_OK;
+}

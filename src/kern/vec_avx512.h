@@ -1,0 +1,118 @@
+/* vec_avx512.h - sixteen float lanes in one 512-bit register; vocabulary in vec_scalar.h. */
+#ifndef MZM_VEC_AVX512_H
+#define MZM_VEC_AVX512_H
+
+#include <immintrin.h>
+
+#include "kern/exp_poly.h"
+
+#define VEC static inline __attribute__((always_inline))
+
+#define VEC_DECODE_ROWS 8
+#define VEC_ROWS 4
+#define VEC_POS 4
+#define VEC_COLS 4
+
+typedef __m512 v16;
+
+VEC __mmask16 first(int32_t n)
+{
+	return (__mmask16)((1u << n) - 1);
+}
+VEC v16 v16_set1(float a)
+{
+	return _mm512_set1_ps(a);
+}
+VEC v16 v16_load(const float *p)
+{
+	return _mm512_loadu_ps(p);
+}
+VEC v16 v16_load_tail(const float *p, int32_t n, float fill)
+{
+	return _mm512_mask_loadu_ps(_mm512_set1_ps(fill), first(n), p);
+}
+VEC v16 widen_bf16(__m256i h)
+{
+	return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+VEC v16 v16_load_bf16(const char *p)
+{
+	return widen_bf16(_mm256_loadu_si256((const __m256i_u *)(const void *)p));
+}
+VEC v16 v16_load_bf16_tail(const char *p, int32_t n)
+{
+	return widen_bf16(_mm256_maskz_loadu_epi16(first(n), p));
+}
+VEC v16 v16_load_f16(const char *p)
+{
+	return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i_u *)(const void *)p));
+}
+VEC v16 v16_load_f16_tail(const char *p, int32_t n)
+{
+	return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first(n), p));
+}
+VEC void v16_store(float *p, v16 v)
+{
+	_mm512_storeu_ps(p, v);
+}
+VEC void v16_store_tail(float *p, v16 v, int32_t n)
+{
+	_mm512_mask_storeu_ps(p, first(n), v);
+}
+VEC v16 v16_add(v16 a, v16 b)
+{
+	return _mm512_add_ps(a, b);
+}
+VEC v16 v16_sub(v16 a, v16 b)
+{
+	return _mm512_sub_ps(a, b);
+}
+VEC v16 v16_mul(v16 a, v16 b)
+{
+	return _mm512_mul_ps(a, b);
+}
+VEC v16 v16_div(v16 a, v16 b)
+{
+	return _mm512_div_ps(a, b);
+}
+VEC v16 v16_fma(v16 a, v16 b, v16 c)
+{
+	return _mm512_fmadd_ps(a, b, c);
+}
+VEC v16 v16_max(v16 a, v16 b)
+{
+	return _mm512_max_ps(a, b);
+}
+VEC v16 v16_min(v16 a, v16 b)
+{
+	return _mm512_min_ps(a, b);
+}
+VEC v16 v16_max_abs(v16 acc, v16 x)
+{
+	__m512i mag = _mm512_castps_si512(_mm512_abs_ps(x));
+	return _mm512_castsi512_ps(_mm512_max_epu32(_mm512_castps_si512(acc), mag));
+}
+VEC v16 v16_scale(v16 p, v16 t)
+{
+	return _mm512_scalef_ps(p, _mm512_sub_ps(t, _mm512_set1_ps(EXP_ROUNDER)));
+}
+VEC __m256 upper_half(v16 v)
+{
+	return _mm512_extractf32x8_ps(v, 1);
+}
+VEC float v16_fold_add(v16 v)
+{
+	__m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), upper_half(v));
+	__m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+	b = _mm_add_ps(b, _mm_movehl_ps(b, b));
+	return _mm_cvtss_f32(_mm_add_ss(b, _mm_movehdup_ps(b)));
+}
+VEC float v16_fold_max(v16 v)
+{
+	__m256 a = _mm256_max_ps(_mm512_castps512_ps256(v), upper_half(v));
+	__m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+	b = _mm_max_ps(b, _mm_movehl_ps(b, b));
+	return _mm_cvtss_f32(_mm_max_ss(b, _mm_movehdup_ps(b)));
+}
+
+#endif

@@ -1,0 +1,161 @@
+/* forward.c - see forward.h: embedding, layers, output head; and the state's layout. */
+#include "model/state.h"
+
+#include <math.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "base/carve.h"
+
+/* Radians per position of each rotated pair; llama3 scaling stretches the slow ones (Llama 3.1 report). */
+static void rope_frequencies(double *inv_freq, const mzm_config *cfg)
+{
+	const double two_pi = 6.283185307179586476925;
+	for (int32_t i = 0; i < cfg->head_dim / 2; i++) {
+		double f = pow(cfg->rope_theta, -2.0 * i / cfg->head_dim);
+		if (cfg->rope == MZM_ROPE_LLAMA3) {
+			double turns = cfg->rope_orig_ctx * f / two_pi; /* within the original context */
+			double smooth = (turns - cfg->rope_low_freq) / (cfg->rope_high_freq - cfg->rope_low_freq);
+			smooth = smooth < 0 ? 0 : smooth > 1 ? 1 : smooth;
+			f = (1 - smooth) * f / cfg->rope_factor + smooth * f;
+		}
+		inv_freq[i] = f;
+	}
+}
+
+static void state_layout(mzm_state *s, int n_ranks, mzm_carve *c)
+{
+	const mzm_config *cfg = &s->w->cfg;
+	size_t max_pos = MZM_CHUNK, dim = (size_t)cfg->dim, n_ffn = (size_t)cfg->n_ffn;
+	size_t q_dim = (size_t)cfg->n_heads * (size_t)cfg->head_dim;
+	size_t kv_dim = (size_t)cfg->n_kv_heads * (size_t)cfg->head_dim;
+	size_t widest = dim > q_dim ? dim : q_dim;
+	s->wide_len = MZM_GEMM_ROWS * (widest > MZM_GEMM_DEPTH ? widest : MZM_GEMM_DEPTH);
+	s->x = MZM_CARVE(c, float, max_pos * dim);
+	s->h = MZM_CARVE(c, float, max_pos * dim);
+	s->q = MZM_CARVE(c, float, max_pos * q_dim);
+	s->k = MZM_CARVE(c, float, max_pos * kv_dim);
+	s->v = MZM_CARVE(c, float, max_pos * kv_dim);
+	s->att = MZM_CARVE(c, float, max_pos * q_dim);
+	s->proj = MZM_CARVE(c, float, max_pos * dim);
+	s->gate = MZM_CARVE(c, float, max_pos * n_ffn);
+	s->up = MZM_CARVE(c, float, max_pos * n_ffn);
+	s->rope = MZM_CARVE(c, float, max_pos * (size_t)cfg->head_dim);
+	s->inv_freq = MZM_CARVE(c, double, cfg->head_dim / 2);
+	s->score = MZM_CARVE(c, float, (size_t)n_ranks * (size_t)s->n_ctx);
+	s->logits = MZM_CARVE(c, float, MZM_MAX_POS * (size_t)cfg->n_vocab);
+	s->rows = MZM_CARVE(c, int32_t, n_ffn);
+	s->picked = MZM_CARVE(c, float, n_ffn);
+	s->wide = MZM_CARVE(c, float, (size_t)n_ranks * s->wide_len);
+	s->bytes = c->used;
+}
+
+mzm_status mzm_state_create(mzm_state **out, const mzm_weights *w, const mzm_kern *kern, mzm_team *team, int32_t n_ctx,
+			    mzm_err *err)
+{
+	mzm_status st;
+	mzm_state *s;
+	*out = NULL;
+	MZM_TRY(mzm_alloc_for((void **)&s, sizeof *s, "the session", err));
+	s->w = w;
+	s->kern = kern;
+	s->team = team;
+	s->n_ctx = n_ctx;
+	mzm_carve c = {0};
+	state_layout(s, mzm_team_size(team), &c);
+	if (c.overflow)
+		MZM_TRY_OUT(mzm_fail(err, MZM_EARG, "the session is larger than memory can be"));
+	MZM_TRY_OUT(mzm_alloc_for(&s->block, c.used, "the scratch of a session", err));
+#ifdef MZM_DEBUG
+	memset(s->block, 0xff, c.used); /* NaN: whoever reads what nobody wrote is seen */
+#endif
+	c = (mzm_carve){.base = s->block};
+	state_layout(s, mzm_team_size(team), &c);
+	rope_frequencies(s->inv_freq, &w->cfg);
+	MZM_TRY_OUT(mzm_kv_create(&s->kv, &w->cfg, n_ctx, err));
+	*out = s;
+	return MZM_OK;
+out:
+	mzm_state_free(s);
+	return st;
+}
+
+void mzm_state_free(mzm_state *s)
+{
+	if (!s)
+		return;
+	mzm_kv_free(s->kv);
+	mzm_free(s->block);
+	mzm_free(s);
+}
+
+mzm_kv *mzm_state_kv(mzm_state *s)
+{
+	return s->kv;
+}
+
+size_t mzm_state_bytes(const mzm_state *s)
+{
+	return s->bytes + mzm_kv_bytes(s->kv);
+}
+
+/* Embeds this rank's share of the tokens and turns their positions into rotations. */
+static void embed(mzm_state *s, mzm_team *team, int rank)
+{
+	const mzm_config *cfg = &s->w->cfg;
+	const mzm_matrix *m = &s->w->embed;
+	int32_t begin, end;
+	mzm_team_range(s->pass->n_pos, 1, rank, mzm_team_size(team), &begin, &end);
+	for (int32_t p = begin; p < end; p++) {
+		s->kern->to_f32(s->x + (size_t)p * (size_t)cfg->dim,
+				(const char *)m->w + (size_t)s->pass->ids[p] * m->stride, m->dtype, cfg->dim);
+		float *cos_sin = s->rope + (size_t)p * (size_t)cfg->head_dim;
+		for (int32_t i = 0; i < cfg->head_dim / 2; i++) {
+			double angle = s->inv_freq[i] * (s->pos0 + p);
+			cos_sin[2 * i] = (float)cos(angle);
+			cos_sin[2 * i + 1] = (float)sin(angle);
+		}
+	}
+	mzm_team_barrier(team, rank);
+}
+
+static void output_head(mzm_state *s, mzm_team *team, int rank)
+{
+	const mzm_config *cfg = &s->w->cfg;
+	int32_t n = s->pass->n_rows, begin, end;
+	const float *x = s->x + (size_t)(s->pass->n_pos - n) * (size_t)cfg->dim;
+	mzm_norm(s, s->h, x, s->w->out_norm, n, team, rank);
+	mzm_matmul(s, &s->w->head, NULL, cfg->n_vocab, s->h, s->logits, (size_t)cfg->n_vocab, n, team, rank, &begin, &end);
+}
+
+static void forward_rank(void *ctx, mzm_team *team, int rank)
+{
+	mzm_state *s = ctx;
+	embed(s, team, rank);
+	for (int32_t l = 0; l < s->w->cfg.n_layers; l++) {
+		mzm_attention(s, &s->w->layer[l], l, team, rank);
+		mzm_ffn(s, &s->w->layer[l], l, team, rank);
+	}
+	if (s->pass->n_rows > 0)
+		output_head(s, team, rank);
+}
+
+mzm_status mzm_forward(mzm_state *s, const mzm_pass *pass, float **logits, double *ffn_share, mzm_err *err)
+{
+	const mzm_config *cfg = &s->w->cfg;
+	s->pass = pass;
+	s->pos0 = s->kv->len;
+	s->n_picked = 0;
+	atomic_store_explicit(&s->failed, MZM_OK, memory_order_relaxed);
+	mzm_team_run(s->team, forward_rank, s);
+	if (atomic_load_explicit(&s->failed, memory_order_relaxed) != MZM_OK)
+		return mzm_fail(err, MZM_EINTERNAL, "oneDNN refused a matrix product of the prefill");
+	s->kv->len += pass->n_pos;
+	if (logits)
+		*logits = s->logits;
+	if (ffn_share) {
+		double kept = (double)s->n_picked / ((double)cfg->n_layers * cfg->n_ffn);
+		*ffn_share = pass->sparse ? mzm_pred_ffn_share(pass->sparse->ops->stage, kept) : 1.0;
+	}
+	return MZM_OK;
+}

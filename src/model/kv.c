@@ -1,0 +1,52 @@
+/* kv.c - see kv.h. */
+#include "model/kv.h"
+
+#include "base/carve.h"
+
+static void kv_layout(mzm_kv *kv, mzm_carve *c)
+{
+	size_t rows = (size_t)kv->n_layers * (size_t)kv->n_kv_heads; /* both checked against small limits */
+	size_t n;
+	if (!mzm_mul_size(rows, (size_t)kv->max_tok, &n) || !mzm_mul_size(n, (size_t)kv->head_dim, &n))
+		c->overflow = true;
+	else {
+		kv->k = MZM_CARVE(c, float, n);
+		kv->v = MZM_CARVE(c, float, n);
+	}
+}
+
+mzm_status mzm_kv_create(mzm_kv **out, const mzm_config *cfg, int32_t max_tok, mzm_err *err)
+{
+	mzm_kv *kv;
+	*out = NULL;
+	MZM_TRY(mzm_alloc_for((void **)&kv, sizeof *kv, "the KV cache", err));
+	kv->n_layers = cfg->n_layers;
+	kv->n_kv_heads = cfg->n_kv_heads;
+	kv->head_dim = cfg->head_dim;
+	kv->max_tok = max_tok;
+	mzm_carve c = {0};
+	kv_layout(kv, &c);
+	mzm_status st = c.overflow ? mzm_fail(err, MZM_EARG, "a context of %d tokens is larger than memory can be", max_tok)
+				   : mzm_alloc_for(&kv->block, c.used, "the KV cache (a smaller context needs less)", err);
+	if (st != MZM_OK) {
+		mzm_free(kv);
+		return st;
+	}
+	c = (mzm_carve){.base = kv->block};
+	kv_layout(kv, &c);
+	*out = kv;
+	return MZM_OK;
+}
+
+void mzm_kv_free(mzm_kv *kv)
+{
+	if (!kv)
+		return;
+	mzm_free(kv->block);
+	mzm_free(kv);
+}
+
+size_t mzm_kv_bytes(const mzm_kv *kv)
+{
+	return 2 * sizeof(float) * mzm_kv_at(kv, kv->n_layers, 0, 0);
+}

@@ -1,0 +1,38 @@
+/* weights.h - the resident weight image: every canonical tensor once, in memory.
+ *
+ * Dense and sparse passes read the same bytes (invariant 1): FFN matrices are neuron-major, so a
+ * choice of neurons is a list of rows. Immutable after loading; shared by all sessions. */
+#ifndef MZM_WEIGHTS_H
+#define MZM_WEIGHTS_H
+
+#include "format/source.h"
+
+typedef struct mzm_matrix {
+	mzm_dtype   dtype;
+	int32_t     n_rows, n_cols;
+	size_t      stride; /* bytes from row to row */
+	const void *w;
+} mzm_matrix;
+
+typedef struct mzm_layer {
+	const float *attn_norm, *ffn_norm; /* [dim] */
+	mzm_matrix   wq, wk, wv, wo;
+	mzm_matrix   gate;                 /* [n_ffn, dim] */
+	mzm_matrix   up, down;             /* [n_ffn, dim] each: row j belongs to neuron j; interleaved in memory */
+} mzm_layer;
+
+typedef struct mzm_weights {
+	mzm_config   cfg;
+	mzm_matrix   embed, head;          /* [n_vocab, dim]; the same matrix when tied */
+	const float *out_norm;             /* [dim] */
+	mzm_layer   *layer;                /* [n_layers] */
+	float       *down_norm;            /* [n_layers, n_ffn] Euclidean norms of down rows */
+	void        *block;
+	size_t       bytes;                /* of the image */
+} mzm_weights;
+
+/* Reads every tensor. progress may be NULL; non-zero from it cancels. */
+mzm_status mzm_weights_load(mzm_weights **out, mzm_source *src, mzm_progress_fn progress, void *user, mzm_err *err);
+void       mzm_weights_free(mzm_weights *w);
+
+#endif
