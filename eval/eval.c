@@ -67,8 +67,8 @@ static mzm_status set_rows(mze_eval *e, mzm_err *err)
 			gen->max_tokens = MZE_DEFAULT_MAX_TOKENS;
 		MZE_TRY(mzm_gen_params_check(gen, err));
 		bool sparse = gen->mode != MZM_MODE_DENSE;
-		snprintf(e->row[i].label, sizeof e->row[i].label, "%s%s%.32s", mzm_mode_name(gen->mode), sparse ? " " : "",
-			 sparse && gen->predictor ? gen->predictor : "");
+		snprintf(e->row[i].label, sizeof e->row[i].label, "%s%s%.32s", mzm_mode_name(gen->mode),
+			 sparse ? " " : "", sparse && gen->predictor ? gen->predictor : "");
 		e->row[i].gen = gen;
 	}
 	return MZM_OK;
@@ -203,7 +203,8 @@ static mzm_status take_stored(void *user, const char *line, size_t len, mzm_err 
 	else if (mze_eval_item(e, at, row)->is_done)
 		st = mze_fail(err, MZM_EFORMAT, "row %d of problem %d stands there twice", row, id);
 	else
-		st = mze_task_score(&item.score, e->task, item.text, item.text_len, mze_eval_problem(e, at)->answer, err);
+		st = mze_task_score(&item.score, e->task, item.text, item.text_len, mze_eval_problem(e, at)->answer,
+				    err);
 	if (st != MZM_OK) {
 		mze_item_free(&item);
 		return st;

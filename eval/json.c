@@ -171,7 +171,8 @@ static json_t *run_json(const mze_eval *e)
 	INT("answers", e->n_items * e->n_rows);
 	INT("answers_resumed", e->n_resumed);
 	REAL("elapsed_s", (double)e->elapsed_ns / 1e9);
-	REAL("tok_per_s_elapsed", e->n_resumed || e->elapsed_ns <= 0 ? (double)NAN : (double)n_tok * 1e9 / (double)e->elapsed_ns);
+	REAL("tok_per_s_elapsed",
+	     e->n_resumed || e->elapsed_ns <= 0 ? (double)NAN : (double)n_tok * 1e9 / (double)e->elapsed_ns);
 	INT("peak_rss_bytes", e->peak_rss_bytes);
 	return checked(o, bad);
 }

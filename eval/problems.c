@@ -141,7 +141,8 @@ mzm_status mze_problems_read(mze_problems *out, const char *path, bool skip_bad,
 	if (st == MZM_OK)
 		st = read_lines(out, file, skip_bad, err);
 	if (st == MZM_OK && out->n == 0)
-		st = mze_fail(err, MZM_EFORMAT, out->n_skipped ? "no problem in it: every line is broken" : "no problem in it");
+		st = mze_fail(err, MZM_EFORMAT,
+			      out->n_skipped ? "no problem in it: every line is broken" : "no problem in it");
 	if (st != MZM_OK)
 		mze_err_prefix(err, "%s", path);
 	fclose(file);

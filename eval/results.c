@@ -68,8 +68,9 @@ static mzm_status read_header(mze_results *r, json_t **stored, mzm_err *err)
 		return mze_no_memory(err);
 	if (kind == MZE_LINE_TORN && is_torn_header(&r->lines.line))
 		return cut(r, 0, err);
-	json_t *header = kind == MZE_LINE_WHOLE ? json_loadb(r->lines.line.data, r->lines.line.len, JSON_REJECT_DUPLICATES, &why)
-						: NULL;
+	json_t *header = kind == MZE_LINE_WHOLE
+				 ? json_loadb(r->lines.line.data, r->lines.line.len, JSON_REJECT_DUPLICATES, &why)
+				 : NULL;
 	if (!json_is_object(header) || !json_object_get(header, MZE_RESULTS_KEY)) {
 		json_decref(header);
 		return mze_fail(err, MZM_EFORMAT, "%s: line 1 is not the header of a results file", r->path);
@@ -140,7 +141,8 @@ static mzm_status differ(const char *place, const json_t *stored, const json_t *
 	return mze_fail(err, MZM_EFORMAT, "%s: %s in the file, %s now", place, left, right);
 }
 
-static mzm_status compare(const char *place, const json_t *stored, const json_t *now, const char *ignored, mzm_err *err);
+static mzm_status compare(const char *place, const json_t *stored, const json_t *now, const char *ignored,
+			  mzm_err *err);
 
 static mzm_status compare_members(const char *place, const json_t *stored, const json_t *now, const char *ignored,
 				  mzm_err *err)

@@ -114,8 +114,8 @@ static mzm_status tokenize(int32_t **ids, size_t *n, mze_item *item, const mze_e
 	const int32_t *shot = e->n_shots ? e->shot + (size_t)e->pick[at] * (size_t)e->n_shots : NULL;
 	mze_task_prompt(&prompt, e->task, mze_eval_problem(e, at), &e->examples, shot, e->n_shots);
 	mzm_status st = prompt.failed ? mze_no_memory(err)
-				      : mzm_tokenize(e->tok, prompt.data, prompt.len, no_special ? 0 : MZM_TOK_ADD_SPECIAL,
-						     ids, n, err);
+				      : mzm_tokenize(e->tok, prompt.data, prompt.len,
+						     no_special ? 0 : MZM_TOK_ADD_SPECIAL, ids, n, err);
 	if (st == MZM_OK) {
 		snprintf(item->prompt_hash, sizeof item->prompt_hash, "%016llx",
 			 (unsigned long long)XXH3_64bits(prompt.data, prompt.len));
@@ -141,7 +141,8 @@ static mzm_status answer(mze_item *item, mze_eval *e, mzm_session *session, int3
 	mzm_ids_free(ids);
 	item->wall_ns = mze_now_ns() - start;
 	if (st == MZM_OK)
-		st = mze_task_score(&item->score, e->task, item->text, item->text_len, mze_eval_problem(e, at)->answer, err);
+		st = mze_task_score(&item->score, e->task, item->text, item->text_len, mze_eval_problem(e, at)->answer,
+				    err);
 	return st;
 }
 
@@ -151,7 +152,10 @@ static void report_progress(mze_eval *e, int32_t row)
 {
 	if (!e->params.progress)
 		return;
-	mze_progress at = {.n_done = e->n_done, .n_total = e->n_items * e->n_rows, .n_resumed = e->n_resumed, .row = row,
+	mze_progress at = {.n_done = e->n_done,
+			   .n_total = e->n_items * e->n_rows,
+			   .n_resumed = e->n_resumed,
+			   .row = row,
 			   .label = ""};
 	if (row >= 0) {
 		at.row_done = e->row_done[row];

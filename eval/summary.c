@@ -69,7 +69,8 @@ static double effective_density(const mze_row *r)
 
 static void derive(mze_row *r, int32_t n_jobs)
 {
-	double decoded = (double)(r->n_tok - r->n), n = (double)r->n; /* an answer's first token belongs to its prefill */
+	double decoded = (double)(r->n_tok - r->n),
+	       n = (double)r->n; /* an answer's first token belongs to its prefill */
 	r->strict_ci = mze_wilson(r->n_strict, r->n);
 	r->flexible_ci = mze_wilson(r->n_flexible, r->n);
 	r->strict_se = mze_accuracy_se(r->n_strict, r->n);

@@ -2,10 +2,10 @@
 #include <math.h>
 #include <string.h>
 
-#include "eval/run.h"
+#include "eval/report.h"
 
-enum { MODE, PREDICTOR, KEEP, PERIOD, THRESHOLD, RIGHT, STRICT, FLEXIBLE, SAME, VERSUS, AAL, AAL_PAPER, DENSITY, EFFECTIVE,
-       WORK, NODES, PREFILL, SPEED, N_COLUMNS };
+enum { MODE, PREDICTOR, KEEP, PERIOD, THRESHOLD, RIGHT, STRICT, FLEXIBLE, SAME, VERSUS, AAL, AAL_PAPER, DENSITY,
+       EFFECTIVE, WORK, NODES, PREFILL, SPEED, N_COLUMNS };
 
 static const char *const heads[N_COLUMNS] = {
 	"mode", "predictor", "keep", "period", "thr", "right", "strict % [95 %]", "flexible %", "= dense %", "vs dense",
@@ -66,7 +66,8 @@ const char *mze_table_cell(char out[96], const mze_eval *e, const mze_row *r, in
 		snprintf(out, 96, "%d/%d", r->n_strict, r->n);
 		break;
 	case STRICT:
-		snprintf(out, 96, "%.1f [%.1f, %.1f]", percent(r->n_strict, r->n), 100 * r->strict_ci.lo, 100 * r->strict_ci.hi);
+		snprintf(out, 96, "%.1f [%.1f, %.1f]", percent(r->n_strict, r->n), 100 * r->strict_ci.lo,
+			 100 * r->strict_ci.hi);
 		break;
 	case FLEXIBLE: number(out, percent(r->n_flexible, r->n), 1); break;
 	case SAME: number(out, r->has_dense ? percent(r->n_same, r->n) : (double)NAN, 1); break;
@@ -90,12 +91,13 @@ static void note_differences(const mze_row *r, FILE *out)
 {
 	if (!r->has_dense || !isfinite(r->p_holm))
 		return;
-	fprintf(out, "  against dense: %+.1f points +- %.1f, %lld only here right, %lld only there, p %.4g (Holm %.4g): %s\n",
-		100 * r->strict_vs.effect, 100 * r->strict_vs.se, (long long)r->strict_vs.b, (long long)r->strict_vs.c,
-		r->strict_vs.p, r->p_holm, r->p_holm < .05 ? "a difference" : "no difference shown");
+	fprintf(out, "  against dense: %+.1f points +- %.1f (standard error), %lld only here right, %lld only there,\n",
+		100 * r->strict_vs.effect, 100 * r->strict_vs.se, (long long)r->strict_vs.b, (long long)r->strict_vs.c);
+	fprintf(out, "    McNemar p %.4g, Holm %.4g: %s\n", r->strict_vs.p, r->p_holm,
+		r->p_holm < .05 ? "a difference" : "no difference shown");
 	if (r->n_same < r->n)
-		fprintf(out, "  %d answers differ, first at token %.0f at the earliest, %.0f in the median\n", r->n - r->n_same,
-			r->diff_min, r->diff_median);
+		fprintf(out, "  tokens differ in %d answers, from token %.0f on at the earliest, %.0f in the median\n",
+			r->n - r->n_same, r->diff_min, r->diff_median);
 }
 
 static void note_row(const mze_row *r, FILE *out)
@@ -114,15 +116,17 @@ static void note_row(const mze_row *r, FILE *out)
 		fprintf(out, "  %lld checks: %.2f corrections per 100 tokens, %.2f draft tokens dropped a check\n",
 			(long long)r->n_checks, percent(r->n_corrected, r->n_tok),
 			(double)r->n_rolled_back / (double)r->n_checks);
-	fprintf(out, "  %.2f s prefill, %.2f s decode; %.2f ms a token (median; p10 %.2f, p90 %.2f)", (double)r->prefill_ns / 1e9,
-		(double)r->decode_ns / 1e9, r->ms_median, r->ms_p10, r->ms_p90);
+	fprintf(out, "  %.2f s prefill, %.2f s decode; %.2f ms a token (median; p10 %.2f, p90 %.2f)",
+		(double)r->prefill_ns / 1e9, (double)r->decode_ns / 1e9, r->ms_median, r->ms_p10, r->ms_p90);
 	if (r->bytes_read)
 		fprintf(out, "; %.0f bytes read a token", (double)r->bytes_read / (double)(r->n_tok ? r->n_tok : 1));
 	fputc('\n', out);
 }
 
-static void note_jobs(const mze_eval *e, FILE *out)
+void mze_table_notes(const mze_eval *e, FILE *out)
 {
+	for (int32_t i = 0; i < e->n_rows; i++)
+		note_row(&e->row[i], out);
 	if (e->n_jobs > 1)
 		fprintf(out, "tok/s are those of one job of %d that ran at a time, with %d threads each\n", e->n_jobs,
 			e->n_threads);
@@ -144,8 +148,7 @@ static void widths(int width[N_COLUMNS], const mze_eval *e)
 	}
 }
 
-/* Text columns to the left, numbers to the right; column c is left out when no row has anything in it. */
-static bool is_shown(const mze_eval *e, int c)
+bool mze_table_is_shown(const mze_eval *e, int c)
 {
 	char cell[96];
 	for (int32_t i = 0; i < e->n_rows; i++) {
@@ -155,13 +158,14 @@ static bool is_shown(const mze_eval *e, int c)
 	return false;
 }
 
-static void print_line(const mze_eval *e, const mze_row *r, const int width[N_COLUMNS], const char *edge, const char *bar,
-		       FILE *out)
+/* Text columns to the left, numbers to the right; columns that no row has anything in are left out. */
+static void print_line(const mze_eval *e, const mze_row *r, const int width[N_COLUMNS], const char *edge,
+		       const char *bar, FILE *out)
 {
 	char cell[96];
 	const char *between = edge;
 	for (int c = 0; c < N_COLUMNS; c++) {
-		if (!is_shown(e, c))
+		if (!mze_table_is_shown(e, c))
 			continue;
 		const char *text = r ? mze_table_cell(cell, e, r, c) : heads[c];
 		fprintf(out, "%s%*s", between, c <= PREDICTOR ? -width[c] : width[c], text);
@@ -179,9 +183,7 @@ void mze_eval_table(const mze_eval *e, FILE *out)
 	for (int32_t i = 0; i < e->n_rows; i++)
 		print_line(e, &e->row[i], width, "", "  ", out);
 	fputc('\n', out);
-	for (int32_t i = 0; i < e->n_rows; i++)
-		note_row(&e->row[i], out);
-	note_jobs(e, out);
+	mze_table_notes(e, out);
 }
 
 void mze_eval_markdown(const mze_eval *e, FILE *out)
@@ -191,7 +193,7 @@ void mze_eval_markdown(const mze_eval *e, FILE *out)
 	fprintf(out, "**%s**\n\n", e->title);
 	print_line(e, NULL, width, "| ", " | ", out);
 	for (int c = 0; c < N_COLUMNS; c++) {
-		if (is_shown(e, c))
+		if (mze_table_is_shown(e, c))
 			fputs(c <= PREDICTOR ? "| --- " : "| ---: ", out);
 	}
 	fputs("|\n", out);

@@ -22,7 +22,7 @@ typedef struct mze_task {
 	int32_t     n_shots;                         /* with a few-shot file, unless told otherwise */
 	bool        draws_shots;                     /* anew for each question */
 	mze_span  (*strict)(const char *text, size_t len, bool *cut);
-	bool        splits_reference;                /* takes what follows the last "####", stripped, before it normalises */
+	bool splits_reference; /* takes what follows the last "####", stripped, before it normalises */
 } mze_task;
 
 const mze_task *mze_task_find(const char *name); /* NULL: unknown */

@@ -173,7 +173,8 @@ mzm_status mze_open_regular(FILE **out, const char *path, mzm_err *err)
 	if (fstat(fd, &sb) != 0)
 		st = mze_fail(err, MZM_EIO, "%s: %s", path, strerror(errno));
 	else if (!S_ISREG(sb.st_mode))
-		st = mze_fail(err, MZM_EIO, "%s: %s", path, S_ISDIR(sb.st_mode) ? "is a directory" : "not a regular file");
+		st = mze_fail(err, MZM_EIO, "%s: %s", path,
+			      S_ISDIR(sb.st_mode) ? "is a directory" : "not a regular file");
 	else if (!(*out = fdopen(fd, "rb")))
 		st = mze_no_memory(err);
 	if (st != MZM_OK)
@@ -186,7 +187,11 @@ mzm_status mze_open_regular(FILE **out, const char *path, mzm_err *err)
 size_t mze_utf8_len(const char *text, size_t n)
 {
 	const unsigned char *s = (const unsigned char *)text;
-	size_t len = s[0] < 0x80 ? 1 : s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : (s[0] & 0xf0) == 0xe0 ? 3 : s[0] >= 0xf0 && s[0] < 0xf5 ? 4 : 0;
+	size_t len = s[0] < 0x80                   ? 1
+		     : s[0] >= 0xc2 && s[0] < 0xe0 ? 2
+		     : (s[0] & 0xf0) == 0xe0       ? 3
+		     : s[0] >= 0xf0 && s[0] < 0xf5 ? 4
+						   : 0;
 	if (len == 0 || len > n)
 		return 0;
 	for (size_t i = 1; i < len; i++) {

@@ -175,6 +175,12 @@ bool mzm_path_exists(const char *path)
 	return stat(path, &sb) == 0;
 }
 
+bool mzm_path_is_same(const char *a, const char *b)
+{
+	struct stat sa, sb;
+	return stat(a, &sa) == 0 && stat(b, &sb) == 0 && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
+}
+
 bool mzm_name_is_safe(const char *name)
 {
 	size_t n = strlen(name);

@@ -28,6 +28,8 @@ bool mzm_read_small_text(const char *path, char *text, size_t cap);
 
 bool mzm_path_is_dir(const char *path);
 bool mzm_path_exists(const char *path);
+/* True when both exist and are one file, by whatever names. */
+bool mzm_path_is_same(const char *a, const char *b);
 /* True for a plain file name: 1..128 of [A-Za-z0-9._-], not starting with a point. */
 bool mzm_name_is_safe(const char *name);
 

@@ -19,7 +19,8 @@ static void put_wrapped(FILE *out, const char *text, int at, int indent)
 {
 	bool fresh = true; /* no word on this line yet */
 	while (*text) {
-		size_t n = strcspn(text, " \n");
+		size_t n = strcspn(text, *text == '[' ? "]\n" : " \n"); /* "[default: x]" stays together */
+		n += text[n] == ']';
 		if (!fresh && at + 1 + (int)n > WIDTH) {
 			fprintf(out, "\n%*s", indent, "");
 			at = indent;
@@ -166,6 +167,35 @@ static void put_usage(FILE *out, const mzm_cli_command *cmd)
 	}
 }
 
+/* Bytes of line[0..n) that fit in `width` when " \\" must follow: up to a blank outside quotes, else all. */
+static size_t fitting(const char *line, size_t n, size_t width)
+{
+	bool quoted = false;
+	size_t best = 0;
+	for (size_t i = 0; i < n && (i + 2 <= width || best == 0); i++) {
+		quoted ^= line[i] == '"';
+		if (line[i] == ' ' && !quoted)
+			best = i;
+	}
+	return best ? best : n;
+}
+
+/* A command line, continued as a shell would read it when it is too long. */
+static void put_example(FILE *out, const char *line, size_t n)
+{
+	int indent = 2;
+	while (n > (size_t)(WIDTH - indent)) {
+		size_t part = fitting(line, n, (size_t)(WIDTH - indent));
+		if (part == n)
+			break;
+		fprintf(out, "%*s%.*s \\\n", indent, "", (int)part, line);
+		line += part + 1;
+		n -= part + 1;
+		indent = 6;
+	}
+	fprintf(out, "%*s%.*s\n", indent, "", (int)n, line);
+}
+
 void mzm_cli_print_help(FILE *out, const mzm_cli_command *cmd, const mzm_opt_table *tables, int n_tables)
 {
 	help h = {out, tables, n_tables};
@@ -181,7 +211,7 @@ void mzm_cli_print_help(FILE *out, const mzm_cli_command *cmd, const mzm_opt_tab
 	fprintf(out, "\n%sExamples%s\n", mzm_cli_sgr(out, MZM_SGR_BOLD), mzm_cli_sgr(out, MZM_SGR_RESET));
 	for (const char *line = cmd->examples; *line;) {
 		size_t n = strcspn(line, "\n");
-		fprintf(out, "  %.*s\n", (int)n, line);
+		put_example(out, line, n);
 		line += n + (line[n] != 0);
 	}
 }

@@ -13,7 +13,7 @@ static const mzm_cli_command command = {
 	.usage = "[-m MODEL] -p PROMPT [options]\n[-m MODEL] -f FILE [options]\n[-m MODEL] --question TEXT [options]",
 	.summary = "Continues a prompt. The text goes to standard output as it is verified; on a terminal, tokens that the "
 		   "full model corrected are marked.",
-	.examples = "mirzam run --question \"Tom has 3 boxes of 4 pens. How many pens?\" --compare\n"
+	.examples = "mirzam run --compare --question \"There are 17 apples. Ben buys 5 more. How many apples are there?\"\n"
 		    "mirzam run -m model.mzm -p \"Once upon a time\" -n 100 --mode exact --stats\n"
 		    "mirzam run --mode sirius --predictor topk --keep 0.3 --period auto -p \"...\"\n"
 		    "mirzam run -p \"...\" --mode sirius --json --trace tokens.jsonl\n"
@@ -267,6 +267,8 @@ int mzm_cmd_run(int argc, char **argv)
 	int code = mzm_cli_parse(&command, tables, MZM_CLI_COUNT(tables), argc, argv, &args);
 	if (code == MZM_CLI_GO)
 		code = check_usage(&run);
+	if (run.compare)
+		run.decode.gen.mode = MZM_MODE_SIRIUS; /* the check is for the strictest of the three */
 	if (code == MZM_CLI_GO)
 		code = mzm_cli_decode_finish(&command, &run.decode);
 	if (code == MZM_CLI_GO)

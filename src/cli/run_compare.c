@@ -16,7 +16,7 @@ typedef struct side {
 	mzm_gen_result result;
 	int32_t *tokens;     /* [result.n_tokens] kept beyond the session's next call */
 	mzm_cli_bytes text;  /* verified text, as it is */
-	mzm_cli_bytes shown; /* the same with marks, control characters out */
+	mzm_cli_bytes shown; /* the same with marks and without control characters */
 	mzm_cli_bytes style; /* [shown.n] mzm_run_style of each byte */
 	mzm_run_show show;
 	mzm_cli_progress *progress;
@@ -29,28 +29,40 @@ typedef struct line { /* of one column */
 
 /* ---- generating ---- */
 
+/* A control character other than a line end would break the columns: it becomes a blank. */
 static void add_shown(side *s, mzm_run_style style, const char *bytes, size_t n)
 {
 	char one = (char)style;
-	mzm_cli_bytes_add(&s->shown, bytes, n);
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
+		bool is_control = ((unsigned char)bytes[i] < 0x20 && bytes[i] != '\n') || bytes[i] == 0x7F;
+		mzm_cli_bytes_add(&s->shown, is_control ? " " : bytes + i, 1);
 		mzm_cli_bytes_add(&s->style, &one, 1);
+	}
+}
+
+/* Without colour, a corrected token stands in brackets: "He has[ 3] pens"; a line end as "[\\n]" before it. */
+static void add_bracketed(side *s, const char *bytes, size_t n)
+{
+	size_t blanks = 0;
+	while (blanks < n && bytes[blanks] == ' ')
+		blanks++;
+	blanks = blanks < n ? blanks : 0; /* of a blank alone, the blank is what was corrected */
+	add_shown(s, MZM_RUN_PLAIN, bytes, blanks);
+	add_shown(s, MZM_RUN_CORRECTED, "[", 1);
+	for (size_t i = blanks; i < n; i++)
+		add_shown(s, MZM_RUN_CORRECTED, bytes[i] == '\n' ? "\\n" : bytes + i, bytes[i] == '\n' ? 2 : 1);
+	add_shown(s, MZM_RUN_CORRECTED, "]", 1);
+	for (size_t i = blanks; i < n; i++)
+		add_shown(s, MZM_RUN_PLAIN, bytes + i, bytes[i] == '\n');
 }
 
 static void emit(void *user, mzm_run_style style, const char *bytes, size_t n)
 {
 	side *s = user;
-	bool brackets = style == MZM_RUN_CORRECTED && !s->color;
-	size_t blanks = 0;
-	while (brackets && blanks < n && bytes[blanks] == ' ')
-		blanks++;
-	add_shown(s, MZM_RUN_PLAIN, bytes, blanks);
-	if (brackets)
-		add_shown(s, style, "[", 1);
-	for (size_t i = blanks; i < n; i++) /* a control character would break the columns */
-		add_shown(s, style, (unsigned char)bytes[i] < 0x20 && bytes[i] != '\n' ? " " : bytes + i, 1);
-	if (brackets)
-		add_shown(s, style, "]", 1);
+	if (style == MZM_RUN_CORRECTED && !s->color)
+		add_bracketed(s, bytes, n);
+	else
+		add_shown(s, style, bytes, n);
 }
 
 static int on_text(void *user, const char *bytes, size_t n)
@@ -118,6 +130,15 @@ static void free_side(side *s)
 
 /* ---- layout ---- */
 
+/* Where the text begins: the blank before its first word is of no use in a column. */
+static size_t first_byte(const side *s)
+{
+	size_t at = 0;
+	while (at < s->shown.n && s->shown.data[at] == ' ')
+		at++;
+	return at;
+}
+
 /* The next line of at most `width` columns from *at on, broken at the last blank if there is one. */
 static line next_line(const side *s, size_t *at, int width)
 {
@@ -172,9 +193,11 @@ static bool all_done(const side *sides, const size_t at[N_SIDES])
 static void put_columns(const side *sides, int total)
 {
 	int width = (total - (N_SIDES - 1) * GAP) / N_SIDES;
-	size_t at[N_SIDES] = {0};
-	for (int i = 0; i < N_SIDES; i++)
+	size_t at[N_SIDES];
+	for (int i = 0; i < N_SIDES; i++) {
+		at[i] = first_byte(&sides[i]);
 		put_title(&sides[i], i + 1 < N_SIDES ? width + GAP : 0);
+	}
 	putchar('\n');
 	while (!all_done(sides, at)) {
 		int owed = 0; /* blanks before the next text, so that no line ends in blanks */
@@ -194,7 +217,7 @@ static void put_stacked(const side *sides, int width)
 	for (int i = 0; i < N_SIDES; i++) {
 		put_title(&sides[i], 0);
 		putchar('\n');
-		for (size_t at = 0; at < sides[i].shown.n; putchar('\n'))
+		for (size_t at = first_byte(&sides[i]); at < sides[i].shown.n; putchar('\n'))
 			put_line(&sides[i], next_line(&sides[i], &at, width));
 		putchar('\n');
 	}

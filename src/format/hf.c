@@ -9,6 +9,7 @@
  * down where they differ. */
 #include "format/source.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/half.h"
@@ -20,7 +21,7 @@
 #define BLOCK_BYTES   ((size_t)8 << 20)
 #define TILE_COLS     256 /* of down's rows at once: their cache lines fit L1 */
 #define MAX_CONFIG    ((size_t)4 << 20)
-#define MAX_SIDE_FILE ((size_t)96 << 20)
+#define MAX_SIDE_FILE ((size_t)64 << 20)
 
 typedef struct hf_tensor {
 	const mzm_st_tensor *part[2]; /* [n_parts] */
@@ -103,21 +104,20 @@ out:
 	return st;
 }
 
-static void shape_text(char out[128], int32_t n_dims, const uint64_t *shape)
+#define SHAPE_TEXT (MZM_ST_MAX_DIMS * 22)
+
+static void shape_text(char out[SHAPE_TEXT], int32_t n_dims, const uint64_t *shape)
 {
-	mzm_str s = {0};
+	int at = 0;
+	out[0] = 0;
 	for (int32_t i = 0; i < n_dims; i++)
-		mzm_str_printf(&s, "%s%llu", i ? ", " : "", (unsigned long long)shape[i]);
-	size_t n = s.len < 126 ? s.len : 126;
-	memcpy(out, s.data ? s.data : "", s.data ? n : 0);
-	out[s.data ? n : 0] = 0;
-	mzm_str_free(&s);
+		at += snprintf(out + at, (size_t)(SHAPE_TEXT - at), "%s%llu", i ? ", " : "", (unsigned long long)shape[i]);
 }
 
 static mzm_status check_part(const hf_source *hf, const mzm_st_tensor *t, const mzm_hf_part *want, mzm_dtype *dtype,
 			     mzm_err *err)
 {
-	char expected[128], found[128];
+	char expected[SHAPE_TEXT], found[SHAPE_TEXT];
 	uint64_t shape[2] = {(uint64_t)want->shape[0], (uint64_t)want->shape[1]};
 	shape_text(expected, want->n_dims, shape);
 	if (!t)
@@ -146,7 +146,7 @@ static mzm_status resolve(hf_source *hf, bool *used, mzm_err *err)
 			MZM_TRY(check_part(hf, s->part[k], &want[k], &s->dtype[k], err));
 			used[s->part[k] - mzm_st_at(hf->set, 0)] = true;
 		}
-		if (t->n_rows > 1 || t->kind == MZM_T_UPDOWN || want[0].n_dims == 2)
+		if (want[0].n_dims == 2) /* norms stay f32 */
 			t->dtype = s->n_parts == 2 && s->dtype[0] != s->dtype[1] ? MZM_F32 : s->dtype[0];
 	}
 	return MZM_OK;
@@ -154,10 +154,10 @@ static mzm_status resolve(hf_source *hf, bool *used, mzm_err *err)
 
 static mzm_status refuse_leftovers(const hf_source *hf, const bool *used, mzm_err *err)
 {
-	mzm_hf_part head;
+	mzm_hf_part head[2];
 	mzm_tensor t = {.kind = MZM_T_HEAD, .layer = -1, .n_rows = hf->base.cfg.n_vocab, .n_cols = hf->base.cfg.dim};
 	mzm_dtype dtype;
-	mzm_names_parts(&head, &t, &hf->base.cfg);
+	mzm_names_parts(head, &t, &hf->base.cfg);
 	for (size_t i = 0; i < mzm_st_count(hf->set); i++) {
 		const mzm_st_tensor *s = mzm_st_at(hf->set, i);
 		if (used[i])
@@ -165,8 +165,8 @@ static mzm_status refuse_leftovers(const hf_source *hf, const bool *used, mzm_er
 		if (!mzm_names_is_ignorable(s->name, &hf->base.cfg))
 			return mzm_fail(err, MZM_EUNSUPPORTED, "%s: tensor %s belongs to no part of this architecture",
 					hf->base.path, s->name);
-		if (strcmp(s->name, head.name) == 0)
-			MZM_TRY(check_part(hf, s, &head, &dtype, err));
+		if (strcmp(s->name, head[0].name) == 0)
+			MZM_TRY(check_part(hf, s, &head[0], &dtype, err));
 	}
 	return MZM_OK;
 }

@@ -143,19 +143,28 @@ static mzm_status set_up(mzm_packer *p, effort how, int level, mzm_err *err)
 	return MZM_OK;
 }
 
-/* src into the spare buffer. */
-static mzm_status compress(mzm_packer *p, size_t *n_out, const void *src, size_t n, effort how, int level,
+/* src, n_parts parts of equal size, into the spare buffer as one frame. A block of zstd has one Huffman table,
+ * so blocks end where parts do: a part is a plane, and planes differ. */
+static mzm_status compress(mzm_packer *p, size_t *n_out, const void *src, size_t n, size_t n_parts, effort how, int level,
 			   mzm_err *err)
 {
 	size_t bound = ZSTD_compressBound(n);
 	if (ZSTD_isError(bound))
 		return mzm_fail(err, MZM_EARG, "zstd: %zu bytes are too many for one block", n);
 	MZM_TRY(set_up(p, how, level, err));
+	bound += 64 * n_parts; /* headers of blocks that a part ends early */
 	MZM_TRY(reserve(&p->packed[1], &p->packed_cap[1], bound, err));
-	size_t got = ZSTD_compress2(p->cctx, p->packed[1], bound, src, n);
-	if (ZSTD_isError(got))
-		return mzm_fail(err, MZM_ENOMEM, "zstd: %s", ZSTD_getErrorName(got));
-	*n_out = got;
+	size_t r = ZSTD_CCtx_setPledgedSrcSize(p->cctx, n);
+	ZSTD_outBuffer out = {p->packed[1], bound, 0};
+	for (size_t i = 0; i < n_parts && !ZSTD_isError(r); i++) {
+		ZSTD_inBuffer in = {(const char *)src + n / n_parts * i, n / n_parts, 0};
+		r = ZSTD_compressStream2(p->cctx, &out, &in, i + 1 < n_parts ? ZSTD_e_flush : ZSTD_e_end);
+	}
+	if (ZSTD_isError(r))
+		return mzm_fail(err, MZM_ENOMEM, "zstd: %s", ZSTD_getErrorName(r));
+	if (r != 0)
+		return mzm_fail(err, MZM_EINTERNAL, "zstd: a frame larger than its bound");
+	*n_out = out.pos;
 	return MZM_OK;
 }
 
@@ -193,8 +202,9 @@ mzm_status mzm_pack(mzm_packer *p, mzm_codec *codec, const void **dst, size_t *n
 	for (size_t i = 0; i < sizeof tries / sizeof tries[0]; i++) {
 		if (!tries[i].wanted)
 			continue;
-		const void *in = tries[i].codec == MZM_CODEC_PLANES ? p->planes : src;
-		MZM_TRY(compress(p, &n, in, n_bytes, tries[i].how, level < 0 ? 3 : level, err));
+		bool planes = tries[i].codec == MZM_CODEC_PLANES;
+		MZM_TRY(compress(p, &n, planes ? p->planes : src, n_bytes, planes ? elem_bytes : 1, tries[i].how,
+				 level < 0 ? 3 : level, err));
 		if (n >= limit || n_bytes / MZM_MAX_RATIO > n)
 			continue;
 		keep(p);

@@ -251,11 +251,6 @@ typedef struct mzm_bpe_symbol {
 	uint32_t prev, next; /* long words only */
 } mzm_bpe_symbol;
 
-typedef struct mzm_bpe_candidate {
-	uint32_t rank, pos;
-	int32_t  left, right, made;
-} mzm_bpe_candidate;
-
 struct mzm_tok_enc {
 	const mzm_tokenizer *tok;
 	mzm_err   *err;
@@ -276,7 +271,7 @@ struct mzm_tok_enc {
 	mzm_bpe_symbol *symbols; /* [n_symbols] of the word, or of a part that can be merged on its own */
 	size_t     n_symbols, cap_symbols;
 	bool       after_unk; /* the last symbol is unk_id for want of another */
-	mzm_bpe_candidate *heap;
+	uint64_t  *heap;      /* [n_heap] merges to do in a long word */
 	size_t     n_heap, cap_heap;
 };
 
@@ -307,6 +302,8 @@ mzm_status mzm_tok_pre(mzm_tok_enc *enc, int *which, const char *s, size_t len, 
 /* GPT-2's printable stand-in for a byte, and back (-1: none). */
 uint32_t mzm_byte_to_char(unsigned char byte);
 int      mzm_char_to_byte(uint32_t cp);
+/* The byte that "<0x0A>" names, capital digits only; -1: not such a name. */
+int        mzm_byte_of_name(const char *s, size_t len);
 /* tokenizer_decode.c: fills vocab.bytes and the decoding fields. */
 mzm_status mzm_tok_build_bytes(mzm_tokenizer *tok, const mzm_steps *decoder, bool has_decoder, mzm_err *err);
 

@@ -11,12 +11,6 @@
 
 #include "kern/kern.h"
 
-/* The sums of a tile only become registers when the loops over them vanish. */
-#ifdef __clang__
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 8")
-#endif
 #define MAX_TILE 8
 
 VEC size_t elem_bytes(mzm_dtype dtype)

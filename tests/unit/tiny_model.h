@@ -61,7 +61,7 @@ static inline float *tiny_tensor(tiny_model *m, const char *name, int rows, int 
 		fwrite(&h, 2, 1, m->data);
 	}
 	char shape[64];
-	if (rows == 1)
+	if (strstr(name, "norm"))
 		snprintf(shape, sizeof shape, "[%d]", cols);
 	else
 		snprintf(shape, sizeof shape, "[%d,%d]", rows, cols);

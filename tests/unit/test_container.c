@@ -1,0 +1,596 @@
+/* test_container.c - planes and codecs; the .mzm container: what is written is read, and whatever is wrong
+ * with a file is noticed, with its place. Offsets of fields are written out here as FORMAT.md has them. */
+#include "hf_build.h"
+
+#include <time.h>
+
+#include <zstd.h>
+
+#include "base/io.h"
+#include "base/mem.h"
+#include "format/mzm_write.h"
+
+static char dir[256], path[512];
+
+static int make_dir(void **state)
+{
+	(void)state;
+	testing_temp_dir(dir);
+	snprintf(path, sizeof path, "%s/x.mzm", dir);
+	return 0;
+}
+
+static int remove_dir(void **state)
+{
+	(void)state;
+	testing_remove(dir);
+	return 0;
+}
+
+/* ---- packing ---- */
+
+static void test_planes(void **state)
+{
+	(void)state;
+	uint16_t two[3] = {0x8001, 0x7f80, 0x0102};
+	uint8_t split[12], back[12];
+	/* rotated left by one: 0003, ff00, 0204 */
+	mzm_planes_split(split, two, 6, 2);
+	assert_memory_equal(split, "\x03\x00\x04\x00\xff\x02", 6);
+	mzm_planes_join(back, split, 6, 2);
+	assert_memory_equal(back, two, 6);
+	uint32_t four[2] = {0x80000001u, 0x7f800000u}; /* 00000003, ff000000 */
+	mzm_planes_split(split, four, 8, 4);
+	assert_memory_equal(split, "\x03\x00\x00\x00\x00\x00\x00\xff", 8);
+	mzm_planes_join(back, split, 8, 4);
+	assert_memory_equal(back, four, 8);
+	uint64_t seed = 1;
+	for (size_t n = 0; n < 300; n += 4) {
+		uint8_t in[300], mid[300], out[300];
+		for (size_t i = 0; i < n; i++)
+			in[i] = (uint8_t)testing_random(&seed);
+		for (size_t e = 1; e <= 4; e *= 2) {
+			mzm_planes_split(mid, in, n, e);
+			mzm_planes_join(out, mid, n, e);
+			assert_memory_equal(in, out, n);
+		}
+	}
+}
+
+/* Data of several natures at every level come back; each codec is used by some. */
+static void test_pack(void **state)
+{
+	(void)state;
+	static const int levels[] = {-1, 0, 1, 3, 19};
+	size_t live = mzm_mem_live(), n = 40000, n_used[MZM_N_CODECS] = {0};
+	uint8_t *in = malloc(n), *out = malloc(n);
+	mzm_packer *p;
+	uint64_t seed = 5;
+	assert_int_equal(mzm_packer_create(&p, NULL), MZM_OK);
+	for (int nature = 0; nature < 5; nature++)
+		for (size_t l = 0; l < sizeof levels / sizeof levels[0]; l++)
+			for (size_t e = 1; e <= 4; e *= 2) {
+				for (size_t i = 0; i < n; i += 2) {
+					uint64_t r = testing_random(&seed);
+					float f = (float)((double)(r >> 40) * 0x1p-24 - 0.5);
+					uint16_t v = nature == 0 ? (uint16_t)r : nature == 1 ? mzm_f32_to_bf16(f) :
+						     nature == 2 ? (uint16_t)(i / 2 % 50 * 1237) : nature == 3 ? 0 :
+						     (uint16_t)(r % 29 == 0 ? r >> 16 : 7);
+					memcpy(in + i, &v, 2);
+				}
+				mzm_codec codec;
+				const void *packed;
+				size_t n_packed;
+				assert_int_equal(mzm_pack(p, &codec, &packed, &n_packed, in, n, e, levels[l], NULL), MZM_OK);
+				assert_true(n_packed <= n && n / MZM_MAX_RATIO <= n_packed);
+				assert_true(levels[l] != 0 || codec == MZM_CODEC_RAW);
+				assert_true(levels[l] != -1 || codec == MZM_CODEC_RAW || n_packed < n - n / 10);
+				assert_true(nature != 0 || codec == MZM_CODEC_RAW); /* noise */
+				n_used[codec]++;
+				uint8_t *copy = malloc(n_packed); /* exact size: a read past it shows under a sanitizer */
+				memcpy(copy, packed, n_packed);
+				memset(out, 0xaa, n);
+				assert_int_equal(mzm_unpack(p, out, n, e, codec, copy, n_packed, NULL), MZM_OK);
+				assert_memory_equal(in, out, n);
+				free(copy);
+			}
+	assert_true(n_used[MZM_CODEC_RAW] && n_used[MZM_CODEC_ZSTD] && n_used[MZM_CODEC_PLANES]);
+	mzm_packer_free(p);
+	free(in);
+	free(out);
+	assert_int_equal(mzm_mem_live(), live);
+	assert_string_equal(mzm_codec_name(MZM_CODEC_PLANES), "planes");
+	assert_string_equal(mzm_codec_name((mzm_codec)9), "unknown");
+}
+
+static void unpack_fails(const void *src, size_t n_src, size_t n_bytes, const char *word)
+{
+	uint8_t out[4096];
+	mzm_err err = {0};
+	mzm_packer *p;
+	assert_true(n_bytes <= sizeof out);
+	assert_int_equal(mzm_packer_create(&p, NULL), MZM_OK);
+	for (mzm_codec c = MZM_CODEC_ZSTD; c <= MZM_CODEC_PLANES; c = (mzm_codec)(c + 1)) {
+		err = (mzm_err){0};
+		if (mzm_unpack(p, out, n_bytes, 2, c, src, n_src, &err) != MZM_EFORMAT || !strstr(err.message, word))
+			fail_msg("wanted \"%s\": %s", word, err.message);
+	}
+	mzm_packer_free(p);
+}
+
+/* Frames that zstd itself would accept, or that claim too much. */
+static void test_bad_frames(void **state)
+{
+	(void)state;
+	uint8_t in[4096], frame[8192];
+	for (size_t i = 0; i < sizeof in; i++)
+		in[i] = (uint8_t)(i % 97);
+	size_t n = ZSTD_compress(frame, sizeof frame, in, sizeof in, 3);
+	unpack_fails(frame, n, 4095, "4096 bytes instead of 4095");
+	unpack_fails(frame, n - 1, 4096, "cut short");
+	unpack_fails(frame, n, 100, "instead of 100"); /* a bomb: more than declared */
+	unpack_fails("\x28\xb5", 2, 4096, "not a zstd frame");
+	unpack_fails(in, sizeof in, 4096, "not a zstd frame");
+	unpack_fails(frame, 0, 4096, "zstd frame");
+	size_t m = ZSTD_compress(frame + n, sizeof frame - n, in, 10, 3);
+	unpack_fails(frame, n + m, 4096, "follows");
+	ZSTD_CCtx *c = ZSTD_createCCtx();
+	ZSTD_CCtx_setParameter(c, ZSTD_c_contentSizeFlag, 0);
+	n = ZSTD_compress2(c, frame, sizeof frame, in, sizeof in);
+	unpack_fails(frame, n, 4096, "states no size");
+	ZSTD_CCtx_reset(c, ZSTD_reset_session_and_parameters);
+	n = ZSTD_compress(frame, sizeof frame, in, sizeof in, 3);
+	/* Give the frame header a dictionary id: descriptor bits 0..1 = 1 adds one byte. */
+	uint8_t with_id[8192];
+	memcpy(with_id, frame, 5);
+	with_id[4] |= 1;
+	size_t at = 5;
+	if (!(frame[4] & 0x20))
+		with_id[at] = frame[at], at++; /* window descriptor */
+	with_id[at] = 9;
+	memcpy(with_id + at + 1, frame + at, n - at);
+	unpack_fails(with_id, n + 1, 4096, "dictionary");
+	ZSTD_freeCCtx(c);
+	/* every bit of a frame: an error or, never, other bytes of the right size without one */
+	for (size_t bit = 0; bit < n * 8; bit++) {
+		uint8_t out[4096];
+		mzm_packer *p;
+		frame[bit / 8] ^= (uint8_t)(1 << bit % 8);
+		assert_int_equal(mzm_packer_create(&p, NULL), MZM_OK);
+		(void)mzm_unpack(p, out, sizeof out, 2, MZM_CODEC_PLANES, frame, n, NULL);
+		mzm_packer_free(p);
+		frame[bit / 8] ^= (uint8_t)(1 << bit % 8);
+	}
+}
+
+/* ---- containers ---- */
+
+/* Writes a container of the model b at a level; returns its bytes (malloc'ed) too. */
+static uint8_t *make_container(hf_build *b, int level, size_t *n)
+{
+	char src[512];
+	mzm_err err = {0};
+	snprintf(src, sizeof src, "%s/src", dir);
+	testing_remove(src);
+	assert_int_equal(mkdir(src, 0700), 0);
+	hf_write(b, src);
+	hf_free(b);
+	mzm_import_params params = mzm_import_params_default();
+	params.zstd = level;
+	if (mzm_import(src, path, &params, &err) != MZM_OK)
+		fail_msg("%s", err.message);
+	testing_remove(src);
+	return (uint8_t *)testing_read(path, n);
+}
+
+static uint8_t *make_small(int level, size_t *n)
+{
+	hf_build b;
+	hf_init(&b, "BF16", true);
+	return make_container(&b, level, n);
+}
+
+static mzm_status verify(mzm_err *err)
+{
+	char *json = NULL;
+	*err = (mzm_err){0};
+	mzm_status st = mzm_inspect(path, true, NULL, NULL, &json, err);
+	assert_int_equal(st, err->code);
+	assert_true((st == MZM_OK) == (json != NULL));
+	mzm_string_free(json);
+	return st;
+}
+
+static void expect(const uint8_t *file, size_t n, mzm_status code, const char *word)
+{
+	mzm_err err;
+	testing_write(path, file, n);
+	size_t live = mzm_mem_live();
+	mzm_status st = verify(&err);
+	if (st != code || (word && !strstr(err.message, word)))
+		fail_msg("status %d, wanted %d and \"%s\": %s", st, code, word ? word : "", err.message);
+	assert_int_equal(mzm_mem_live(), live);
+}
+
+static void put(uint8_t *p, uint64_t v, int n_bytes)
+{
+	for (int i = 0; i < n_bytes; i++)
+		p[i] = (uint8_t)(v >> 8 * i);
+}
+
+static uint64_t get(const uint8_t *p, int n_bytes)
+{
+	uint64_t v = 0;
+	for (int i = n_bytes - 1; i >= 0; i--)
+		v = v << 8 | p[i];
+	return v;
+}
+
+/* Makes the checksums of header, metadata and index right again, where these lie inside the file. */
+static void reseal(uint8_t *file, size_t n)
+{
+	uint64_t meta = get(file + 24, 8), meta_n = get(file + 32, 8), index = get(file + 56, 8), index_n = get(file + 64, 8);
+	if (meta <= n && meta_n <= n - meta)
+		put(file + 48, mzm_sum64(file + meta, (size_t)meta_n), 8);
+	if (index <= n && index_n <= n - index)
+		put(file + 72, mzm_sum64(file + index, (size_t)index_n), 8);
+	put(file + 120, mzm_sum64(file, 120), 8);
+}
+
+static void test_header_fields(void **state)
+{
+	(void)state;
+	size_t n;
+	uint8_t *file = make_small(-1, &n), *copy = malloc(n + 1);
+	static const struct {
+		size_t offset;
+		int width;
+		mzm_status code;
+		const char *word;
+	} fields[] = {
+		{0, 8, MZM_EFORMAT, "not a .mzm"}, {8, 4, MZM_EUNSUPPORTED, "version"}, {12, 4, MZM_EFORMAT, "header"},
+		{16, 8, MZM_EFORMAT, "header"}, {24, 8, MZM_EFORMAT, "header"}, {32, 8, MZM_EFORMAT, "header"},
+		{40, 8, MZM_EFORMAT, ""}, {56, 8, MZM_EFORMAT, "header"}, {64, 8, MZM_EFORMAT, "header"},
+		{80, 4, MZM_EFORMAT, "header"}, {84, 4, MZM_EFORMAT, "header"}, {88, 4, MZM_EFORMAT, "header"},
+		{92, 4, MZM_EFORMAT, "reserved"}, {96, 8, MZM_EFORMAT, "reserved"}, {112, 8, MZM_EFORMAT, "reserved"},
+		{128, 8, MZM_EFORMAT, "reserved"}, {4088, 8, MZM_EFORMAT, "reserved"},
+	};
+	static const uint64_t values[] = {1, 2, 3, 63, 4095, 4097, 0x7fffffff, 0x80000000u, 0xffffffffu, 1ull << 40, 1ull << 62,
+					  1ull << 63, UINT64_MAX - 63, UINT64_MAX};
+	expect(file, n, MZM_OK, NULL);
+	for (size_t f = 0; f < sizeof fields / sizeof fields[0]; f++)
+		for (size_t v = 0; v < sizeof values / sizeof values[0]; v++) {
+			if (fields[f].width == 4 && (uint32_t)values[v] != values[v])
+				continue;
+			memcpy(copy, file, n);
+			put(copy + fields[f].offset, values[v], fields[f].width);
+			if (memcmp(copy, file, n) == 0)
+				continue;
+			put(copy + 120, mzm_sum64(copy, 120), 8);
+			expect(copy, n, fields[f].code, fields[f].word);
+		}
+	memcpy(copy, file, n);
+	put(copy + 8, 0, 4);
+	expect(copy, n, MZM_EFORMAT, "version 0");
+	put(copy + 8, 7, 4);
+	expect(copy, n, MZM_EUNSUPPORTED, "container version 7 is newer than 1");
+	memcpy(copy, file, n);
+	copy[n] = 0;
+	expect(copy, n + 1, MZM_EFORMAT, "the file should have");
+	expect(copy, 0, MZM_EFORMAT, "not a .mzm");
+	expect((const uint8_t *)"GGUF\3\0\0\0", 8, MZM_EUNSUPPORTED, "GGUF");
+	expect((const uint8_t *)"MZMIRZAM", 8, MZM_EFORMAT, "header");
+	free(copy);
+	free(file);
+}
+
+/* Each field of the index entries set to awkward values, checksums made right. */
+static void test_index_fields(void **state)
+{
+	(void)state;
+	size_t n;
+	uint8_t *file = make_small(-1, &n), *copy = malloc(n);
+	static const uint64_t values[] = {0, 1, 2, 7, 0x7fffffff, 0x80000000u, 0xffffffffu, 1ull << 32, 1ull << 62, UINT64_MAX};
+	uint64_t index = get(file + 56, 8), n_tensors = get(file + 80, 4), n_extents = get(file + 84, 4);
+	uint64_t extents = index + 48 * n_tensors;
+	assert_true(n_tensors == 18 && n_extents >= n_tensors);
+	for (uint64_t row = 0; row < n_tensors + n_extents; row++)
+		for (int at = 0; at < 48; at += 4)
+			for (size_t v = 0; v < sizeof values / sizeof values[0]; v++) {
+				uint64_t entry = row < n_tensors ? index + 48 * row : extents + 48 * (row - n_tensors);
+				bool wide = row < n_tensors ? at == 32 : at == 0 || at >= 32;
+				if ((row < n_tensors && at >= 40) || (!wide && values[v] > 0xffffffffu))
+					continue;
+				memcpy(copy, file, n);
+				put(copy + entry + at, values[v], wide && at % 8 == 0 ? 8 : 4);
+				if (memcmp(copy, file, n) == 0)
+					continue;
+				reseal(copy, n);
+				mzm_err err;
+				testing_write(path, copy, n);
+				mzm_status st = verify(&err);
+				if (st == MZM_OK || !strstr(err.message, row < n_tensors && at == 32 ? "tensor" : ""))
+					fail_msg("row %d, offset %d, value %llx: accepted", (int)row, at, (unsigned long long)values[v]);
+			}
+	/* messages name tensor and extent */
+	memcpy(copy, file, n);
+	put(copy + index + 48 * 7 + 16, 5, 4);
+	reseal(copy, n);
+	expect(copy, n, MZM_EFORMAT, "tensor layers.0.gate: expected shape [6, 8], found [5, 8]");
+	memcpy(copy, file, n);
+	put(copy + index + 48 * 7 + 12, 1, 4);
+	reseal(copy, n);
+	expect(copy, n, MZM_EUNSUPPORTED, "tensor layers.0.gate: role 1");
+	memcpy(copy, file, n);
+	put(copy + extents + 28, 3, 4);
+	reseal(copy, n);
+	expect(copy, n, MZM_EUNSUPPORTED, "tensor embed, extent 0: unknown codec 3");
+	free(copy);
+	free(file);
+}
+
+/* Metadata replaced by other text; sizes and checksums right. */
+static void with_metadata(const uint8_t *file, size_t n, const char *text, mzm_status code, const char *word)
+{
+	uint64_t meta = get(file + 24, 8), index = get(file + 56, 8), len = strlen(text), place = (meta + len + 63) & ~63ull;
+	uint8_t *copy = calloc(1, (size_t)(place + (n - index)));
+	memcpy(copy, file, (size_t)meta);
+	memcpy(copy + meta, text, (size_t)len);
+	memcpy(copy + place, file + index, (size_t)(n - index));
+	put(copy + 16, place + (n - index), 8);
+	put(copy + 32, len, 8);
+	put(copy + 40, len, 8);
+	put(copy + 56, place, 8);
+	put(copy + 88, 0, 4);
+	reseal(copy, (size_t)(place + (n - index)));
+	expect(copy, (size_t)(place + (n - index)), code, word);
+	free(copy);
+}
+
+static void test_metadata(void **state)
+{
+	(void)state;
+	size_t n;
+	uint8_t *file = make_small(0, &n); /* raw metadata */
+	uint64_t meta = get(file + 24, 8), len = get(file + 40, 8);
+	assert_int_equal(get(file + 88, 4), 0);
+	char *text = calloc(1, (size_t)len + 64), *at;
+	memcpy(text, file + meta, (size_t)len);
+	with_metadata(file, n, text, MZM_OK, NULL);
+	with_metadata(file, n, "{}", MZM_EFORMAT, "metadata: config");
+	with_metadata(file, n, "[]", MZM_EFORMAT, "metadata: not a JSON object");
+	with_metadata(file, n, "{", MZM_EFORMAT, "metadata");
+	at = strstr(text, "\"n_layers\":2");
+	assert_non_null(at);
+	at[11] = '3';
+	with_metadata(file, n, text, MZM_EFORMAT, "18 tensors, but this configuration has 26");
+	at[11] = '2';
+	at = strstr(text, "\"n_ffn\":6");
+	at[8] = '7';
+	with_metadata(file, n, text, MZM_EFORMAT, "layers.0.gate");
+	at[8] = '6';
+	at = strstr(text, "\"hash\":\"");
+	at[8] = at[8] == 'a' ? 'b' : 'a';
+	with_metadata(file, n, text, MZM_EFORMAT, "the model's hash is");
+	at[8] = 'x';
+	with_metadata(file, n, text, MZM_EFORMAT, "hexadecimal");
+	at = strstr(text, "\"tokenizer\":\"");
+	memcpy(at, "\"tokenizer\":[ ", 14);
+	with_metadata(file, n, text, MZM_EFORMAT, "metadata");
+	free(text);
+	free(file);
+}
+
+/* Every bit of a small container, and bits all over a larger one: noticed, and with its place. */
+static void flip_bits(const uint8_t *file, size_t n, uint64_t step)
+{
+	uint8_t *copy = malloc(n);
+	memcpy(copy, file, n);
+	FILE *f = fopen(path, "wb");
+	assert_int_equal(fwrite(file, 1, n, f), n);
+	fclose(f);
+	f = fopen(path, "r+b");
+	for (uint64_t bit = 0; bit < n * 8; bit += step) {
+		mzm_err err;
+		uint8_t wrong = (uint8_t)(file[bit / 8] ^ 1 << bit % 8);
+		fseek(f, (long)(bit / 8), SEEK_SET);
+		fwrite(&wrong, 1, 1, f);
+		fflush(f);
+		if (verify(&err) == MZM_OK)
+			fail_msg("bit %llu of byte %llu: not noticed", (unsigned long long)bit % 8, (unsigned long long)bit / 8);
+		if (!strstr(err.message, "header") && !strstr(err.message, "metadata") && !strstr(err.message, "index") &&
+		    !strstr(err.message, "tensor") && !strstr(err.message, "version") && !strstr(err.message, "not a .mzm"))
+			fail_msg("no place: %s", err.message);
+		fseek(f, (long)(bit / 8), SEEK_SET);
+		fwrite(&file[bit / 8], 1, 1, f);
+		fflush(f);
+	}
+	fclose(f);
+	free(copy);
+}
+
+static void test_bit_flips(void **state)
+{
+	(void)state;
+	for (int level = -1; level <= 0; level++) {
+		size_t n;
+		uint8_t *file = make_small(level, &n);
+		flip_bits(file, n, (uint64_t)testing_count(11, 1)); /* 11: every bit number in turn */
+		free(file);
+	}
+}
+
+static void test_truncations(void **state)
+{
+	(void)state;
+	size_t n;
+	uint8_t *file = make_small(-1, &n);
+	testing_write(path, file, n);
+	for (size_t len = n; len-- > 0;) {
+		mzm_err err;
+		assert_int_equal(truncate(path, (off_t)len), 0);
+		mzm_source *src = NULL;
+		err = (mzm_err){0};
+		if (mzm_source_open(&src, path, &err) == MZM_OK)
+			fail_msg("cut to %zu of %zu: accepted", len, n);
+		assert_null(src);
+		assert_true(err.message[0]);
+	}
+	free(file);
+}
+
+/* Random changes of header, metadata and index, checksums made right: an answer in bounded time and memory. */
+static void test_mutations(void **state)
+{
+	(void)state;
+	size_t n, live = mzm_mem_live();
+	uint8_t *file = make_small(0, &n), *copy = malloc(n);
+	uint64_t meta = get(file + 24, 8), index = get(file + 56, 8), seed = 11;
+	long n_ok = 0;
+	for (long i = testing_count(5000, 100000); i > 0; i--) {
+		memcpy(copy, file, n);
+		for (uint64_t k = testing_random(&seed) % 3 + 1; k > 0; k--) {
+			uint64_t r = testing_random(&seed), where = r >> 16;
+			where = r % 4 == 0 ? where % 96 : r % 4 == 1 ? meta + where % (index - meta) : index + where % (n - index);
+			copy[where] = (uint8_t)(r >> 8 & 1 ? copy[where] ^ 1u << (r >> 9 & 7) : r >> 48);
+		}
+		reseal(copy, n);
+		mzm_err err;
+		FILE *f = fopen(path, "r+b");
+		assert_int_equal(fwrite(copy, 1, n, f), n);
+		fclose(f);
+		clock_t start = clock();
+		n_ok += verify(&err) == MZM_OK;
+		assert_true((double)(clock() - start) / CLOCKS_PER_SEC < 5.0);
+		assert_int_equal(mzm_mem_live(), live);
+	}
+	assert_true(n_ok > 0); /* bits of names and unused members: not every change is an error */
+	free(copy);
+	free(file);
+}
+
+/* What the reader demands of a writer: order, completeness. */
+static void test_writer_contract(void **state)
+{
+	(void)state;
+	mzm_config cfg = {.arch = "llama", .n_layers = 1, .dim = 4, .n_ffn = 2, .n_heads = 1, .n_kv_heads = 1, .head_dim = 4,
+			  .n_vocab = 3, .n_ctx = 8, .tied = true, .norm_eps = 1e-5f, .rope_theta = 1e4, .bos_id = -1};
+	mzm_container_writer *w;
+	float data[16] = {1, 2, 3};
+	json_t *meta = json_object();
+	mzm_tensor first = mzm_tensor_at(&cfg, 0), second = mzm_tensor_at(&cfg, 1);
+	assert_int_equal(mzm_container_create(&w, path, &cfg, 0, NULL), MZM_OK);
+	assert_int_equal(mzm_container_add(w, &second, data, NULL), MZM_EINTERNAL);
+	assert_int_equal(mzm_container_add(w, &first, data, NULL), MZM_OK);
+	assert_int_equal(mzm_container_add(w, &first, data, NULL), MZM_EINTERNAL);
+	assert_int_equal(mzm_container_finish(w, meta, NULL), MZM_EINTERNAL);
+	mzm_container_writer *other;
+	mzm_err err = {0};
+	assert_int_equal(mzm_container_create(&other, path, &cfg, 0, &err), MZM_EIO); /* locked */
+	assert_non_null(strstr(err.message, "another process"));
+	mzm_container_discard(w);
+	assert_int_equal(testing_dir_entries(dir), 0);
+	json_decref(meta);
+}
+
+/* A layer whose matrices need several extents: sizes, alignment, whole neurons. */
+static void test_extents(void **state)
+{
+	(void)state;
+	hf_build b;
+	hf_init(&b, "BF16", true);
+	b.n_ffn = 5001;
+	b.dim = 128;
+	b.head_dim = 2;
+	b.n_vocab = 3000;
+	static const char *const parts[] = {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj", "input_layernorm",
+					    "post_attention_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
+					    "self_attn.o_proj"};
+	static const long shapes[][2] = {{5001, 128}, {5001, 128}, {128, 5001}, {128, 0}, {128, 0}, {4, 128}, {2, 128}, {2, 128},
+					 {128, 4}};
+	hf_remake(&b, "model.embed_tokens.weight", "BF16", 3000, 128);
+	hf_remake(&b, "model.norm.weight", "BF16", 128, 0);
+	for (int l = 0; l < 2; l++)
+		for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+			char name[96];
+			snprintf(name, sizeof name, "model.layers.%d.%s.weight", l, parts[i]);
+			hf_remake(&b, name, "BF16", shapes[i][0], shapes[i][1]);
+		}
+	size_t n, n_extents;
+	uint8_t *file = make_container(&b, -1, &n);
+	mzm_source *src;
+	mzm_err err = {0};
+	assert_int_equal(mzm_source_open(&src, path, &err), MZM_OK);
+	const mzm_extent *x = mzm_container_extents(src, &n_extents);
+	size_t n_updown = 0;
+	for (size_t i = 0; i < n_extents; i++) {
+		mzm_tensor t = mzm_source_tensor(src, (int32_t)x[i].tensor);
+		size_t bytes = mzm_tensor_bytes(&t);
+		assert_int_equal(x[i].offset % (x[i].raw_bytes >= 131072 ? 4096 : 64), 0);
+		assert_true(bytes < 1u << 20 || (x[i].raw_bytes >= 1u << 18 && x[i].raw_bytes <= 1u << 20));
+		if (t.kind == MZM_T_UPDOWN) {
+			assert_true(x[i].n_rows % 2 == 0 && x[i].row % 2 == 0);
+			n_updown++;
+		}
+	}
+	assert_int_equal(n_updown, 2 * 3); /* 2.56 MB each */
+	mzm_source_close(src);
+	assert_int_equal(verify(&err), MZM_OK);
+	for (size_t len = n - n % 4096; len > 0; len -= 4096) { /* cut at every page */
+		assert_int_equal(truncate(path, (off_t)len), 0);
+		if (len != n)
+			assert_int_not_equal(verify(&err), MZM_OK);
+	}
+	testing_write(path, file, n);
+	flip_bits(file, n, 1000003);
+	free(file);
+}
+
+/* Truncated while open: reading says so. */
+static void test_changed_while_open(void **state)
+{
+	(void)state;
+	size_t n;
+	uint8_t *file = make_small(0, &n), data[8192];
+	mzm_source *src;
+	mzm_err err = {0};
+	assert_int_equal(mzm_source_open(&src, path, &err), MZM_OK);
+	assert_int_equal(mzm_source_read(src, 0, data, &err), MZM_OK);
+	assert_int_equal(truncate(path, 4200), 0);
+	assert_int_equal(mzm_source_read(src, 0, data, &err), MZM_EIO);
+	assert_non_null(strstr(err.message, "tensor embed, extent 0"));
+	err = (mzm_err){0};
+	assert_int_equal(mzm_source_read(src, 99, data, &err), MZM_EARG);
+	assert_int_equal(mzm_source_read(src, -1, data, &err), MZM_EARG);
+	mzm_source_close(src);
+	free(file);
+}
+
+/* Not files: refused, not waited for. */
+static void test_not_files(void **state)
+{
+	(void)state;
+	mzm_source *src;
+	mzm_err err = {0};
+	assert_int_equal(mkfifo(path, 0600), 0);
+	assert_int_equal(mzm_source_open(&src, path, &err), MZM_EIO);
+	err = (mzm_err){0};
+	assert_int_equal(mzm_source_open(&src, "/dev/null", &err), MZM_EIO);
+	err = (mzm_err){0};
+	assert_int_equal(mzm_source_open(&src, dir, &err), MZM_EFORMAT);
+	assert_non_null(strstr(err.message, "config.json is missing"));
+	err = (mzm_err){0};
+	assert_int_equal(mzm_source_open(&src, "/nonexistent/x.mzm", &err), MZM_EIO);
+}
+
+int main(void)
+{
+#define IN_DIR(f) cmocka_unit_test_setup_teardown(f, make_dir, remove_dir)
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_planes), cmocka_unit_test(test_pack), cmocka_unit_test(test_bad_frames),
+		IN_DIR(test_header_fields), IN_DIR(test_index_fields), IN_DIR(test_metadata), IN_DIR(test_bit_flips),
+		IN_DIR(test_truncations), IN_DIR(test_mutations), IN_DIR(test_writer_contract), IN_DIR(test_extents),
+		IN_DIR(test_changed_while_open), IN_DIR(test_not_files),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,565 @@
+/* test_generate.c - the generation loop on the shipped demo model: exact equals dense (tokens and bits),
+ * stops and limits inside blocks, the counters, and no allocation while decoding.
+ *
+ * MIRZAM_LONG=1 runs the whole grid over all 500 problems. */
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "demo.h"
+#include "engine/engine.h"
+
+/* ---- counting allocations of the whole process, libraries included ---- */
+
+static atomic_long n_allocations;
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+#define NO_COUNTING 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define NO_COUNTING 1
+#endif
+
+#ifndef NO_COUNTING
+void *__libc_malloc(size_t n);
+void *__libc_calloc(size_t n, size_t size);
+void *__libc_realloc(void *p, size_t n);
+void *__libc_memalign(size_t align, size_t n);
+
+void *malloc(size_t n)
+{
+	atomic_fetch_add(&n_allocations, 1);
+	return __libc_malloc(n);
+}
+void *calloc(size_t n, size_t size)
+{
+	atomic_fetch_add(&n_allocations, 1);
+	return __libc_calloc(n, size);
+}
+void *realloc(void *p, size_t n)
+{
+	atomic_fetch_add(&n_allocations, 1);
+	return __libc_realloc(p, n);
+}
+void *aligned_alloc(size_t align, size_t n)
+{
+	atomic_fetch_add(&n_allocations, 1);
+	return __libc_memalign(align, n);
+}
+#endif
+
+/* ---- rig ---- */
+
+enum { MAX_TOK = 300 };
+
+typedef struct record {
+	int32_t ids[MAX_TOK];
+	float   full_prob[MAX_TOK]; /* of the verified tokens */
+	int     n, n_kind[6];
+	char    text[8192];
+	size_t  text_len;
+	int     stop_after; /* tokens; 0 = never */
+	long    allocations_at_first, allocations_at_last;
+} record;
+
+static mzm_model *model;
+static mzm_session *sessions[3]; /* by number of threads */
+
+static int on_token(void *user, const mzm_token_event *e)
+{
+	record *r = user;
+	r->n_kind[e->kind]++;
+	if (e->kind == MZM_TOKEN_ROLLED_BACK)
+		return 0;
+	if (r->n == 0)
+		r->allocations_at_first = atomic_load(&n_allocations);
+	r->allocations_at_last = atomic_load(&n_allocations);
+	r->ids[r->n] = e->id;
+	r->full_prob[r->n++] = e->full_prob;
+	return r->stop_after && r->n >= r->stop_after;
+}
+
+static int on_text(void *user, const char *bytes, size_t n)
+{
+	record *r = user;
+	memcpy(r->text + r->text_len, bytes, n);
+	r->text_len += n;
+	r->text[r->text_len] = 0;
+	return 0;
+}
+
+static mzm_gen_params params(mzm_mode mode, const char *predictor, double keep, int period)
+{
+	mzm_gen_params p = mzm_gen_params_default();
+	p.mode = mode;
+	p.predictor = predictor;
+	p.keep = (float)keep;
+	p.period = period;
+	p.max_tokens = 256;
+	return p;
+}
+
+static mzm_gen_result generate(record *r, int threads, const char *prompt, mzm_gen_params p)
+{
+	mzm_gen_result result;
+	mzm_err err = {0};
+	int stop_after = r->stop_after;
+	memset(r, 0, sizeof *r);
+	r->stop_after = stop_after;
+	p.on_token = on_token;
+	p.on_text = on_text;
+	p.user = r;
+	if (mzm_generate_text(sessions[threads], prompt, &p, &result, &err) != MZM_OK)
+		fail_msg("%s", err.message);
+	assert_int_equal(result.n_tokens, r->n);
+	assert_memory_equal(result.tokens, r->ids, sizeof(int32_t) * (size_t)r->n);
+	return result;
+}
+
+/* Bits of all KV rows and of the logits that follow them. */
+static void assert_same_state(mzm_session *a, mzm_session *b, int32_t last)
+{
+	mzm_kv *x = mzm_state_kv(a->state), *y = mzm_state_kv(b->state);
+	assert_int_equal(x->len, y->len);
+	for (int l = 0; l < x->n_layers; l++) {
+		for (int h = 0; h < x->n_kv_heads; h++) {
+			size_t bytes = (size_t)x->len * (size_t)x->head_dim * sizeof(float);
+			assert_memory_equal(mzm_kv_k(x, l, h, 0), mzm_kv_k(y, l, h, 0), bytes);
+			assert_memory_equal(mzm_kv_v(x, l, h, 0), mzm_kv_v(y, l, h, 0), bytes);
+		}
+	}
+	size_t n_vocab = (size_t)mzm_model_get_info(model)->n_vocab;
+	float *u = malloc(n_vocab * sizeof *u), *v = malloc(n_vocab * sizeof *v);
+	assert_int_equal(mzm_session_forward(a, u, &last, 1, 1, NULL), MZM_OK);
+	assert_int_equal(mzm_session_forward(b, v, &last, 1, 1, NULL), MZM_OK);
+	assert_memory_equal(u, v, n_vocab * sizeof *u);
+	free(u);
+	free(v);
+}
+
+static void assert_same_text(const record *a, const record *b)
+{
+	assert_int_equal(a->n, b->n);
+	assert_memory_equal(a->ids, b->ids, sizeof(int32_t) * (size_t)a->n);
+	assert_int_equal(a->text_len, b->text_len);
+	assert_memory_equal(a->text, b->text, a->text_len);
+}
+
+/* ---- exact equals dense ---- */
+
+static void exact_on_problem(int i, const record *dense, mzm_session *dense_session)
+{
+	static const char *const predictors[] = {"griffin", "topk", "random"};
+	static const double keeps[] = {0.2, 0.5, 0.8};
+	static const int periods[] = {2, 5, 16, 0};
+	bool all = getenv("MIRZAM_LONG") != NULL;
+	char *prompt = demo_prompt(i);
+	int32_t last = dense->ids[dense->n - 1];
+	for (int c = 0; c < 72; c++) {
+		int threads = 1 + c % 2, pred = c / 2 % 3, keep = c / 6 % 3, period = c / 18;
+		if (!all && (c * 7 + i * 5) % 12 != 0) /* a twelfth of the grid a problem, another one each time */
+			continue;
+		record r = {0};
+		mzm_gen_params p = params(MZM_MODE_EXACT, predictors[pred], keeps[keep], periods[period]);
+		p.seed = (uint64_t)i;
+		mzm_gen_result res = generate(&r, threads, prompt, p);
+		assert_same_text(&r, dense);
+		assert_memory_equal(r.full_prob, dense->full_prob, sizeof(float) * (size_t)r.n);
+		assert_int_equal(res.finish, MZM_FINISH_EOS);
+		if (sessions[threads] != dense_session && (all ? c % 24 == 0 : true)) {
+			int32_t len = mzm_session_len(dense_session);
+			assert_same_state(sessions[threads], dense_session, last);
+			mzm_session_truncate(dense_session, len);
+		}
+	}
+	free(prompt);
+}
+
+static void test_exact_equals_dense(void **state)
+{
+	(void)state;
+	int n = getenv("MIRZAM_LONG") ? 500 : 16;
+	for (int i = 0; i < n; i++) {
+		char *prompt = demo_prompt(i);
+		assert_non_null(prompt);
+		record dense = {0};
+		generate(&dense, 0, prompt, params(MZM_MODE_DENSE, "griffin", 1, 16)); /* a session of its own */
+		exact_on_problem(i, &dense, sessions[0]);
+		free(prompt);
+		if (i % 50 == 49)
+			print_message("%d problems\n", i + 1);
+	}
+}
+
+static void test_exact_equals_dense_when_sampling(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 8; i++) {
+		char *prompt = demo_prompt(20 + i);
+		mzm_gen_params p = params(MZM_MODE_DENSE, "topk", 0.4, i % 2 ? 8 : 0);
+		record dense = {0}, exact = {0}, other = {0};
+		p.temp = 1.3f;
+		p.top_k = i & 1 ? 40 : 0;
+		p.top_p = i & 2 ? 0.9f : 1;
+		p.min_p = i & 4 ? 0.02f : 0;
+		p.repeat_penalty = i & 1 ? 1.1f : 1;
+		p.seed = 77 + (uint64_t)i;
+		p.max_tokens = 100;
+		generate(&dense, 1, prompt, p);
+		p.mode = MZM_MODE_EXACT;
+		generate(&exact, 2, prompt, p);
+		assert_same_text(&exact, &dense);
+		p.seed++;
+		generate(&other, 1, prompt, p);
+		assert_true(other.n != exact.n || memcmp(other.ids, exact.ids, sizeof(int32_t) * (size_t)exact.n) != 0);
+		free(prompt);
+	}
+}
+
+/* A threshold above one half accepts exactly the dense choice. */
+static void test_high_threshold_equals_dense(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 6; i++) {
+		char *prompt = demo_prompt(40 + i);
+		record dense = {0}, r = {0};
+		generate(&dense, 1, prompt, params(MZM_MODE_DENSE, "griffin", 1, 16));
+		for (int rule = MZM_ACCEPT_SIRIUS; rule <= MZM_ACCEPT_REFERENCE; rule++) {
+			mzm_gen_params p = params(MZM_MODE_SIRIUS, i & 1 ? "topk" : "griffin", 0.4, i & 2 ? 16 : 3);
+			p.threshold = 0.51f;
+			p.accept = (mzm_accept)rule;
+			generate(&r, 2, prompt, p);
+			assert_same_text(&r, &dense);
+		}
+		free(prompt);
+	}
+}
+
+static void test_keep_all_equals_dense(void **state)
+{
+	(void)state;
+	char *prompt = demo_prompt(3);
+	record dense = {0}, r = {0};
+	generate(&dense, 1, prompt, params(MZM_MODE_DENSE, "griffin", 1, 16));
+	for (int i = 0; mzm_predictor_name(i); i++) {
+		mzm_gen_result res = generate(&r, 2, prompt, params(MZM_MODE_SPARSE, mzm_predictor_name(i), 1, 16));
+		assert_same_text(&r, &dense);
+		assert_true(res.density == 1.0);
+		res = generate(&r, 2, prompt, params(MZM_MODE_SIRIUS, mzm_predictor_name(i), 1, 16));
+		assert_same_text(&r, &dense);
+		assert_int_equal(res.n_corrected, 0);
+		assert_int_equal(res.n_rolled_back, 0);
+	}
+	generate(&r, 2, prompt, params(MZM_MODE_SPARSE, "griffin", 0.2, 16)); /* or this test could not fail */
+	assert_true(r.n != dense.n || memcmp(r.ids, dense.ids, sizeof(int32_t) * (size_t)r.n) != 0);
+	free(prompt);
+}
+
+/* ---- stops and limits ---- */
+
+static void test_limits(void **state)
+{
+	(void)state;
+	static const mzm_mode modes[] = {MZM_MODE_EXACT, MZM_MODE_SIRIUS, MZM_MODE_DENSE};
+	char *prompt = demo_prompt(5);
+	record whole = {0}, r = {0};
+	mzm_gen_params p = params(MZM_MODE_DENSE, "griffin", 0.5, 7);
+	generate(&whole, 1, prompt, p);
+	for (int limit = 1; limit <= whole.n + 2; limit++) {
+		for (int m = 0; m < 3; m++) {
+			p = params(modes[m], "griffin", 0.5, 7);
+			p.threshold = 0.51f; /* so that sirius, too, has the dense text */
+			p.max_tokens = limit;
+			mzm_gen_result res = generate(&r, 1, prompt, p);
+			assert_int_equal(r.n, limit < whole.n ? limit : whole.n);
+			assert_memory_equal(r.ids, whole.ids, sizeof(int32_t) * (size_t)r.n);
+			assert_int_equal(res.finish, limit < whole.n ? MZM_FINISH_LENGTH : MZM_FINISH_EOS);
+			assert_int_equal(mzm_session_len(sessions[1]), res.n_prompt + r.n - 1);
+		}
+	}
+	free(prompt);
+}
+
+static void test_stop_strings(void **state)
+{
+	(void)state;
+	char *prompt = demo_prompt(7);
+	record whole = {0}, dense = {0}, r = {0};
+	generate(&whole, 1, prompt, params(MZM_MODE_DENSE, "griffin", 0.5, 16));
+	for (size_t at = 0; at + 9 < whole.text_len; at += 5) { /* every few bytes, across token borders */
+		char stop[10] = {0};
+		const char *stops[] = {"never there", stop};
+		memcpy(stop, whole.text + at, 2 + at % 8);
+		mzm_gen_params p = params(MZM_MODE_DENSE, "griffin", 0.5, 16);
+		p.stop = stops;
+		p.n_stop = 2;
+		mzm_gen_result res = generate(&dense, 1, prompt, p);
+		assert_int_equal(res.finish, MZM_FINISH_STOP);
+		const char *first = strstr(whole.text, stop);
+		assert_int_equal(dense.text_len, first - whole.text);
+		assert_memory_equal(dense.text, whole.text, dense.text_len);
+		p.mode = MZM_MODE_EXACT;
+		res = generate(&r, 2, prompt, p);
+		assert_int_equal(res.finish, MZM_FINISH_STOP);
+		assert_same_text(&r, &dense);
+		assert_int_equal(mzm_session_len(sessions[2]), res.n_prompt + r.n - 1);
+	}
+	/* a stop that spells a special token is that token, without being the model's end of text */
+	const char *special[] = {"<|endoftext|>"};
+	mzm_gen_params p = params(MZM_MODE_EXACT, "griffin", 0.5, 16);
+	p.ignore_eos = true;
+	p.stop = special;
+	p.n_stop = 1;
+	mzm_gen_result res = generate(&r, 1, prompt, p);
+	assert_int_equal(res.finish, MZM_FINISH_STOP);
+	assert_same_text(&r, &whole);
+	free(prompt);
+}
+
+static void test_context_end(void **state)
+{
+	(void)state;
+	mzm_session_params sp = {.n_ctx = 150, .n_threads = 1};
+	mzm_session *kept = sessions[1], *small;
+	assert_int_equal(mzm_session_create(&small, model, &sp, NULL), MZM_OK);
+	sessions[1] = small;
+	char *prompt = demo_prompt(9);
+	record dense = {0}, r = {0};
+	mzm_gen_params p = params(MZM_MODE_DENSE, "griffin", 0.5, 16);
+	p.ignore_eos = true;
+	p.max_tokens = 0;
+	mzm_gen_result res = generate(&dense, 1, prompt, p);
+	assert_int_equal(res.finish, MZM_FINISH_CONTEXT);
+	assert_int_equal(res.n_prompt + res.n_tokens, 150);
+	for (int period = 0; period <= 32; period += 4) {
+		p.mode = MZM_MODE_EXACT;
+		p.period = period;
+		res = generate(&r, 1, prompt, p);
+		assert_int_equal(res.finish, MZM_FINISH_CONTEXT);
+		assert_same_text(&r, &dense);
+	}
+	/* a prompt that leaves no room for one token */
+	int32_t ids[150] = {0};
+	mzm_err err = {0};
+	assert_int_equal(mzm_generate(small, ids, 150, &p, &res, &err), MZM_ECONTEXT);
+	assert_non_null(strstr(err.message, "150"));
+	assert_int_equal(mzm_generate(small, ids, 149, &p, &res, NULL), MZM_OK);
+	assert_int_equal(res.n_tokens, 1);
+	assert_int_equal(mzm_generate(small, ids, 0, &p, &res, NULL), MZM_EARG);
+	free(prompt);
+	mzm_session_free(small);
+	sessions[1] = kept;
+}
+
+/* ---- counters ---- */
+
+static void test_counters(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 6; i++) {
+		char *prompt = demo_prompt(60 + i);
+		record r = {0};
+		int n = i & 1 ? 16 : 5;
+		mzm_gen_params p = params(MZM_MODE_SIRIUS, i & 2 ? "topk" : "griffin", 0.5, n);
+		p.ignore_eos = true; /* every block but the last one is then full */
+		p.max_tokens = 120;
+		mzm_gen_result res = generate(&r, 1, prompt, p);
+		assert_int_equal(r.n_kind[MZM_TOKEN_FIRST], 1);
+		assert_int_equal(r.n_kind[MZM_TOKEN_ACCEPTED], res.n_accepted);
+		assert_int_equal(r.n_kind[MZM_TOKEN_CORRECTED], res.n_corrected);
+		assert_int_equal(r.n_kind[MZM_TOKEN_BONUS], res.n_bonus);
+		assert_int_equal(r.n_kind[MZM_TOKEN_ROLLED_BACK], res.n_rolled_back);
+		assert_int_equal(res.n_gained, res.n_tokens - 1);
+		assert_int_equal(res.n_gained, res.n_accepted + res.n_corrected + res.n_bonus);
+		assert_int_equal(res.n_sparse_passes, res.n_accepted + res.n_rolled_back);
+		assert_int_equal(res.n_dense_positions, res.n_sparse_passes + res.n_checks);
+		assert_int_equal(res.n_checks_paper, res.n_checks - 1);
+		/* W without the tail is the paper's effective density */
+		int tail = res.n_sparse_passes - res.n_checks_paper * (n - 1);
+		assert_in_range(tail, 0, n - 1);
+		double w = ((res.n_sparse_passes - tail) * res.density + res.n_checks_paper) / res.n_gained_paper;
+		double aal = (double)res.n_gained_paper / res.n_checks_paper;
+		assert_true(fabs(w - ((n - 1) * res.density + 1) / aal) < 1e-12);
+		/* MLP share 0.73 of the parameters: the reference's densities */
+		assert_true(fabs(res.density - (i & 2 ? 0.7552 : 0.6328)) < 5e-5);
+		free(prompt);
+	}
+}
+
+static void test_cancel(void **state)
+{
+	(void)state;
+	char *prompt = demo_prompt(2);
+	for (int stop = 1; stop < 30; stop += 7) {
+		record r = {.stop_after = stop};
+		mzm_gen_result res = generate(&r, 2, prompt, params(MZM_MODE_EXACT, "griffin", 0.5, 16));
+		assert_int_equal(res.finish, MZM_FINISH_CANCELLED);
+		assert_int_equal(r.n, stop);
+		assert_int_equal(mzm_session_len(sessions[2]), res.n_prompt + r.n - 1);
+	}
+	free(prompt);
+}
+
+static void test_no_allocation_while_decoding(void **state)
+{
+	(void)state;
+#ifdef NO_COUNTING
+	print_message("a sanitizer owns malloc: not counted in this build\n");
+	skip();
+#endif
+	static const mzm_mode modes[] = {MZM_MODE_DENSE, MZM_MODE_SPARSE, MZM_MODE_SIRIUS, MZM_MODE_EXACT};
+	static const char *const stops[] = {"never there"};
+	char *prompt = demo_prompt(4);
+	for (int m = 0; m < 4; m++) {
+		for (int i = 0; mzm_predictor_name(i); i++) {
+			record r = {0};
+			mzm_gen_params p = params(modes[m], mzm_predictor_name(i), 0.5, m == 3 ? 0 : 16);
+			p.stop = stops;
+			p.n_stop = 1;
+			if (modes[m] != MZM_MODE_SIRIUS) {
+				p.temp = 0.5f;
+				p.top_p = 0.95f;
+				p.repeat_penalty = 1.05f;
+			}
+			generate(&r, 2, prompt, p);
+			assert_true(r.n > 5);
+			assert_true(r.allocations_at_first > 0);
+			assert_int_equal(r.allocations_at_last, r.allocations_at_first);
+		}
+	}
+	free(prompt);
+}
+
+/* A request leaves nothing behind that the next one could see (E10). */
+static void test_requests_are_independent(void **state)
+{
+	(void)state;
+	mzm_session_params sp = {.n_threads = 2};
+	mzm_costs costs = {.sparse = 0.7f};
+	for (int i = 1; i <= MZM_MAX_PERIOD; i++)
+		costs.check[i] = 1.0f + 0.02f * (float)i;
+	for (int i = 0; i < 4; i++) {
+		char *prompt = demo_prompt(80 + i);
+		record r = {0}, fresh = {0};
+		mzm_gen_params p = params(MZM_MODE_SIRIUS, "griffin", 0.5, 0);
+		p.costs = &costs;
+		p.fresh_monitor = true;
+		generate(&r, 2, prompt, p);
+		mzm_session *kept = sessions[2];
+		assert_int_equal(mzm_session_create(&sessions[2], model, &sp, NULL), MZM_OK);
+		generate(&fresh, 2, prompt, p);
+		assert_same_text(&r, &fresh);
+		mzm_session_free(sessions[2]);
+		sessions[2] = kept;
+		free(prompt);
+	}
+}
+
+static void test_measured_costs(void **state)
+{
+	(void)state;
+	mzm_costs c;
+	mzm_gen_params p = params(MZM_MODE_EXACT, "griffin", 0.5, 0);
+	int32_t len = mzm_session_len(sessions[1]);
+	assert_int_equal(mzm_session_measure_costs(sessions[1], &p, &c, NULL), MZM_OK);
+	assert_int_equal(mzm_session_len(sessions[1]), len);
+	assert_true(c.dense_ms > 0 && c.sparse > 0);
+	for (int i = 2; i <= MZM_MAX_PERIOD; i++)
+		assert_true(c.check[i] >= c.check[i - 1]);
+}
+
+static void test_refusals(void **state)
+{
+	(void)state;
+	mzm_gen_params p = params(MZM_MODE_SIRIUS, "griffin", 0.5, 16);
+	assert_int_equal(mzm_gen_params_check(&p, NULL), MZM_OK);
+	p.temp = 0.7f;
+	assert_int_equal(mzm_gen_params_check(&p, NULL), MZM_EUNDEFINED);
+	p.mode = MZM_MODE_EXACT;
+	assert_int_equal(mzm_gen_params_check(&p, NULL), MZM_OK);
+#define REFUSED(field, value)                                               \
+	do {                                                                \
+		mzm_gen_params q = params(MZM_MODE_DENSE, "griffin", 0.5, 16); \
+		mzm_err err = {0};                                          \
+		q.field = value;                                            \
+		assert_int_equal(mzm_gen_params_check(&q, &err), MZM_EARG); \
+		assert_true(strlen(err.message) > 5);                       \
+	} while (0)
+	REFUSED(keep, 0);
+	REFUSED(keep, 1.01f);
+	REFUSED(keep, NAN);
+	REFUSED(period, 33);
+	REFUSED(period, -1);
+	REFUSED(threshold, 1.5f);
+	REFUSED(check_temp, 0);
+	REFUSED(temp, -1);
+	REFUSED(temp, NAN);
+	REFUSED(temp, 1e30f);
+	REFUSED(top_k, -1);
+	REFUSED(top_p, 1.1f);
+	REFUSED(min_p, -0.1f);
+	REFUSED(repeat_penalty, 0);
+	REFUSED(max_tokens, -5);
+	REFUSED(predictor, "clairvoyant");
+	REFUSED(draft, "horoscope");
+	REFUSED(n_stop, 1);
+	REFUSED(mode, (mzm_mode)9);
+#undef REFUSED
+	mzm_mode m;
+	for (int i = 0; i < 4; i++)
+		assert_true(mzm_mode_parse(&m, mzm_mode_name((mzm_mode)i), NULL) == MZM_OK && (int)m == i);
+	assert_int_equal(mzm_mode_parse(&m, "turbo", NULL), MZM_EARG);
+}
+
+static int open_all(void **state)
+{
+	mzm_err err = {0};
+	(void)state;
+	if (mzm_model_open(&model, DEMO_MODEL, NULL, &err) != MZM_OK) {
+		print_error("%s\n", err.message);
+		return -1;
+	}
+	for (int i = 0; i < 3; i++) {
+		mzm_session_params sp = {.n_threads = i ? i : 1};
+		if (mzm_session_create(&sessions[i], model, &sp, &err) != MZM_OK)
+			return -1;
+	}
+	return 0;
+}
+
+static int close_all(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 3; i++)
+		mzm_session_free(sessions[i]);
+	mzm_model_close(model);
+	return 0;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_exact_equals_dense),
+		cmocka_unit_test(test_exact_equals_dense_when_sampling),
+		cmocka_unit_test(test_high_threshold_equals_dense),
+		cmocka_unit_test(test_keep_all_equals_dense),
+		cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_stop_strings),
+		cmocka_unit_test(test_context_end),
+		cmocka_unit_test(test_counters),
+		cmocka_unit_test(test_cancel),
+		cmocka_unit_test(test_no_allocation_while_decoding),
+		cmocka_unit_test(test_requests_are_independent),
+		cmocka_unit_test(test_measured_costs),
+		cmocka_unit_test(test_refusals),
+	};
+	return cmocka_run_group_tests(tests, open_all, close_all);
+}

@@ -1,0 +1,707 @@
+/* test_import.c - mzm_import and mzm_inspect as a caller sees them: the tensors of real and of tiny models
+ * against an independent transposition, one hash for all forms, conversions, and every way to fail: n-th
+ * allocation, n-th read or write, a full disk, kill -9, two importers. */
+#include "hf_build.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include "base/io.h"
+#include "base/mem.h"
+#include "format/mzm.h"
+
+static char dir[256], src_dir[300], out[300];
+
+static int make_dir(void **state)
+{
+	(void)state;
+	testing_temp_dir(dir);
+	snprintf(src_dir, sizeof src_dir, "%s/src", dir);
+	snprintf(out, sizeof out, "%s/out.mzm", dir);
+	return mkdir(src_dir, 0700);
+}
+
+static int remove_dir(void **state)
+{
+	(void)state;
+	testing_remove(dir);
+	return 0;
+}
+
+static void import_ok(const char *src, const char *target, int zstd, const char *quant)
+{
+	mzm_err err = {0};
+	mzm_import_params params = mzm_import_params_default();
+	params.zstd = zstd;
+	params.quant = quant;
+	if (mzm_import(src, target, &params, &err) != MZM_OK)
+		fail_msg("%s", err.message);
+}
+
+static void import_fails(const char *src, const char *target, const mzm_import_params *params, mzm_status code, const char *word)
+{
+	mzm_err err = {0};
+	size_t live = mzm_mem_live();
+	mzm_status st = mzm_import(src, target, params, &err);
+	if (st != code || !strstr(err.message, word))
+		fail_msg("status %d, wanted %d and \"%s\": %s", st, code, word, err.message);
+	assert_int_equal(mzm_mem_live(), live);
+}
+
+/* Parsed answer of mzm_inspect. */
+static json_t *inspect(const char *path, bool verify)
+{
+	char *json;
+	mzm_err err = {0};
+	json_t *tree;
+	if (mzm_inspect(path, verify, NULL, NULL, &json, &err) != MZM_OK)
+		fail_msg("%s", err.message);
+	assert_int_equal(mzm_json_parse(&tree, json, strlen(json), "inspect", &err), MZM_OK);
+	mzm_string_free(json);
+	return tree;
+}
+
+static void hash_of(const char *path, char hash[33])
+{
+	json_t *tree = inspect(path, true);
+	const char *h = json_string_value(json_object_get(tree, "hash"));
+	assert_non_null(h);
+	assert_int_equal(strlen(h), 32);
+	strcpy(hash, h);
+	json_decref(tree);
+}
+
+/* ---- an independent reading of a safetensors file ---- */
+
+typedef struct golden {
+	char   *file;
+	size_t  n, data;
+	json_t *header;
+} golden;
+
+static void golden_open(golden *g, const char *path)
+{
+	uint64_t len;
+	g->file = testing_read(path, &g->n);
+	memcpy(&len, g->file, 8);
+	g->data = 8 + (size_t)len;
+	g->header = json_loadb(g->file + 8, (size_t)len, 0, NULL);
+	assert_non_null(g->header);
+}
+
+static void golden_close(golden *g)
+{
+	free(g->file);
+	json_decref(g->header);
+}
+
+static const char *dtype_name(mzm_dtype dtype)
+{
+	return dtype == MZM_F32 ? "F32" : dtype == MZM_BF16 ? "BF16" : "F16";
+}
+
+/* Compares a source, element by element. */
+static void compare(mzm_source *src, const golden *g)
+{
+	const mzm_config *cfg = mzm_source_config(src);
+	for (int32_t i = 0; i < mzm_tensor_count(cfg); i++) {
+		mzm_tensor t = mzm_source_tensor(src, i);
+		uint8_t *data = malloc(mzm_tensor_bytes(&t));
+		assert_int_equal(mzm_source_read(src, i, data, NULL), MZM_OK);
+		for (int r = 0; r < t.n_rows; r++) {
+			char name[96];
+			hf_locate(name, &t, cfg, r, 0);
+			const json_t *entry = json_object_get(g->header, name);
+			assert_non_null(entry);
+			const char *dtype = json_string_value(json_object_get(entry, "dtype"));
+			const json_t *offsets = json_object_get(entry, "data_offsets");
+			const char *base = g->file + g->data + json_integer_value(json_array_get(offsets, 0));
+			for (int c = 0; c < t.n_cols; c++) {
+				size_t at = hf_locate(name, &t, cfg, r, c), here = (size_t)r * (size_t)t.n_cols + (size_t)c;
+				float want = hf_value(dtype, (const uint8_t *)base, at);
+				float got = hf_value(dtype_name(t.dtype), data, here);
+				if (mzm_f32_bits(want) != mzm_f32_bits(got))
+					fail_msg("tensor %d, row %d, column %d: %g, wanted %g", (int)i, r, c, (double)got, (double)want);
+			}
+		}
+		free(data);
+	}
+}
+
+static void golden_model(const char *name, uint64_t n_params, size_t max_bytes)
+{
+	char src_path[512], file[1024], hash[33], other[33];
+	if (!testing_shared(name, src_path))
+		skip();
+	golden g;
+	mzm_source *src;
+	snprintf(file, sizeof file, "%s/model.safetensors", src_path);
+	golden_open(&g, file);
+	assert_int_equal(mzm_source_open(&src, src_path, NULL), MZM_OK);
+	assert_null(mzm_source_hash(src));
+	compare(src, &g);
+	assert_non_null(mzm_source_hash(src));
+	strcpy(hash, mzm_source_hash(src));
+	mzm_source_close(src);
+	static const int levels[] = {0, -1, 19};
+	for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {
+		import_ok(src_path, out, levels[i], NULL);
+		hash_of(out, other);
+		assert_string_equal(hash, other);
+		assert_int_equal(mzm_source_open(&src, out, NULL), MZM_OK);
+		assert_string_equal(mzm_source_hash(src), hash);
+		compare(src, &g);
+		mzm_source_close(src);
+		json_t *tree = inspect(out, false);
+		assert_int_equal((uint64_t)json_number_value(json_object_get(tree, "n_params")), n_params);
+		double bytes = json_number_value(json_object_get(tree, "file_bytes"));
+		print_message("%s, zstd %d: %.0f bytes, ratio %.3f\n", name, levels[i], bytes,
+			      json_number_value(json_object_get(json_object_get(tree, "totals"), "ratio")));
+		assert_true(levels[i] == 0 || bytes < (double)max_bytes);
+		json_decref(tree);
+	}
+	/* through two containers */
+	char second[400];
+	snprintf(second, sizeof second, "%s/second.mzm", dir);
+	import_ok(out, second, 0, NULL);
+	hash_of(second, other);
+	assert_string_equal(hash, other);
+	golden_close(&g);
+}
+
+static void test_golden_gsmini(void **state)
+{
+	(void)state;
+	golden_model("models/gsmini-6m", 6425856, 9000000);
+}
+
+static void test_golden_stories(void **state)
+{
+	(void)state;
+	golden_model("models/stories260K", 260032, 950000);
+}
+
+/* ---- forms of tiny models ---- */
+
+static void test_forms(void **state)
+{
+	(void)state;
+	static const char *const dtypes[] = {"F32", "F16", "BF16"};
+	for (int i = 0; i < 6; i++) {
+		hf_build b;
+		char first[33], other[33];
+		for (int shards = 0; shards <= 3; shards += 3) {
+			hf_init(&b, dtypes[i % 3], i % 2);
+			b.n_shards = shards;
+			testing_remove(src_dir);
+			mkdir(src_dir, 0700);
+			hf_write(&b, src_dir);
+			hf_free(&b);
+			hash_of(src_dir, shards ? other : first);
+			import_ok(src_dir, out, -1, NULL);
+			hash_of(out, other);
+			assert_string_equal(first, other);
+		}
+	}
+}
+
+static void write_tiny(const char *dtype)
+{
+	hf_build b;
+	hf_init(&b, dtype, true);
+	b.generation = "{\"eos_token_id\":[3,4]}";
+	hf_write(&b, src_dir);
+	hf_free(&b);
+}
+
+static float value_at(mzm_source *src, int32_t i, size_t k, mzm_dtype *dtype)
+{
+	mzm_tensor t = mzm_source_tensor(src, i);
+	uint8_t *data = malloc(mzm_tensor_bytes(&t));
+	assert_int_equal(mzm_source_read(src, i, data, NULL), MZM_OK);
+	float f = hf_value(dtype_name(t.dtype), data, k);
+	free(data);
+	*dtype = t.dtype;
+	return f;
+}
+
+static void test_conversions(void **state)
+{
+	(void)state;
+	static const char *const from[] = {"F32", "F16", "BF16"}, *const to[] = {"f32", "f16", "bf16"};
+	for (int i = 0; i < 9; i++) {
+		mzm_source *a, *b;
+		mzm_dtype want, dtype, before;
+		char hash_a[33], hash_b[33];
+		write_tiny(from[i / 3]);
+		import_ok(src_dir, out, i % 2 ? 0 : -1, to[i % 3]);
+		assert_true(mzm_dtype_parse(&want, to[i % 3]));
+		assert_int_equal(mzm_source_open(&a, src_dir, NULL), MZM_OK);
+		assert_int_equal(mzm_source_open(&b, out, NULL), MZM_OK);
+		for (int32_t k = 0; k < mzm_tensor_count(mzm_source_config(a)); k++) {
+			mzm_tensor t = mzm_source_tensor(b, k);
+			assert_int_equal(t.dtype, t.n_rows == 1 ? MZM_F32 : want);
+			for (size_t e = 0; e < 8; e++) {
+				float x = value_at(a, k, e, &before), y = value_at(b, k, e, &dtype);
+				if (dtype == MZM_BF16)
+					x = mzm_bf16_to_f32(mzm_f32_to_bf16(x));
+				if (dtype == MZM_F16)
+					x = mzm_f16_to_f32(mzm_f32_to_f16(x));
+				assert_true(x == y);
+			}
+		}
+		mzm_source_close(a);
+		mzm_source_close(b);
+		hash_of(src_dir, hash_a);
+		hash_of(out, hash_b);
+		assert_int_equal(strcmp(hash_a, hash_b) == 0, i / 3 == i % 3); /* the hash is of what is computed with */
+		json_t *tree = inspect(out, false), *from_where = json_object_get(tree, "provenance");
+		assert_string_equal(json_string_value(json_object_get(from_where, "source_hash")), hash_a);
+		assert_string_equal(json_string_value(json_object_get(from_where, "source")), "src");
+		json_decref(tree);
+	}
+}
+
+static void test_overflow(void **state)
+{
+	(void)state;
+	hf_build b;
+	mzm_import_params params = mzm_import_params_default();
+	float large = 65520.0f, most = 65519.0f; /* rounds to infinity; rounds to 65504 */
+	hf_init(&b, "F32", true);
+	memcpy(hf_find(&b, "model.layers.0.mlp.up_proj.weight")->data + 8, &most, 4);
+	hf_write(&b, src_dir);
+	import_ok(src_dir, out, 0, "f16");
+	memcpy(hf_find(&b, "model.layers.0.mlp.up_proj.weight")->data + 8, &large, 4);
+	hf_write(&b, src_dir);
+	hf_free(&b);
+	params.quant = "f16";
+	import_fails(src_dir, out, &params, MZM_EUNSUPPORTED, "layers.0.updown: 1 weights are too large for f16");
+	import_ok(src_dir, out, 0, "bf16");
+}
+
+static void test_nonfinite(void **state)
+{
+	(void)state;
+	hf_build b;
+	mzm_import_params params = mzm_import_params_default();
+	char *json;
+	float nan = NAN, inf = -INFINITY;
+	hf_init(&b, "F32", true);
+	memcpy(hf_find(&b, "model.layers.1.self_attn.o_proj.weight")->data + 4, &nan, 4);
+	memcpy(hf_find(&b, "model.layers.1.self_attn.o_proj.weight")->data + 8, &inf, 4);
+	hf_write(&b, src_dir);
+	hf_free(&b);
+	import_fails(src_dir, out, NULL, MZM_EFORMAT, "tensor layers.1.wo: 2 weights are NaN or infinite");
+	assert_false(mzm_path_exists(out));
+	assert_int_equal(mzm_inspect(src_dir, true, NULL, NULL, &json, NULL), MZM_EFORMAT);
+	params.allow_nonfinite = true;
+	assert_int_equal(mzm_import(src_dir, out, &params, NULL), MZM_OK);
+	mzm_source *src;
+	mzm_dtype dtype;
+	assert_int_equal(mzm_source_open(&src, out, NULL), MZM_OK);
+	int32_t i = mzm_tensor_index(mzm_source_config(src), MZM_T_WO, 1);
+	assert_true(isnan(value_at(src, i, 1, &dtype)));
+	assert_true(isinf(value_at(src, i, 2, &dtype)));
+	mzm_source_close(src);
+	json_decref(inspect(out, true));
+	char second[400];
+	snprintf(second, sizeof second, "%s/second.mzm", dir);
+	import_fails(out, second, NULL, MZM_EFORMAT, "2 weights");
+	params.quant = "bf16"; /* infinity stays infinity: no overflow */
+	assert_int_equal(mzm_import(out, second, &params, NULL), MZM_OK);
+}
+
+static void test_refusals(void **state)
+{
+	(void)state;
+	mzm_import_params params = mzm_import_params_default();
+	char path[600];
+	write_tiny("F32");
+	params.zstd = 20;
+	import_fails(src_dir, out, &params, MZM_EARG, "zstd level 20");
+	params.zstd = -2;
+	import_fails(src_dir, out, &params, MZM_EARG, "zstd level -2");
+	params = mzm_import_params_default();
+	params.quant = "q4";
+	import_fails(src_dir, out, &params, MZM_EARG, "q4");
+	import_fails(src_dir, NULL, NULL, MZM_EARG, "target");
+	import_fails(src_dir, src_dir, NULL, MZM_EARG, "part of the source");
+	snprintf(path, sizeof path, "%s/model.safetensors", src_dir);
+	import_fails(src_dir, path, NULL, MZM_EARG, "part of the source");
+	snprintf(path, sizeof path, "%s/../src/config.json", src_dir);
+	import_fails(src_dir, path, NULL, MZM_EARG, "part of the source");
+	import_fails(src_dir, dir, NULL, MZM_EIO, "not a regular file");
+	snprintf(path, sizeof path, "%s/absent/x.mzm", dir);
+	import_fails(src_dir, path, NULL, MZM_EIO, "absent/x.mzm");
+	import_ok(src_dir, out, -1, NULL);
+	import_fails(out, out, NULL, MZM_EARG, "part of the source");
+	snprintf(path, sizeof path, "%s/link.mzm", dir);
+	assert_int_equal(symlink(out, path), 0);
+	import_fails(out, path, NULL, MZM_EARG, "part of the source");
+	snprintf(path, sizeof path, "%s/tokenizer.json", src_dir);
+	assert_int_equal(remove(path), 0);
+	import_fails(src_dir, out, NULL, MZM_EFORMAT, "tokenizer.json is missing");
+	json_t *tree = inspect(src_dir, true); /* inspection does without */
+	assert_true(json_is_false(json_object_get(json_object_get(tree, "tokenizer"), "present")));
+	json_decref(tree);
+	hf_put(src_dir, "tokenizer.json", "{\"model\":{\"type\":\"Unigram\"}}", 28);
+	assert_int_not_equal(mzm_import(src_dir, out, NULL, NULL), MZM_OK);
+	tree = inspect(src_dir, false);
+	assert_non_null(json_object_get(json_object_get(tree, "tokenizer"), "error"));
+	assert_string_equal(json_string_value(json_object_get(json_object_get(tree, "tokenizer"), "kind")), "Unigram");
+	json_decref(tree);
+	assert_int_equal(mzm_inspect(NULL, false, NULL, NULL, NULL, NULL), MZM_EARG);
+}
+
+/* More tokens than rows of the embedding. */
+static void test_vocabulary(void **state)
+{
+	(void)state;
+	hf_build b;
+	hf_init(&b, "F32", true);
+	b.n_vocab = 256;
+	hf_remake(&b, "model.embed_tokens.weight", "F32", 256, 8);
+	hf_write(&b, src_dir);
+	hf_free(&b);
+	import_fails(src_dir, out, NULL, MZM_EFORMAT, "embedding");
+}
+
+static void test_inspect_answer(void **state)
+{
+	(void)state;
+	write_tiny("F32");
+	import_ok(src_dir, out, -1, NULL);
+	for (int form = 0; form < 2; form++) {
+		json_t *tree = inspect(form ? out : src_dir, false), *tensors = json_object_get(tree, "tensors");
+		assert_string_equal(json_string_value(json_object_get(tree, "format")), form ? "mzm" : "huggingface");
+		assert_int_equal(json_array_size(tensors), 18);
+		json_t *updown = json_array_get(tensors, 8);
+		assert_string_equal(json_string_value(json_object_get(updown, "name")), "layers.0.updown");
+		assert_true(json_number_value(json_object_get(updown, "raw_bytes")) == 12 * 8 * 4);
+		assert_true(json_number_value(json_array_get(json_object_get(updown, "shape"), 0)) == 12);
+		assert_true(json_is_false(json_object_get(tree, "verified")));
+		assert_true(json_number_value(json_object_get(json_object_get(tree, "tokenizer"), "n_tokens")) == 257);
+		json_t *eos = json_object_get(json_object_get(tree, "config"), "eos_ids");
+		assert_true(json_array_size(eos) == 2 && json_number_value(json_array_get(eos, 1)) == 4);
+		assert_int_equal(json_is_null(json_object_get(tree, "hash")), form == 0);
+		json_decref(tree);
+	}
+	mzm_source *src;
+	size_t len;
+	assert_int_equal(mzm_source_open(&src, out, NULL), MZM_OK);
+	assert_string_equal(mzm_source_side_file(src, MZM_GENERATION_CONFIG, &len), "{\"eos_token_id\":[3,4]}");
+	assert_int_equal(len, 22);
+	assert_null(mzm_source_side_file(src, MZM_TOKENIZER_CONFIG, &len));
+	assert_int_equal(len, 0);
+	mzm_source_close(src);
+}
+
+/* ---- progress ---- */
+
+typedef struct steps {
+	int      n, stop_at;
+	uint64_t last, total;
+} steps;
+
+static int on_progress(void *user, const char *stage, uint64_t done, uint64_t total)
+{
+	steps *s = user;
+	assert_true(stage && done > s->last && done <= total);
+	s->last = done;
+	s->total = total;
+	return ++s->n == s->stop_at;
+}
+
+static void test_progress(void **state)
+{
+	(void)state;
+	steps s = {0};
+	char *json;
+	mzm_import_params params = mzm_import_params_default();
+	write_tiny("F32");
+	params.progress = on_progress;
+	params.user = &s;
+	assert_int_equal(mzm_import(src_dir, out, &params, NULL), MZM_OK);
+	assert_true(s.n == 18 && s.last == s.total);
+	s = (steps){0};
+	assert_int_equal(mzm_inspect(out, true, on_progress, &s, &json, NULL), MZM_OK);
+	assert_true(s.n == 18 && s.last == s.total);
+	mzm_string_free(json);
+	size_t n, n_after;
+	char *before = testing_read(out, &n), *after;
+	for (int k = 1; k <= 18; k++) {
+		s = (steps){.stop_at = k};
+		import_fails(src_dir, out, &params, MZM_ECANCELLED, "cancelled");
+		s = (steps){.stop_at = k};
+		assert_int_equal(mzm_inspect(out, true, on_progress, &s, &json, NULL), MZM_ECANCELLED);
+	}
+	after = testing_read(out, &n_after);
+	assert_int_equal(n, n_after);
+	assert_memory_equal(before, after, n); /* untouched by what was cancelled */
+	assert_int_equal(testing_dir_entries(dir), 2);
+	free(before);
+	free(after);
+}
+
+/* ---- faults ---- */
+
+static void *json_alloc(size_t n)
+{
+	return mzm_alloc(n);
+}
+
+/* After a failure: nothing allocated, no file beside the target, the target as before. */
+static void check_after(const char *before, size_t n, size_t live)
+{
+	size_t n_after;
+	char *after = testing_read(out, &n_after);
+	assert_int_equal(n, n_after);
+	assert_memory_equal(before, after, n);
+	free(after);
+	assert_int_equal(testing_dir_entries(dir), 2);
+	assert_int_equal(mzm_mem_live(), live);
+}
+
+static void test_allocation_failures(void **state)
+{
+	(void)state;
+	write_tiny("F32");
+	hf_put(dir, "out.mzm", "old", 3);
+	json_set_alloc_funcs(json_alloc, mzm_free); /* the JSON library's calls count as well */
+	size_t live = mzm_mem_live();
+	mzm_import_params params = mzm_import_params_default();
+	params.quant = "bf16";
+	long k = 1, n_failed = 0, step = testing_count(3, 1);
+	for (;; k += step) {
+		mzm_err err = {0};
+		mzm_mem_fail_nth(k);
+		mzm_status st = mzm_import(src_dir, out, &params, &err);
+		long n_calls = mzm_mem_fail_nth(0);
+		assert_int_equal(st, err.code);
+		if (st != MZM_OK) {
+			assert_true(err.message[0]);
+			check_after("old", 3, live);
+			n_failed++;
+			continue;
+		}
+		assert_int_equal(mzm_mem_live(), live);
+		if (n_calls < k)
+			break;
+		hf_put(dir, "out.mzm", "old", 3); /* a failure that was a wish only */
+	}
+	assert_true(n_failed > 50);
+	json_t *tree = inspect(out, true);
+	json_decref(tree);
+	live = mzm_mem_live();
+	for (k = 1;; k += step) {
+		char *json = NULL;
+		mzm_err err = {0};
+		mzm_mem_fail_nth(k);
+		mzm_status st = mzm_inspect(out, true, NULL, NULL, &json, &err);
+		long n_calls = mzm_mem_fail_nth(0);
+		assert_int_equal(st, err.code);
+		mzm_string_free(json);
+		assert_int_equal(mzm_mem_live(), live);
+		if (st == MZM_OK && n_calls < k)
+			break;
+	}
+	print_message("%ld allocations of an import failed in turn\n", n_failed);
+	json_set_alloc_funcs(malloc, free);
+}
+
+static void test_io_failures(void **state)
+{
+	(void)state;
+	static const int codes[] = {EIO, ENOSPC, EDQUOT, 0};
+	hf_build b;
+	hf_init(&b, "BF16", false);
+	b.n_shards = 2;
+	hf_write(&b, src_dir);
+	hf_free(&b);
+	hf_put(dir, "out.mzm", "old", 3);
+	size_t live = mzm_mem_live();
+	for (size_t c = 0; c < sizeof codes / sizeof codes[0]; c++) {
+		long n_failed = 0;
+		for (long k = 1;; k++) {
+			mzm_err err = {0};
+			mzm_io_fail_nth(k, codes[c]);
+			mzm_status st = mzm_import(src_dir, out, NULL, &err);
+			long n_calls = mzm_io_fail_nth(0, 0);
+			if (st == MZM_OK) {
+				assert_true(n_calls < k);
+				break;
+			}
+			assert_int_equal(st, MZM_EIO);
+			if (codes[c])
+				assert_non_null(strstr(err.message, strerror(codes[c])));
+			check_after("old", 3, live);
+			n_failed++;
+		}
+		assert_true(n_failed > 20);
+		for (long k = 1;; k++) {
+			char *json = NULL;
+			mzm_err err = {0};
+			mzm_io_fail_nth(k, codes[c]);
+			mzm_status st = mzm_inspect(out, true, NULL, NULL, &json, &err);
+			mzm_io_fail_nth(0, 0);
+			mzm_string_free(json);
+			assert_int_equal(mzm_mem_live(), live);
+			if (st == MZM_OK)
+				break;
+			assert_int_equal(st, MZM_EIO);
+		}
+		hf_put(dir, "out.mzm", "old", 3);
+	}
+	for (long k = 1; k < 40; k += 3) { /* interrupted calls are repeated */
+		mzm_io_fail_nth(k, EINTR);
+		mzm_status st = mzm_import(src_dir, out, NULL, NULL);
+		mzm_io_fail_nth(0, 0);
+		assert_int_equal(st, MZM_OK);
+	}
+}
+
+/* A disk that is full at some byte, by a limit on the size of files: a clear error, nothing left. */
+static void test_disk_full(void **state)
+{
+	(void)state;
+	write_tiny("F32");
+	hf_put(dir, "out.mzm", "old", 3);
+	for (rlim_t most = 0; most < 12000; most += 1500) {
+		pid_t child = fork();
+		int status;
+		assert_true(child >= 0);
+		if (child == 0) {
+			mzm_err err = {0};
+			mzm_import_params params = mzm_import_params_default();
+			struct rlimit limit = {most, most};
+			signal(SIGXFSZ, SIG_IGN);
+			setrlimit(RLIMIT_FSIZE, &limit);
+			mzm_status st = mzm_import(src_dir, out, &params, &err);
+			_exit(st != MZM_EIO || !strstr(err.message, strerror(EFBIG)));
+		}
+		assert_int_equal(waitpid(child, &status, 0), child);
+		assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+		check_after("old", 3, mzm_mem_live());
+	}
+}
+
+/* kill -9 at random moments: the target stays the old file or is a complete one; a later import succeeds
+ * over whatever the dead one left. */
+static void test_kill(void **state)
+{
+	(void)state;
+	uint64_t seed = 17;
+	int n_old = 0, n_new = 0;
+	char old_hash[33], new_hash[33], hash[33], keep[400];
+	hf_build b;
+	write_tiny("BF16");
+	snprintf(keep, sizeof keep, "%s/old.mzm", dir);
+	import_ok(src_dir, keep, 0, NULL);
+	hash_of(keep, old_hash);
+	hf_init(&b, "F32", true);
+	hf_write(&b, src_dir);
+	hf_free(&b);
+	hash_of(src_dir, new_hash);
+	size_t n;
+	char *old = testing_read(keep, &n);
+	for (long i = testing_count(40, 200); i > 0; i--) {
+		testing_write(out, old, n);
+		pid_t child = fork();
+		assert_true(child >= 0);
+		if (child == 0) {
+			(void)mzm_import(src_dir, out, NULL, NULL);
+			_exit(0);
+		}
+		usleep((useconds_t)(testing_random(&seed) % 6000));
+		kill(child, SIGKILL);
+		assert_int_equal(waitpid(child, NULL, 0), child);
+		hash_of(out, hash); /* verifies every byte */
+		bool is_new = strcmp(hash, new_hash) == 0;
+		assert_true(is_new || strcmp(hash, old_hash) == 0);
+		n_new += is_new;
+		n_old += !is_new;
+	}
+	print_message("killed importers left %d old and %d new targets\n", n_old, n_new);
+	import_ok(src_dir, out, -1, NULL);
+	assert_int_equal(testing_dir_entries(dir), 3); /* no leftover */
+	free(old);
+}
+
+/* While one process writes a target, another is refused; afterwards it may. */
+static int wait_for_peer(void *user, const char *stage, uint64_t done, uint64_t total)
+{
+	int *fd = user;
+	char c = 'x';
+	(void)stage, (void)done, (void)total;
+	if (fd[0] < 0)
+		return 0;
+	if (write(fd[1], &c, 1) != 1 || read(fd[0], &c, 1) != 1)
+		return 1;
+	fd[0] = -1;
+	return 0;
+}
+
+static void test_two_importers(void **state)
+{
+	(void)state;
+	int to_child[2], to_parent[2], status;
+	char c;
+	write_tiny("F32");
+	assert_true(pipe(to_child) == 0 && pipe(to_parent) == 0);
+	pid_t child = fork();
+	assert_true(child >= 0);
+	if (child == 0) {
+		int fds[2] = {to_child[0], to_parent[1]};
+		mzm_import_params params = mzm_import_params_default();
+		params.progress = wait_for_peer;
+		params.user = fds;
+		_exit(mzm_import(src_dir, out, &params, NULL));
+	}
+	assert_int_equal(read(to_parent[0], &c, 1), 1);
+	import_fails(src_dir, out, NULL, MZM_EIO, "another process is writing it");
+	assert_int_equal(write(to_child[1], &c, 1), 1);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == MZM_OK);
+	json_decref(inspect(out, true));
+	import_ok(src_dir, out, -1, NULL);
+	assert_int_equal(testing_dir_entries(dir), 2);
+	close(to_child[0]), close(to_child[1]), close(to_parent[0]), close(to_parent[1]);
+}
+
+/* The source is only read: no byte of it and no name in it changes. */
+static void test_source_untouched(void **state)
+{
+	(void)state;
+	char path[600];
+	size_t n, m;
+	write_tiny("F32");
+	snprintf(path, sizeof path, "%s/model.safetensors", src_dir);
+	char *before = testing_read(path, &n);
+	int entries = testing_dir_entries(src_dir);
+	assert_int_equal(chmod(src_dir, 0500), 0);
+	import_ok(src_dir, out, 19, NULL);
+	assert_int_equal(chmod(src_dir, 0700), 0);
+	char *after = testing_read(path, &m);
+	assert_int_equal(n, m);
+	assert_memory_equal(before, after, n);
+	assert_int_equal(testing_dir_entries(src_dir), entries);
+	free(before);
+	free(after);
+}
+
+int main(void)
+{
+#define IN_DIR(f) cmocka_unit_test_setup_teardown(f, make_dir, remove_dir)
+	const struct CMUnitTest tests[] = {
+		IN_DIR(test_golden_gsmini), IN_DIR(test_golden_stories), IN_DIR(test_forms), IN_DIR(test_conversions),
+		IN_DIR(test_overflow), IN_DIR(test_nonfinite), IN_DIR(test_refusals), IN_DIR(test_vocabulary),
+		IN_DIR(test_inspect_answer), IN_DIR(test_progress), IN_DIR(test_allocation_failures), IN_DIR(test_io_failures),
+		IN_DIR(test_disk_full), IN_DIR(test_kill), IN_DIR(test_two_importers), IN_DIR(test_source_untouched),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
