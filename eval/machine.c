@@ -82,12 +82,15 @@ static json_t *governor(void)
 	return got ? mze_json_text(line, strlen(line)) : json_null();
 }
 
-/* Whether the build names oneDNN as part of it. */
-static bool has_onednn(const char *build)
+/* What the build says of oneDNN; null when it says nothing. */
+static json_t *onednn(const char *build, bool is_off)
 {
 	const char *at = strstr(build, "oneDNN");
-	return at && !(at - build >= 3 && memcmp(at - 3, "no ", 3) == 0) &&
-	       !(at - build >= 8 && memcmp(at - 8, "without ", 8) == 0);
+	if (!at)
+		return json_null();
+	bool is_absent = (at - build >= 3 && memcmp(at - 3, "no ", 3) == 0) ||
+			 (at - build >= 8 && memcmp(at - 8, "without ", 8) == 0);
+	return json_boolean(!is_off && !is_absent);
 }
 
 json_t *mze_machine_json(const mze_eval *e)
@@ -104,7 +107,7 @@ json_t *mze_machine_json(const mze_eval *e)
 	SET("cores", cores ? json_integer(cores) : json_null());
 	SET("threads", json_integer(mze_machine_threads()));
 	SET("isa", json_string(mzm_model_get_info(e->model)->isa ? mzm_model_get_info(e->model)->isa : "unknown"));
-	SET("onednn", json_boolean(!e->params.no_onednn && has_onednn(mzm_build_info())));
+	SET("onednn", onednn(mzm_build_info(), e->params.no_onednn));
 	SET("build", json_string(mzm_build_info()));
 	SET("kernel", uname(&un) == 0 ? json_pack("s++", un.sysname, " ", un.release) : json_null());
 	SET("mem_bytes", pages > 0 && page > 0 ? json_integer((json_int_t)pages * page) : json_null());

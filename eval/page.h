@@ -27,15 +27,15 @@ static const char page_style[] =
 	".t u{color:var(--bon);text-decoration:underline double;text-underline-offset:3px}\n"
 	".t s{color:var(--roll);text-decoration:line-through;font-size:.85em}.t small{color:var(--soft)}\n"
 	"svg{max-width:100%;height:auto}svg text{fill:currentColor;font:12px system-ui,sans-serif}\n"
-	".axis{stroke:var(--soft);fill:none}.grid{stroke:var(--line);fill:none}.bar{stroke:currentColor;"
-	"stroke-width:1.5}\n"
+	".axis{stroke:var(--soft);fill:none}.grid{stroke:var(--line);fill:none}\n"
+	".bar{fill:none;stroke:currentColor;stroke-width:1.5}\n"
 	".dense{fill:var(--fg)}.exact{fill:var(--bon)}.sirius{fill:var(--cor)}.sparse{fill:var(--roll)}\n"
 	"@media print{details{break-inside:avoid}.filter{display:none}}\n";
 
 static const char page_legend[] =
 	"<p class=\"t\">Token marks: plain = first token, or a mode of one pass a token; <i>accepted</i> = "
-	"drafted and kept "
-	"(dotted underline); <b>corrected</b> = the full model's token in place of a dropped one (bold, boxed); "
+	"drafted and kept (dotted underline); <b>corrected</b> = the full model's token in place of a dropped one "
+	"(bold, boxed); "
 	"<u>bonus</u> = the full model's token after a block kept whole (double underline); <s>rolled back</s> = "
 	"drafted and dropped, never part of the text (struck out).</p>\n";
 

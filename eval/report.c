@@ -78,7 +78,7 @@ static mzm_status write_notes(const mze_eval *e, FILE *out, mzm_err *err)
 		free(text);
 		return mze_no_memory(err);
 	}
-	fputs("<pre>", out);
+	fputs("<pre>\n", out); /* the parser drops this line end, not the text's */
 	mze_escape(out, text, n);
 	fputs("</pre>\n", out);
 	free(text);
@@ -94,7 +94,7 @@ static mzm_status write_json(const char *title, json_t *json, FILE *out, mzm_err
 		return mze_no_memory(err);
 	fputs("<details><summary>", out);
 	put(out, title);
-	fputs("</summary><pre>", out);
+	fputs("</summary><pre>\n", out);
 	put(out, text);
 	fputs("</pre></details>\n", out);
 	free(text);
@@ -117,7 +117,7 @@ static mzm_status write_head(const mze_eval *e, FILE *out, mzm_err *err)
 	put(out, info->dtype);
 	fputs("), ", out);
 	put(out, cpu);
-	fprintf(out, ", %d threads, %d jobs, Mirzam ", e->n_threads, e->n_jobs);
+	fprintf(out, ", threads %d, jobs %d, Mirzam ", e->n_threads, e->n_jobs);
 	put(out, mzm_version());
 	fputs("</span></p>\n<h2>Summary</h2>\n", out);
 	write_table(e, out);
@@ -204,7 +204,7 @@ static void write_answer(const mze_eval *e, int32_t at, int32_t row, char *scrat
 	if (item->gen.n_checks)
 		fprintf(out, "; %d checks, %d corrections, %d tokens rolled back", item->gen.n_checks,
 			item->gen.n_corrected, item->gen.n_rolled_back);
-	fputs("</p><pre class=\"t\">", out);
+	fputs("</p><pre class=\"t\">\n", out);
 	mze_report_tokens(e, item, scratch, cap, out);
 	fputs("</pre></section>\n", out);
 }
@@ -221,9 +221,9 @@ static void write_problem(const mze_eval *e, int32_t at, char *scratch, size_t c
 		fputc(dense >= 0 && differs(mze_eval_item(e, at, i), mze_eval_item(e, at, dense)) ? '1' : '0', out);
 	fputs("\">", out);
 	write_summary_line(e, at, out);
-	fputs("<h3>Question</h3><pre>", out);
+	fputs("<h3>Question</h3><pre>\n", out);
 	put(out, problem->question);
-	fputs("</pre><h3>Reference</h3><pre>", out);
+	fputs("</pre><h3>Reference</h3><pre>\n", out);
 	put(out, problem->answer);
 	fputs("</pre>\n", out);
 	for (int32_t i = 0; i < e->n_rows; i++)

@@ -126,7 +126,7 @@ void mze_results_close(mze_results *r)
 
 static void print_value(char out[64], const json_t *value)
 {
-	char *text = value ? json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+	char *text = value ? json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(9)) : NULL;
 	snprintf(out, 64, "%s", text ? text : "absent");
 	if (text && strlen(text) > 63)
 		memcpy(out + 60, "...", 4);
@@ -246,7 +246,7 @@ mzm_status mze_results_append(mze_results *r, const char *line, mzm_err *err)
 
 mzm_status mze_results_write_header(mze_results *r, const json_t *header, mzm_err *err)
 {
-	char *line = json_dumps(header, JSON_COMPACT);
+	char *line = json_dumps(header, JSON_COMPACT | JSON_REAL_PRECISION(9)); /* any float is that again */
 	if (!line)
 		return mze_no_memory(err);
 	mzm_status st = mze_results_append(r, line, err);

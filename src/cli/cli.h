@@ -281,7 +281,7 @@ json_t *mzm_cli_json_text(const char *text, size_t n);
  * defined (no checks, period auto, one token). */
 typedef struct mzm_cli_derived {
 	double aal, aal_paper;    /* tokens gained a check; without each answer's last check */
-	double effective_density; /* ((period-1) * density + 1) / aal_paper, fixed period only; dense 1, sparse density */
+	double effective_density; /* ((period-1) * density + 1) / aal_paper, fixed period only */
 	double work_per_token;    /* (sparse work + dense passes) / (tokens - 1), each answer's first token left out */
 	double prefill_tok_per_s, tok_per_s; /* the latter by decode wall time, first tokens left out */
 } mzm_cli_derived;

@@ -55,8 +55,8 @@ mzm_status mzm_cli_data_path(char **path, const char *name, mzm_err *err)
 		*path = readable(dir, name);
 		if (*path)
 			return MZM_OK;
-		return mzm_cli_set_err(err, MZM_EIO, "%s/%s: not found; MIRZAM_DATA names the folder of the shipped data",
-				       dir, name);
+		return mzm_cli_set_err(err, MZM_EIO,
+				       "%s/%s: not found; MIRZAM_DATA names the folder of the shipped data", dir, name);
 	}
 	*path = find_beside(name);
 #ifdef MZM_DATADIR

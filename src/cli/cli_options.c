@@ -143,8 +143,8 @@ static void describe_range(char *buf, size_t cap, const mzm_opt *opt, const char
 	bool open = opt->type == MZM_OPT_INT ? opt->max >= INT32_MAX : opt->max >= 1e9;
 	char words[NAME_MAX_LEN] = "";
 	if (opt->word)
-		snprintf(words, sizeof words, "%s%s%s%s", opt->word2 ? ", " : " or ", opt->word, opt->word2 ? " or " : "",
-			 opt->word2 ? opt->word2 : "");
+		snprintf(words, sizeof words, "%s%s%s%s", opt->word2 ? ", " : " or ", opt->word,
+			 opt->word2 ? " or " : "", opt->word2 ? opt->word2 : "");
 	if (opt->open_min && open)
 		snprintf(buf, cap, "%s above %.10g%s", what, opt->min, words);
 	else if (opt->open_min)

@@ -20,8 +20,7 @@ static const char *isa_choice(int i)
 
 static const mzm_opt model_options[] = {
 	{.name = "model", .letter = 'm', .type = MZM_OPT_STRING, MODEL(path), .arg = "MODEL",
-	 .shown = "the demo model",
-	 .help = "A .mzm container or a Hugging Face directory."},
+	 .shown = "the demo model", .help = "A .mzm container or a Hugging Face directory."},
 	{.name = "isa", .type = MZM_OPT_CHOICE, MODEL(isa), .choice = isa_choice, .arg = "NAME",
 	 .help = "Kernels to use; all give equal bits."},
 	{.name = "threads", .type = MZM_OPT_INT, MODEL(n_threads), .max = 1024, .arg = "N",
@@ -102,17 +101,18 @@ static const char *draft_choice(int i)
 
 static const mzm_opt decode_options[] = {
 	{.name = "mode", .type = MZM_OPT_ENUM, GEN(mode), DECODING, .choice = mode_choice, .arg = "MODE",
-	 .help = "dense: the model itself. exact: sparse drafts, the dense model's text. sirius: sparse drafts, kept while "
-		 "the full model finds them likely enough. sparse: never corrected."},
+	 .help = "dense: the model itself. exact: sparse drafts, the dense model's text. sirius: sparse drafts, kept "
+		 "while the full model finds them likely enough. sparse: never corrected."},
 	{.name = "draft", .type = MZM_OPT_CHOICE, GEN(draft), DECODING, .choice = draft_choice, .arg = "NAME",
 	 .help = "What writes the drafts."},
-	{.name = "predictor", .type = MZM_OPT_CHOICE, GEN(predictor), DECODING, .choice = mzm_predictor_name, .arg = "NAME",
-	 .help = "What chooses the neurons of a sparse pass."},
+	{.name = "predictor", .type = MZM_OPT_CHOICE, GEN(predictor), DECODING, .choice = mzm_predictor_name,
+	 .arg = "NAME", .help = "What chooses the neurons of a sparse pass."},
 	{.name = "keep", .type = MZM_OPT_FLOAT, GEN(keep), DECODING, .open_min = true, .max = 1, .arg = "SHARE",
 	 .help = "Share of FFN neurons that a sparse pass keeps."},
-	{.name = "period", .type = MZM_OPT_INT, GEN(period), DECODING, .min = 1, .max = MZM_MAX_PERIOD, .word = "auto",
-	 .word_value = 0, .arg = "N",
-	 .help = "Tokens a check, the corrected one included; auto: by measured costs and the confidence of the draft."},
+	{.name = "period", .type = MZM_OPT_INT, GEN(period), DECODING, .min = 1, .max = MZM_MAX_PERIOD,
+	 .word = "auto", .word_value = 0, .arg = "N",
+	 .help = "Tokens a check, the corrected one included; auto: by measured costs and the confidence of "
+		 "the draft."},
 	{.name = "accept", .type = MZM_OPT_ENUM, GEN(accept), DECODING, .choice = accept_choice, .arg = "RULE",
 	 .help = "When sirius mode keeps a draft token."},
 	{.name = "threshold", .type = MZM_OPT_FLOAT, GEN(threshold), DECODING, .max = 1, .arg = "P",
@@ -135,8 +135,8 @@ static const mzm_opt decode_options[] = {
 	{.name = "seed", .type = MZM_OPT_U64, GEN(seed), SAMPLING, .arg = "N",
 	 .help = "Seed of sampling and of the random predictor."},
 
-	{.name = "max-tokens", .letter = 'n', .type = MZM_OPT_INT, GEN(max_tokens), LENGTH, .max = INT32_MAX, .arg = "N",
-	 .help = "New tokens at most; 0: until the context is full."},
+	{.name = "max-tokens", .letter = 'n', .type = MZM_OPT_INT, GEN(max_tokens), LENGTH, .max = INT32_MAX,
+	 .arg = "N", .help = "New tokens at most; 0: until the context is full."},
 	{.name = "stop", .type = MZM_OPT_LIST, .at = offsetof(mzm_cli_decode, stop), LENGTH, .arg = "TEXT",
 	 .help = "End before this text; may be repeated."},
 	{.name = "ignore-eos", .type = MZM_OPT_FLAG, GEN(ignore_eos), LENGTH,

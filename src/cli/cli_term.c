@@ -29,8 +29,7 @@ static const char *color_name(int i)
 
 static const mzm_opt common_options[] = {
 	{.name = "color", .type = MZM_OPT_ENUM, .at = offsetof(struct common, color), .choice = color_name,
-	 .group = "General", .arg = "WHEN",
-	 .help = "Colour; auto: on a terminal, unless NO_COLOR is set."},
+	 .group = "General", .arg = "WHEN", .help = "Colour; auto: on a terminal, unless NO_COLOR is set."},
 	{.name = "quiet", .letter = 'q', .type = MZM_OPT_FLAG, .at = offsetof(struct common, quiet), .group = "General",
 	 .help = "No progress and no notes on stderr."},
 	{.name = "help", .letter = 'h', .type = MZM_OPT_FLAG, .at = offsetof(struct common, help), .group = "General",

@@ -9,8 +9,8 @@
 static const mzm_cli_command command = {
 	.name = "import",
 	.usage = "SRC -o FILE.mzm [options]",
-	.summary = "Writes one container file from a Hugging Face directory (config.json, *.safetensors, tokenizer.json) or from "
-		   "another container. The output is complete, or it is what it was before.",
+	.summary = "Writes one container file from a Hugging Face directory (config.json, *.safetensors, "
+		   "tokenizer.json) or from another container. The output is complete, or it is what it was before.",
 	.examples = "mirzam import ./Llama-3.2-1B -o llama.mzm\n"
 		    "mirzam import model.mzm -o smaller.mzm --quant f16 --zstd 9",
 };
@@ -30,7 +30,8 @@ static const char *quant_choice(int i)
 #define IMPORT(field) .at = offsetof(import_options, field), .group = "Import"
 
 static const mzm_opt import_rows[] = {
-	{.name = "output", .letter = 'o', .type = MZM_OPT_STRING, IMPORT(out), .arg = "FILE", .help = "The container to write."},
+	{.name = "output", .letter = 'o', .type = MZM_OPT_STRING, IMPORT(out), .arg = "FILE",
+	 .help = "The container to write."},
 	{.name = "quant", .type = MZM_OPT_CHOICE, IMPORT(quant), .choice = quant_choice, .arg = "TYPE",
 	 .help = "Type of the matrices; source: as they are."},
 	{.name = "zstd", .type = MZM_OPT_INT, IMPORT(zstd), .min = 1, .max = 19, .word = "off", .word_value = 0,

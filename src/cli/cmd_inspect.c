@@ -167,7 +167,8 @@ static mzm_status print(const char *text, const inspect_options *o, mzm_err *err
 	json_t *root = json_loads(text, 0, &bad);
 	mzm_status st = MZM_OK;
 	if (!json_is_object(root)) {
-		st = mzm_cli_set_err(err, MZM_EINTERNAL, "the description of the model is no JSON object: %s", bad.text);
+		st = mzm_cli_set_err(err, MZM_EINTERNAL, "the description of the model is no JSON object: %s",
+				     bad.text);
 	} else if (o->json) {
 		st = mzm_cli_json_write(root, NULL, err);
 	} else {

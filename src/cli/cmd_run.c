@@ -11,14 +11,15 @@
 static const mzm_cli_command command = {
 	.name = "run",
 	.usage = "[-m MODEL] -p PROMPT [options]\n[-m MODEL] -f FILE [options]\n[-m MODEL] --question TEXT [options]",
-	.summary = "Continues a prompt. The text goes to standard output as it is verified; on a terminal, tokens that the "
-		   "full model corrected are marked.",
-	.examples = "mirzam run --compare --question \"There are 17 apples. Ben buys 5 more. How many apples are there?\"\n"
-		    "mirzam run -m model.mzm -p \"Once upon a time\" -n 100 --mode exact --stats\n"
-		    "mirzam run --mode sirius --predictor topk --keep 0.3 --period auto -p \"...\"\n"
-		    "mirzam run -p \"...\" --mode sirius --json --trace tokens.jsonl\n"
-		    "mirzam run -p - < prompt.txt\n"
-		    "mirzam run -p \"...\" --stop $'\\n\\n' --temp 0.8 --top-p 0.95 --seed 7",
+	.summary = "Continues a prompt. The text goes to standard output as it is verified; on a terminal, tokens that "
+		   "the full model corrected are marked.",
+	.examples =
+		"mirzam run --compare --question \"There are 17 apples. Ben buys 5 more. How many apples are there?\"\n"
+		"mirzam run -m model.mzm -p \"Once upon a time\" -n 100 --mode exact --stats\n"
+		"mirzam run --mode sirius --predictor topk --keep 0.3 --period auto -p \"...\"\n"
+		"mirzam run -p \"...\" --mode sirius --json --trace tokens.jsonl\n"
+		"mirzam run -p - < prompt.txt\n"
+		"mirzam run -p \"...\" --stop $'\\n\\n' --temp 0.8 --top-p 0.95 --seed 7",
 };
 
 #define RUN(field) .at = offsetof(mzm_run, field)
@@ -93,10 +94,11 @@ static mzm_status tokenize_prompt(mzm_run *run, mzm_err *err)
 	if (run->parse_special)
 		flags |= MZM_TOK_PARSE_SPECIAL;
 	if (!tok)
-		return mzm_cli_set_err(err, MZM_EFORMAT, "%s: no tokenizer.json; without it there is no text to continue",
+		return mzm_cli_set_err(err, MZM_EFORMAT,
+				       "%s: no tokenizer.json; without it there is no text to continue",
 				       mzm_model_get_info(run->model)->path);
-	mzm_status st = mzm_tokenize(tok, run->text.data ? run->text.data : "", run->text.n, flags, &run->ids, &run->n_ids,
-				     err);
+	mzm_status st = mzm_tokenize(tok, run->text.data ? run->text.data : "", run->text.n, flags, &run->ids,
+				     &run->n_ids, err);
 	if (st == MZM_OK && run->n_ids > INT32_MAX)
 		st = mzm_cli_set_err(err, MZM_ECONTEXT, "the prompt has %zu tokens", run->n_ids);
 	return st;
@@ -114,19 +116,31 @@ typedef struct sink { /* what the callbacks of one generation write to */
 	mzm_err err;         /* of writing */
 } sink;
 
+/* A dropped line end must not end the line: it is shown as \\n. */
+static void put_struck(const char *bytes, size_t n)
+{
+	while (n) {
+		const char *end = memchr(bytes, '\n', n);
+		size_t part = end ? (size_t)(end - bytes) : n;
+		mzm_cli_put(stdout, bytes, part);
+		fputs(end ? "\\n" : "", stdout);
+		part += end != NULL;
+		bytes += part;
+		n -= part;
+	}
+}
+
 static void emit_styled(void *user, mzm_run_style style, const char *bytes, size_t n)
 {
 	static const char *const sgr[] = {"", MZM_SGR_CORRECTED, MZM_SGR_STRUCK};
 	sink *s = user;
+	bool struck = style == MZM_RUN_STRUCK;
 	fputs(sgr[style], stdout);
-	if (style != MZM_RUN_STRUCK) {
+	if (struck)
+		put_struck(bytes, n);
+	else
 		mzm_cli_put(stdout, bytes, n);
-		s->last = bytes[n - 1];
-	} else {
-		for (size_t i = 0; i < n; i++) /* a dropped line end must not end the line */
-			mzm_cli_put(stdout, bytes[i] == '\n' ? "\\n" : bytes + i, bytes[i] == '\n' ? 2 : 1);
-		s->last = 'x';
-	}
+	s->last = struck ? ' ' : bytes[n - 1];
 	fputs(style == MZM_RUN_PLAIN ? "" : MZM_SGR_RESET, stdout);
 }
 
@@ -191,7 +205,8 @@ static void close_sink(sink *s, mzm_err *err)
 		mzm_cli_set_err(err, s->err.code, "%s", s->err.message);
 }
 
-static void print_json(const mzm_run *run, const mzm_gen_params *gen, const mzm_gen_result *r, const sink *s, mzm_err *err)
+static void print_json(const mzm_run *run, const mzm_gen_params *gen, const mzm_gen_result *r, const sink *s,
+		       mzm_err *err)
 {
 	json_t *root = mzm_run_head_json(run, gen);
 	if (!root || mzm_run_answer_json(root, r, gen, s->text.data, s->text.n))
@@ -232,8 +247,9 @@ static int check_usage(const mzm_run *run)
 {
 	int n = (run->prompt != NULL) + (run->file != NULL) + (run->question != NULL);
 	if (n == 0)
-		return mzm_cli_usage_error(&command, "no prompt: give -p TEXT, -f FILE or --question TEXT, or -p - to read "
-						     "standard input");
+		return mzm_cli_usage_error(&command,
+					   "no prompt: give -p TEXT, -f FILE or --question TEXT, or -p - to read "
+					   "standard input");
 	if (n > 1)
 		return mzm_cli_usage_error(&command, "more than one prompt: give one of -p, -f and --question");
 	if (run->compare && mzm_cli_was_given("mode"))

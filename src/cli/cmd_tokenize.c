@@ -8,8 +8,8 @@
 static const mzm_cli_command command = {
 	.name = "tokenize",
 	.usage = "[-m MODEL] [--ids] [--special] [--parse-special] TEXT|-\n[-m MODEL] --decode ID...|-",
-	.summary = "Shows the tokens of a text, one a line: id and spelling. With --decode, the text of ids. MODEL may also be a "
-		   "tokenizer.json. A - reads standard input.",
+	.summary = "Shows the tokens of a text, one a line: id and spelling. With --decode, the text of ids. MODEL may "
+		   "also be a tokenizer.json. A - reads standard input.",
 	.examples = "mirzam tokenize \"17 + 5 = 22\"\n"
 		    "mirzam tokenize -m tokenizer.json --ids --special - < text.txt\n"
 		    "mirzam tokenize --decode 721 333 692",
@@ -23,8 +23,8 @@ typedef struct tokenize_options {
 #define TOKENIZE(field) .at = offsetof(tokenize_options, field), .group = "Tokens"
 
 static const mzm_opt tokenize_rows[] = {
-	{.name = "model", .letter = 'm', .type = MZM_OPT_STRING, TOKENIZE(model), .arg = "MODEL", .shown = "the demo model",
-	 .help = "A container, a model directory or a tokenizer.json."},
+	{.name = "model", .letter = 'm', .type = MZM_OPT_STRING, TOKENIZE(model), .arg = "MODEL",
+	 .shown = "the demo model", .help = "A container, a model directory or a tokenizer.json."},
 	{.name = "ids", .type = MZM_OPT_FLAG, TOKENIZE(ids), .help = "Only the ids, on one line."},
 	{.name = "special", .type = MZM_OPT_FLAG, TOKENIZE(special),
 	 .help = "Add what the model wants around a text, such as a start token."},
@@ -154,7 +154,8 @@ int mzm_cmd_tokenize(int argc, char **argv)
 	if (code != MZM_CLI_GO)
 		return code;
 	if (args.n == 0)
-		return mzm_cli_usage_error(&command, o.decode ? "no ids to decode" : "no text: give TEXT, or - for standard input");
+		return mzm_cli_usage_error(&command, o.decode ? "no ids to decode"
+							      : "no text: give TEXT, or - for standard input");
 	if (!o.decode && args.n > 1)
 		return mzm_cli_usage_error(&command, "more than one text; put it in quotes");
 	if (o.decode && (o.ids || o.special || o.parse_special))

@@ -34,8 +34,9 @@ static const char *command_name(int i, const void *user)
 
 static int print_help(FILE *out)
 {
-	fprintf(out, "Usage: mirzam COMMAND [options]\n\n"
-		     "Language models on the CPU: a sparse pass drafts tokens, the full model corrects them.\n\nCommands\n");
+	fprintf(out,
+		"Usage: mirzam COMMAND [options]\n\n"
+		"Language models on the CPU: a sparse pass drafts tokens, the full model corrects them.\n\nCommands\n");
 	for (int i = 0; i < MZM_CLI_COUNT(commands); i++)
 		fprintf(out, "  %-10s  %s\n", commands[i].name, commands[i].summary);
 	fprintf(out, "\n  mirzam COMMAND --help   options of a command, with examples\n"

@@ -50,8 +50,8 @@ typedef struct mzm_run_show {
 	bool failed;             /* out of memory */
 } mzm_run_show;
 
-mzm_status mzm_run_show_init(mzm_run_show *show, const mzm_tokenizer *tok, bool drafts, mzm_run_emit_fn emit, void *user,
-			     mzm_err *err);
+mzm_status mzm_run_show_init(mzm_run_show *show, const mzm_tokenizer *tok, bool drafts, mzm_run_emit_fn emit,
+			     void *user, mzm_err *err);
 void       mzm_run_show_token(mzm_run_show *show, const mzm_token_event *event);
 void       mzm_run_show_text(mzm_run_show *show, const char *bytes, size_t n);
 void       mzm_run_show_end(mzm_run_show *show); /* emits what is left */
@@ -76,7 +76,7 @@ mzm_status mzm_run_trace_close(mzm_run_trace *trace, mzm_err *err); /* flushes, 
 /* {"model": {...}, "settings": {...}, ...}: what precedes the numbers. NULL: out of memory. */
 json_t *mzm_run_head_json(const mzm_run *run, const mzm_gen_params *gen);
 /* Adds tokens, text, finish and the counters. Non-zero: out of memory. */
-int  mzm_run_answer_json(json_t *object, const mzm_gen_result *r, const mzm_gen_params *gen, const char *text, size_t n);
+int mzm_run_answer_json(json_t *object, const mzm_gen_result *r, const mzm_gen_params *gen, const char *text, size_t n);
 void mzm_run_print_stats(const mzm_gen_result *r, const mzm_gen_params *gen); /* on stderr */
 
 /* ---- run_compare.c ---- */

@@ -16,8 +16,8 @@ static json_t *model_json(const mzm_run *run)
 {
 	const mzm_model_info *info = mzm_model_get_info(run->model);
 	return json_pack("{s:o, s:s, s:s, s:s, s:I, s:s, s:i, s:i}", "path",
-			 mzm_cli_json_text(info->path, strlen(info->path)), "hash", info->hash, "arch", info->arch, "dtype",
-			 info->dtype, "parameters", (json_int_t)info->n_params, "isa", info->isa, "threads",
+			 mzm_cli_json_text(info->path, strlen(info->path)), "hash", info->hash, "arch", info->arch,
+			 "dtype", info->dtype, "parameters", (json_int_t)info->n_params, "isa", info->isa, "threads",
 			 (int)mzm_session_n_threads(run->session), "ctx", (int)mzm_session_n_ctx(run->session));
 }
 
@@ -64,7 +64,8 @@ void mzm_run_print_stats(const mzm_gen_result *r, const mzm_gen_params *gen)
 	if (gen->mode != MZM_MODE_DENSE)
 		fprintf(stderr, ", %s keep %.3g", gen->predictor, (double)gen->keep);
 	if (r->n_checks > 0)
-		fprintf(stderr, ", period %s: %d checks, %s tokens a check (%s without the last), %d corrected, %d rolled back",
+		fprintf(stderr,
+			", period %s: %d checks, %s tokens a check (%s without the last), %d corrected, %d rolled back",
 			period_text(c, gen), r->n_checks, or_dash(a, 2, d.aal), or_dash(b, 2, d.aal_paper),
 			r->n_corrected, r->n_rolled_back);
 	fprintf(stderr, "\n%d sparse and %d dense passes, density %s, work per token %s", r->n_sparse_passes,

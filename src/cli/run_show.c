@@ -7,8 +7,8 @@
 
 #include <stdlib.h>
 
-mzm_status mzm_run_show_init(mzm_run_show *show, const mzm_tokenizer *tok, bool drafts, mzm_run_emit_fn emit, void *user,
-			     mzm_err *err)
+mzm_status mzm_run_show_init(mzm_run_show *show, const mzm_tokenizer *tok, bool drafts, mzm_run_emit_fn emit,
+			     void *user, mzm_err *err)
 {
 	*show = (mzm_run_show){.emit = emit, .user = user, .drafts = drafts, .dec = mzm_text_decoder_init(tok)};
 	show->cap = mzm_text_decoder_max(tok);
@@ -29,8 +29,9 @@ static void add_piece(mzm_run_show *show, mzm_run_style style, size_t n)
 {
 	if (n == 0)
 		return;
-	if (show->n_pieces > show->first && show->pieces[show->n_pieces - 1].style == style && style == MZM_RUN_PLAIN) {
-		show->pieces[show->n_pieces - 1].n += n;
+	mzm_run_piece *last = show->n_pieces > show->first ? &show->pieces[show->n_pieces - 1] : NULL;
+	if (last && last->style == style && style != MZM_RUN_CORRECTED) { /* each correction is shown on its own */
+		last->n += n;
 		return;
 	}
 	if (show->n_pieces == show->cap_pieces) {
@@ -64,6 +65,18 @@ static void drain(mzm_run_show *show)
 	}
 }
 
+static mzm_run_style style_of(mzm_token_kind kind)
+{
+	switch (kind) {
+	case MZM_TOKEN_ROLLED_BACK:
+		return MZM_RUN_STRUCK;
+	case MZM_TOKEN_CORRECTED:
+		return MZM_RUN_CORRECTED;
+	default:
+		return MZM_RUN_PLAIN;
+	}
+}
+
 void mzm_run_show_token(mzm_run_show *show, const mzm_token_event *event)
 {
 	bool struck = event->kind == MZM_TOKEN_ROLLED_BACK;
@@ -75,7 +88,7 @@ void mzm_run_show_token(mzm_run_show *show, const mzm_token_event *event)
 	size_t n = mzm_text_decoder_push(struck ? &show->shadow : &show->dec, event->id, show->buf, show->cap);
 	if (struck)
 		mzm_cli_bytes_add(&show->struck, show->buf, n);
-	add_piece(show, struck ? MZM_RUN_STRUCK : event->kind == MZM_TOKEN_CORRECTED ? MZM_RUN_CORRECTED : MZM_RUN_PLAIN, n);
+	add_piece(show, style_of(event->kind), n);
 	drain(show);
 }
 

@@ -42,13 +42,13 @@ mzm_status mzm_run_trace_token(mzm_run_trace *trace, const mzm_token_event *e, m
 {
 	if (!trace->f)
 		return MZM_OK;
-	json_t *line = json_pack("{s:i, s:i, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:i, s:i, s:I}", "pos", (int)e->pos, "id",
-				 (int)e->id, "token", token_text(trace, e->id), "kind", mzm_token_kind_name(e->kind),
-				 "draft_prob", mzm_cli_json_float(e->draft_prob), "margin",
-				 mzm_cli_json_float(e->margin), "entropy", mzm_cli_json_float(e->entropy), "confidence",
-				 mzm_cli_json_float(e->confidence), "full_prob", mzm_cli_json_float(e->full_prob),
-				 "check", (int)e->check, "block", (int)e->block, "time_us",
-				 (json_int_t)(e->time_ns / 1000));
+	json_t *line =
+		json_pack("{s:i, s:i, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:i, s:i, s:I}", "pos", (int)e->pos, "id",
+			  (int)e->id, "token", token_text(trace, e->id), "kind", mzm_token_kind_name(e->kind),
+			  "draft_prob", mzm_cli_json_float(e->draft_prob), "margin", mzm_cli_json_float(e->margin),
+			  "entropy", mzm_cli_json_float(e->entropy), "confidence", mzm_cli_json_float(e->confidence),
+			  "full_prob", mzm_cli_json_float(e->full_prob), "check", (int)e->check, "block", (int)e->block,
+			  "time_us", (json_int_t)(e->time_ns / 1000));
 	mzm_status st = mzm_cli_json_line(trace->f, line, trace->path, err);
 	json_decref(line);
 	return st;

@@ -31,9 +31,11 @@ typedef struct import {
 static mzm_status check_params(import *im, mzm_err *err)
 {
 	if (im->params.zstd < -1 || im->params.zstd > 19)
-		return mzm_fail(err, MZM_EARG, "zstd level %d is outside 1 .. 19 (0 = off, -1 = where it pays)", im->params.zstd);
+		return mzm_fail(err, MZM_EARG, "zstd level %d is outside 1 .. 19 (0 = off, -1 = where it pays)",
+				im->params.zstd);
 	if (im->params.quant && !mzm_dtype_parse(&im->target, im->params.quant))
-		return mzm_fail(err, MZM_EARG, "cannot import as \"%.20s\"; known are f32, f16, bf16", im->params.quant);
+		return mzm_fail(err, MZM_EARG, "cannot import as \"%.20s\"; known are f32, f16, bf16",
+				im->params.quant);
 	return MZM_OK;
 }
 
@@ -119,8 +121,8 @@ static mzm_status copy_tensor(import *im, int32_t i, mzm_err *err)
 		return mzm_container_add(im->out, &t, im->raw, err);
 	size_t n_over = convert(im->conv, to, im->raw, from, (size_t)t.n_rows * (size_t)t.n_cols);
 	if (n_over)
-		return mzm_fail(err, MZM_EUNSUPPORTED, "tensor %s: %zu weights are too large for %s", mzm_tensor_name(&t, name),
-				n_over, mzm_dtype_name(to));
+		return mzm_fail(err, MZM_EUNSUPPORTED, "tensor %s: %zu weights are too large for %s",
+				mzm_tensor_name(&t, name), n_over, mzm_dtype_name(to));
 	t.dtype = to;
 	im->converted = true;
 	return mzm_container_add(im->out, &t, im->conv, err);
@@ -149,7 +151,8 @@ static mzm_status check_hash(const import *im, const char *src_path, mzm_err *er
 	const char *said = mzm_source_hash(im->src);
 	mzm_container_hash(im->out, hex);
 	if (!im->converted && said && strcmp(said, hex) != 0)
-		return mzm_fail(err, MZM_EFORMAT, "%s: the model's hash is %s, but the file says %s", src_path, hex, said);
+		return mzm_fail(err, MZM_EFORMAT, "%s: the model's hash is %s, but the file says %s", src_path, hex,
+				said);
 	return MZM_OK;
 }
 

@@ -28,8 +28,8 @@ static json_t *describe_tokenizer(const mzm_source *src)
 	if (!text)
 		return json_pack("{s:b}", "present", 0);
 	if (mzm_source_tokenizer(&tok, src, &why) != MZM_OK)
-		return json_pack("{s:b, s:I, s:o, s:o}", "present", 1, "bytes", (json_int_t)len, "kind", tokenizer_kind(text, len),
-				 "error", mzm_json_text(why.message));
+		return json_pack("{s:b, s:I, s:o, s:o}", "present", 1, "bytes", (json_int_t)len, "kind",
+				 tokenizer_kind(text, len), "error", mzm_json_text(why.message));
 	json_t *o = json_pack("{s:b, s:I, s:o, s:i}", "present", 1, "bytes", (json_int_t)len, "kind",
 			      tokenizer_kind(text, len), "n_tokens", (int)mzm_token_count(tok));
 	mzm_tokenizer_close(tok);

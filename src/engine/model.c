@@ -11,13 +11,25 @@ const char *mzm_version(void)
 	return MZM_VERSION_STRING;
 }
 
+#ifdef __clang__
+#define COMPILER "clang " __clang_version__
+#else
+#define COMPILER "gcc " __VERSION__
+#endif
+#ifdef MZM_ONEDNN
+#define ONEDNN "oneDNN"
+#else
+#define ONEDNN "no oneDNN"
+#endif
+#ifdef NDEBUG
+#define KIND "release"
+#else
+#define KIND "with assertions"
+#endif
+
 const char *mzm_build_info(void)
 {
-#ifdef __clang__
-	return "clang " __clang_version__;
-#else
-	return "gcc " __VERSION__;
-#endif
+	return COMPILER ", " KIND ", OpenMP, " ONEDNN;
 }
 
 const char *mzm_isa_name(int i)

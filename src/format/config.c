@@ -23,8 +23,8 @@ static const char *const rope_names[] = {[MZM_ROPE_PLAIN] = "plain", [MZM_ROPE_L
 static mzm_status check_range(const char *name, int64_t value, int64_t min, int64_t max, mzm_err *err)
 {
 	if (value < min || value > max)
-		return mzm_fail(err, MZM_EFORMAT, "%s is %lld, outside %lld .. %lld", name, (long long)value, (long long)min,
-				(long long)max);
+		return mzm_fail(err, MZM_EFORMAT, "%s is %lld, outside %lld .. %lld", name, (long long)value,
+				(long long)min, (long long)max);
 	return MZM_OK;
 }
 
@@ -58,7 +58,8 @@ static mzm_status check_reals(const mzm_config *c, mzm_err *err)
 	if (!(c->rope_factor >= 1 && c->rope_factor <= 1e6))
 		return mzm_fail(err, MZM_EFORMAT, "the RoPE scaling factor %g is outside 1 .. 1e6", c->rope_factor);
 	if (!(c->rope_low_freq > 0 && c->rope_low_freq < c->rope_high_freq && c->rope_high_freq <= 1e6))
-		return mzm_fail(err, MZM_EFORMAT, "RoPE frequency factors: wanted 0 < low < high <= 1e6, found %g and %g",
+		return mzm_fail(err, MZM_EFORMAT,
+				"RoPE frequency factors: wanted 0 < low < high <= 1e6, found %g and %g",
 				c->rope_low_freq, c->rope_high_freq);
 	return check_range("the original context length of RoPE", c->rope_orig_ctx, 1, MZM_MAX_CTX, err);
 }
@@ -74,7 +75,8 @@ static bool is_known_arch(const char *arch)
 mzm_status mzm_config_check(const mzm_config *c, mzm_err *err)
 {
 	if (memchr(c->arch, 0, sizeof c->arch) == NULL || !is_known_arch(c->arch))
-		return mzm_fail(err, MZM_EUNSUPPORTED, "architecture \"%.*s\" is not supported", (int)sizeof c->arch - 1, c->arch);
+		return mzm_fail(err, MZM_EUNSUPPORTED, "architecture \"%.*s\" is not supported",
+				(int)sizeof c->arch - 1, c->arch);
 	if ((unsigned)c->act >= N_OF(act_names) || (unsigned)c->rope >= N_OF(rope_names))
 		return mzm_fail(err, MZM_EFORMAT, "unknown activation or RoPE kind");
 	MZM_TRY(check_shape(c, err));
@@ -228,8 +230,8 @@ static mzm_status hf_shape(mzm_config *c, const json_t *config, mzm_err *err)
 	MZM_TRY(mzm_json_int(config, "num_key_value_heads", 1, MZM_MAX_DIM, c->n_heads, &v, err));
 	c->n_kv_heads = (int32_t)v;
 	if (!member(config, "head_dim") && c->dim % c->n_heads != 0)
-		return mzm_fail(err, MZM_EFORMAT, "\"hidden_size\" %d is no multiple of \"num_attention_heads\" %d", (int)c->dim,
-				(int)c->n_heads);
+		return mzm_fail(err, MZM_EFORMAT, "\"hidden_size\" %d is no multiple of \"num_attention_heads\" %d",
+				(int)c->dim, (int)c->n_heads);
 	MZM_TRY(mzm_json_int(config, "head_dim", 1, MZM_MAX_DIM, c->dim / c->n_heads, &v, err));
 	c->head_dim = (int32_t)v;
 	return MZM_OK;
@@ -347,7 +349,8 @@ json_t *mzm_config_to_json(const mzm_config *c)
 		  put(o, "tied", json_boolean(c->tied)) && put(o, "norm_eps", json_real((double)c->norm_eps)) &&
 		  put(o, "rope_theta", json_real(c->rope_theta)) && put(o, "rope", json_string(rope_names[c->rope]));
 	if (ok && c->rope == MZM_ROPE_LLAMA3)
-		ok = put(o, "rope_factor", json_real(c->rope_factor)) && put(o, "rope_low_freq", json_real(c->rope_low_freq)) &&
+		ok = put(o, "rope_factor", json_real(c->rope_factor)) &&
+		     put(o, "rope_low_freq", json_real(c->rope_low_freq)) &&
 		     put(o, "rope_high_freq", json_real(c->rope_high_freq)) &&
 		     put(o, "rope_orig_ctx", json_integer(c->rope_orig_ctx));
 	ok = ok && put(o, "bos_id", json_integer(c->bos_id)) && put(o, "eos_ids", eos_to_json(c));

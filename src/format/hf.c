@@ -111,7 +111,8 @@ static void shape_text(char out[SHAPE_TEXT], int32_t n_dims, const uint64_t *sha
 	int at = 0;
 	out[0] = 0;
 	for (int32_t i = 0; i < n_dims; i++)
-		at += snprintf(out + at, (size_t)(SHAPE_TEXT - at), "%s%llu", i ? ", " : "", (unsigned long long)shape[i]);
+		at += snprintf(out + at, (size_t)(SHAPE_TEXT - at), "%s%llu", i ? ", " : "",
+			       (unsigned long long)shape[i]);
 }
 
 static mzm_status check_part(const hf_source *hf, const mzm_st_tensor *t, const mzm_hf_part *want, mzm_dtype *dtype,
@@ -124,12 +125,12 @@ static mzm_status check_part(const hf_source *hf, const mzm_st_tensor *t, const 
 		return mzm_fail(err, MZM_EFORMAT, "%s: tensor %s [%s] is missing", hf->base.path, want->name, expected);
 	if (t->n_dims != want->n_dims || memcmp(t->shape, shape, (size_t)want->n_dims * sizeof shape[0]) != 0) {
 		shape_text(found, t->n_dims, t->shape);
-		return mzm_fail(err, MZM_EFORMAT, "%s: tensor %s: expected shape [%s], found [%s]", hf->base.path, want->name,
-				expected, found);
+		return mzm_fail(err, MZM_EFORMAT, "%s: tensor %s: expected shape [%s], found [%s]", hf->base.path,
+				want->name, expected, found);
 	}
 	if (!mzm_st_dtype(dtype, t))
-		return mzm_fail(err, MZM_EUNSUPPORTED, "%s: tensor %s: type %s is not supported", hf->base.path, want->name,
-				t->dtype);
+		return mzm_fail(err, MZM_EUNSUPPORTED, "%s: tensor %s: type %s is not supported", hf->base.path,
+				want->name, t->dtype);
 	return MZM_OK;
 }
 
@@ -225,8 +226,8 @@ static void block_free(block *b)
 }
 
 /* Rows row .. row+n-1 of a matrix of n_cols; *rows is what b holds them in. */
-static mzm_status block_load(block *b, const char **rows, const hf_source *hf, const mzm_st_tensor *part, mzm_dtype dtype,
-			     size_t row, size_t n, size_t n_cols, mzm_err *err)
+static mzm_status block_load(block *b, const char **rows, const hf_source *hf, const mzm_st_tensor *part,
+			     mzm_dtype dtype, size_t row, size_t n, size_t n_cols, mzm_err *err)
 {
 	size_t elem = mzm_dtype_bytes(dtype);
 	MZM_TRY(mzm_st_read(hf->set, part, b->raw, n * n_cols * elem, (uint64_t)row * n_cols * elem, err));
@@ -341,7 +342,8 @@ static bool hf_describe(const mzm_source *src, json_t *out)
 		const char *path = mzm_st_file_path(hf->set, i), *slash = strrchr(path, '/');
 		uint64_t bytes = mzm_st_file_bytes(hf->set, i);
 		total += bytes;
-		json_t *entry = json_pack("{s:o, s:I}", "name", mzm_json_text(slash ? slash + 1 : path), "bytes", (json_int_t)bytes);
+		json_t *entry = json_pack("{s:o, s:I}", "name", mzm_json_text(slash ? slash + 1 : path), "bytes",
+					  (json_int_t)bytes);
 		if (json_array_append_new(files, entry) != 0)
 			return false;
 	}

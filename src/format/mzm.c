@@ -97,14 +97,16 @@ static mzm_status check_page(const uint8_t *page, mzm_err *err)
 		return mzm_fail(err, MZM_EFORMAT, "header: the magic is wrong");
 	uint32_t version = get32(page + 8);
 	if (version > MZM_FILE_VERSION)
-		return mzm_fail(err, MZM_EUNSUPPORTED, "container version %u is newer than %u, the newest this program reads",
-				version, MZM_FILE_VERSION);
+		return mzm_fail(err, MZM_EUNSUPPORTED,
+				"container version %u is newer than %u, the newest this program reads", version,
+				MZM_FILE_VERSION);
 	if (version < 1)
 		return mzm_fail(err, MZM_EFORMAT, "header: version 0");
 	if (get64(page + SUMMED_HEADER) != mzm_sum64(page, SUMMED_HEADER))
 		return mzm_fail(err, MZM_EFORMAT, "header: the checksum is wrong");
 	if (get32(page + 12) != MZM_HEADER_BYTES)
-		return mzm_fail(err, MZM_EFORMAT, "header: its size is %u instead of %u", get32(page + 12), MZM_HEADER_BYTES);
+		return mzm_fail(err, MZM_EFORMAT, "header: its size is %u instead of %u", get32(page + 12),
+				MZM_HEADER_BYTES);
 	if (!is_zero(page + 92, SUMMED_HEADER - 92) || !is_zero(page + USED_HEADER, MZM_HEADER_BYTES - USED_HEADER))
 		return mzm_fail(err, MZM_EFORMAT, "header: reserved bytes are not zero");
 	return MZM_OK;
@@ -129,8 +131,9 @@ static mzm_status check_sections(const mzm_header *h, uint64_t file_bytes, mzm_e
 		return mzm_fail(err, MZM_EFORMAT, "header: %llu bytes of metadata from %llu stored ones",
 				(unsigned long long)h->meta_raw, (unsigned long long)h->meta_stored);
 	if ((uint64_t)h->n_tensors * MZM_TENSOR_BYTES + (uint64_t)h->n_extents * MZM_EXTENT_BYTES != h->index_bytes)
-		return mzm_fail(err, MZM_EFORMAT, "header: %u tensors and %u extents do not make an index of %llu bytes",
-				h->n_tensors, h->n_extents, (unsigned long long)h->index_bytes);
+		return mzm_fail(err, MZM_EFORMAT,
+				"header: %u tensors and %u extents do not make an index of %llu bytes", h->n_tensors,
+				h->n_extents, (unsigned long long)h->index_bytes);
 	return MZM_OK;
 }
 
@@ -286,7 +289,8 @@ static mzm_status check_extent(const mzm_extent *x, const mzm_tensor *t, uint32_
 	uint64_t row_bytes = (uint64_t)t->n_cols * mzm_dtype_bytes(t->dtype);
 	bool paired = t->kind == MZM_T_UPDOWN;
 	if (x->row != row || x->n_rows < 1 || x->n_rows > (uint32_t)t->n_rows - row)
-		return mzm_fail(err, MZM_EFORMAT, "rows %u + %u of %d, wanted from %u", x->row, x->n_rows, (int)t->n_rows, row);
+		return mzm_fail(err, MZM_EFORMAT, "rows %u + %u of %d, wanted from %u", x->row, x->n_rows,
+				(int)t->n_rows, row);
 	if (paired && x->n_rows % 2 != 0)
 		return mzm_fail(err, MZM_EFORMAT, "parts the up row of a neuron from its down row");
 	if (x->raw_bytes != x->n_rows * row_bytes || x->raw_bytes > MZM_MAX_EXTENT)
@@ -294,10 +298,11 @@ static mzm_status check_extent(const mzm_extent *x, const mzm_tensor *t, uint32_
 				(unsigned long long)row_bytes);
 	if (x->codec < 0 || x->codec >= MZM_N_CODECS)
 		return mzm_fail(err, MZM_EUNSUPPORTED, "unknown codec %d", (int)x->codec);
-	if (x->codec == MZM_CODEC_RAW ? x->stored_bytes != x->raw_bytes || x->stored_sum != x->raw_sum
-				      : x->stored_bytes >= x->raw_bytes || x->raw_bytes / MZM_MAX_RATIO > x->stored_bytes)
-		return mzm_fail(err, MZM_EFORMAT, "%u stored bytes for %u raw ones as %s", x->stored_bytes, x->raw_bytes,
-				mzm_codec_name(x->codec));
+	if (x->codec == MZM_CODEC_RAW
+		    ? x->stored_bytes != x->raw_bytes || x->stored_sum != x->raw_sum
+		    : x->stored_bytes >= x->raw_bytes || x->raw_bytes / MZM_MAX_RATIO > x->stored_bytes)
+		return mzm_fail(err, MZM_EFORMAT, "%u stored bytes for %u raw ones as %s", x->stored_bytes,
+				x->raw_bytes, mzm_codec_name(x->codec));
 	if (x->offset != mzm_extent_place(end, x->raw_bytes))
 		return mzm_fail(err, MZM_EFORMAT, "at offset %llu instead of %llu", (unsigned long long)x->offset,
 				(unsigned long long)mzm_extent_place(end, x->raw_bytes));
@@ -315,17 +320,18 @@ static mzm_status check_entry(const mzm_entry *e, mzm_tensor *t, uint32_t first_
 	if (e->kind != (uint32_t)t->kind || e->layer != t->layer)
 		return mzm_fail(err, MZM_EFORMAT, "kind %u of layer %d stands in its place", e->kind, (int)e->layer);
 	if (e->n_rows != (uint32_t)t->n_rows || e->n_cols != (uint32_t)t->n_cols)
-		return mzm_fail(err, MZM_EFORMAT, "expected shape [%d, %d], found [%u, %u]", (int)t->n_rows, (int)t->n_cols,
-				e->n_rows, e->n_cols);
+		return mzm_fail(err, MZM_EFORMAT, "expected shape [%d, %d], found [%u, %u]", (int)t->n_rows,
+				(int)t->n_cols, e->n_rows, e->n_cols);
 	if (norm && e->dtype != MZM_F32)
-		return mzm_fail(err, MZM_EFORMAT, "a norm of type %s; they are f32", mzm_dtype_name((mzm_dtype)e->dtype));
+		return mzm_fail(err, MZM_EFORMAT, "a norm of type %s; they are f32",
+				mzm_dtype_name((mzm_dtype)e->dtype));
 	t->dtype = (mzm_dtype)e->dtype;
 	if (e->raw_bytes != mzm_tensor_bytes(t))
 		return mzm_fail(err, MZM_EFORMAT, "%llu raw bytes instead of %zu", (unsigned long long)e->raw_bytes,
 				mzm_tensor_bytes(t));
 	if (e->first_extent != first_extent || e->n_extents < 1 || e->n_extents > n_left)
-		return mzm_fail(err, MZM_EFORMAT, "extents %u + %u, wanted from %u, %u left", e->first_extent, e->n_extents,
-				first_extent, n_left);
+		return mzm_fail(err, MZM_EFORMAT, "extents %u + %u, wanted from %u, %u left", e->first_extent,
+				e->n_extents, first_extent, n_left);
 	return MZM_OK;
 }
 
@@ -353,8 +359,8 @@ static mzm_status check_tensor(mzm_container *c, int32_t i, uint32_t first_exten
 		*end = x->offset + x->stored_bytes;
 	}
 	if (row != (uint32_t)t->n_rows)
-		return mzm_fail(err, MZM_EFORMAT, "index: tensor %s: its extents hold %u of %d rows", mzm_tensor_name(t, name),
-				row, (int)t->n_rows);
+		return mzm_fail(err, MZM_EFORMAT, "index: tensor %s: its extents hold %u of %d rows",
+				mzm_tensor_name(t, name), row, (int)t->n_rows);
 	return MZM_OK;
 }
 
@@ -488,8 +494,8 @@ static mzm_status check_padding(mzm_container *c, uint64_t from, uint64_t to, co
 	size_t n = (size_t)(to - from); /* below 4,096: check_index compared every offset with its place */
 	MZM_TRY(mzm_file_read_at(c->file, pad, n, from, err));
 	if (!is_zero(pad, n))
-		return mzm_fail(err, MZM_EFORMAT, "%s: padding in front of %s at offset %llu is not zero", c->base.path, before,
-				(unsigned long long)to);
+		return mzm_fail(err, MZM_EFORMAT, "%s: padding in front of %s at offset %llu is not zero", c->base.path,
+				before, (unsigned long long)to);
 	return MZM_OK;
 }
 

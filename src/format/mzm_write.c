@@ -33,7 +33,8 @@ mzm_status mzm_container_create(mzm_container_writer **out, const char *path, co
 	w->cfg = *cfg;
 	w->level = level;
 	w->end = MZM_HEADER_BYTES;
-	MZM_TRY_OUT(mzm_alloc_for((void **)&w->entries, (size_t)mzm_tensor_count(cfg) * sizeof w->entries[0], "the index", err));
+	MZM_TRY_OUT(mzm_alloc_for((void **)&w->entries, (size_t)mzm_tensor_count(cfg) * sizeof w->entries[0],
+				  "the index", err));
 	MZM_TRY_OUT(mzm_packer_create(&w->packer, err));
 	MZM_TRY_OUT(mzm_hasher_create(&w->hasher, cfg, err));
 	MZM_TRY_OUT(mzm_writer_open(&w->file, path, err));
@@ -85,8 +86,8 @@ static mzm_status grow_extents(mzm_container_writer *w, mzm_err *err)
 	return MZM_OK;
 }
 
-static mzm_status add_extent(mzm_container_writer *w, const mzm_tensor *t, uint32_t row, uint32_t n_rows, const char *data,
-			     mzm_err *err)
+static mzm_status add_extent(mzm_container_writer *w, const mzm_tensor *t, uint32_t row, uint32_t n_rows,
+			     const char *data, mzm_err *err)
 {
 	size_t elem = mzm_dtype_bytes(t->dtype), raw = n_rows * (size_t)t->n_cols * elem, n_stored;
 	const void *stored;
@@ -152,7 +153,8 @@ static mzm_status write_metadata(mzm_container_writer *w, mzm_header *h, json_t 
 	    json_dump_callback(meta, add_text, &text, JSON_COMPACT) != 0)
 		MZM_TRY_OUT(mzm_fail(err, MZM_ENOMEM, "out of memory: metadata"));
 	if (text.len > MZM_MAX_METADATA)
-		MZM_TRY_OUT(mzm_fail(err, MZM_EUNSUPPORTED, "%zu bytes of metadata are more than a container may hold", text.len));
+		MZM_TRY_OUT(mzm_fail(err, MZM_EUNSUPPORTED, "%zu bytes of metadata are more than a container may hold",
+				     text.len));
 	MZM_TRY_OUT(mzm_pack(w->packer, &h->meta_codec, &stored, &n_stored, text.data, text.len, 1,
 			     w->level < 0 ? META_LEVEL : w->level, err));
 	h->meta_raw = text.len;

@@ -145,8 +145,8 @@ static mzm_status set_up(mzm_packer *p, effort how, int level, mzm_err *err)
 
 /* src, n_parts parts of equal size, into the spare buffer as one frame. A block of zstd has one Huffman table,
  * so blocks end where parts do: a part is a plane, and planes differ. */
-static mzm_status compress(mzm_packer *p, size_t *n_out, const void *src, size_t n, size_t n_parts, effort how, int level,
-			   mzm_err *err)
+static mzm_status compress(mzm_packer *p, size_t *n_out, const void *src, size_t n, size_t n_parts, effort how,
+			   int level, mzm_err *err)
 {
 	size_t bound = ZSTD_compressBound(n);
 	if (ZSTD_isError(bound))

@@ -55,8 +55,8 @@ mzm_status mzm_st_header_bytes(size_t *out, const uint8_t first[8], uint64_t fil
 	for (int i = 7; i >= 0; i--)
 		n = n << 8 | first[i];
 	if (file_bytes < 8 || n > file_bytes - 8)
-		return mzm_fail(err, MZM_EFORMAT, "a header of %llu bytes does not fit the file of %llu", (unsigned long long)n,
-				(unsigned long long)file_bytes);
+		return mzm_fail(err, MZM_EFORMAT, "a header of %llu bytes does not fit the file of %llu",
+				(unsigned long long)n, (unsigned long long)file_bytes);
 	if (n < 2 || n > MZM_ST_MAX_HEADER)
 		return mzm_fail(err, MZM_EFORMAT, "a header of %llu bytes is outside 2 .. %u", (unsigned long long)n,
 				MZM_ST_MAX_HEADER);
@@ -145,13 +145,15 @@ static mzm_status check_coverage(mzm_st_header *h, uint64_t data_bytes, mzm_err 
 			return mzm_fail(err, MZM_EFORMAT, "tensor %s ends %llu bytes past the end of the file", t->name,
 					(unsigned long long)(t->end - data_bytes));
 		if (t->begin != at)
-			return mzm_fail(err, MZM_EFORMAT, "tensor %s begins at %llu, the one before it ends at %llu: %s", t->name,
+			return mzm_fail(err, MZM_EFORMAT,
+					"tensor %s begins at %llu, the one before it ends at %llu: %s", t->name,
 					(unsigned long long)t->begin, (unsigned long long)at,
 					t->begin < at ? "they overlap" : "a hole");
 		at = t->end;
 	}
 	if (at != data_bytes)
-		return mzm_fail(err, MZM_EFORMAT, "%llu bytes follow the last tensor", (unsigned long long)(data_bytes - at));
+		return mzm_fail(err, MZM_EFORMAT, "%llu bytes follow the last tensor",
+				(unsigned long long)(data_bytes - at));
 	qsort(h->tensors, h->n, sizeof h->tensors[0], by_name);
 	return MZM_OK;
 }
@@ -253,7 +255,8 @@ static mzm_status collect_files(mzm_st_map *map, const json_t *weights, mzm_err 
 	const char *key;
 	json_t *v;
 	size_t n = 0;
-	MZM_TRY(mzm_alloc_for((void **)&map->files, json_object_size(weights) * sizeof map->files[0], "the list of shards", err));
+	MZM_TRY(mzm_alloc_for((void **)&map->files, json_object_size(weights) * sizeof map->files[0],
+			      "the list of shards", err));
 	json_object_foreach((json_t *)(uintptr_t)weights, key, v) {
 		const char *file = json_string_value(v);
 		if (!is_plain_name(key, strlen(key)))
@@ -372,7 +375,8 @@ static mzm_status check_map(const mzm_st_set *set, const mzm_st_map *map, mzm_er
 	json_object_foreach(weights, key, v) {
 		const mzm_st_tensor *t = mzm_st_find(set, key);
 		if (!t || strcmp(map->files[t->shard], json_string_value(v)) != 0)
-			return mzm_fail(err, MZM_EFORMAT, "tensor %s is not in %s, where the index has it", key, json_string_value(v));
+			return mzm_fail(err, MZM_EFORMAT, "tensor %s is not in %s, where the index has it", key,
+					json_string_value(v));
 	}
 	for (size_t i = 0; i < set->n; i++)
 		if (!json_object_get(weights, set->tensors[i].name))
@@ -426,7 +430,8 @@ mzm_status mzm_st_open(mzm_st_set **out, const char *dir, mzm_err *err)
 	MZM_TRY_OUT(mzm_alloc_for((void **)&set, sizeof *set, "a set of shards", err));
 	bool has_index = mzm_path_exists(index.data), has_single = mzm_path_exists(single.data);
 	if (has_index && has_single)
-		MZM_TRY_OUT(mzm_fail(err, MZM_EFORMAT, "%s: holds both %s and %s; remove one", dir, SINGLE_NAME, INDEX_NAME));
+		MZM_TRY_OUT(mzm_fail(err, MZM_EFORMAT, "%s: holds both %s and %s; remove one", dir, SINGLE_NAME,
+				     INDEX_NAME));
 	if (!has_index && !has_single)
 		MZM_TRY_OUT(mzm_fail(err, MZM_EFORMAT, "%s: holds neither %s nor %s", dir, SINGLE_NAME, INDEX_NAME));
 	MZM_TRY_OUT(has_index ? open_index(set, dir, index.data, err) : open_files(set, dir, one_name, 1, err));
@@ -470,7 +475,8 @@ const mzm_st_tensor *mzm_st_find(const mzm_st_set *set, const char *name)
 	return set->n ? bsearch(&key, set->tensors, set->n, sizeof key, by_name) : NULL;
 }
 
-mzm_status mzm_st_read(const mzm_st_set *set, const mzm_st_tensor *t, void *dst, size_t n, uint64_t offset, mzm_err *err)
+mzm_status mzm_st_read(const mzm_st_set *set, const mzm_st_tensor *t, void *dst, size_t n, uint64_t offset,
+		       mzm_err *err)
 {
 	uint64_t span = t->end - t->begin;
 	if (offset > span || n > span - offset)

@@ -33,8 +33,8 @@ static uint64_t double_bits(double d)
 static void config_text(mzm_str *s, const mzm_config *c)
 {
 	mzm_str_printf(s, "mirzam model 1\narch %s\n", c->arch);
-	mzm_str_printf(s, "shape %d %d %d %d %d %d %d %d\n", (int)c->n_layers, (int)c->dim, (int)c->n_ffn, (int)c->n_heads,
-		       (int)c->n_kv_heads, (int)c->head_dim, (int)c->n_vocab, (int)c->n_ctx);
+	mzm_str_printf(s, "shape %d %d %d %d %d %d %d %d\n", (int)c->n_layers, (int)c->dim, (int)c->n_ffn,
+		       (int)c->n_heads, (int)c->n_kv_heads, (int)c->head_dim, (int)c->n_vocab, (int)c->n_ctx);
 	mzm_str_printf(s, "act %d\ntied %d\nnorm_eps %016llx\n", (int)c->act, (int)c->tied,
 		       (unsigned long long)double_bits((double)c->norm_eps));
 	mzm_str_printf(s, "rope %d %016llx", (int)c->rope, (unsigned long long)double_bits(c->rope_theta));
@@ -253,7 +253,8 @@ mzm_status mzm_source_tokenizer(mzm_tokenizer **out, const mzm_source *src, mzm_
 	const char *config = mzm_source_side_file(src, MZM_TOKENIZER_CONFIG, &config_len);
 	*out = NULL;
 	if (!json)
-		return mzm_fail(err, MZM_EFORMAT, "%s: tokenizer.json is missing; a model needs its tokenizer", src->path);
+		return mzm_fail(err, MZM_EFORMAT, "%s: tokenizer.json is missing; a model needs its tokenizer",
+				src->path);
 	mzm_status st = mzm_tokenizer_parse(out, json, len, config, config_len, "tokenizer.json", err);
 	if (st == MZM_OK && mzm_token_count(*out) > src->cfg.n_vocab) {
 		st = mzm_fail(err, MZM_EFORMAT, "tokenizer.json has ids up to %d, the embedding only %d rows",
@@ -307,8 +308,8 @@ mzm_status mzm_source_verify(mzm_source *src, mzm_progress_fn progress, void *us
 	MZM_TRY_OUT(verify_tensors(src, h, buf, total, progress, user, err));
 	mzm_hasher_finish(h, hex);
 	if (strcmp(hex, mzm_source_hash(src) ? mzm_source_hash(src) : hex) != 0)
-		MZM_TRY_OUT(mzm_fail(err, MZM_EFORMAT, "%s: the model's hash is %s, but the file says %s", src->path, hex,
-				     src->hash));
+		MZM_TRY_OUT(mzm_fail(err, MZM_EFORMAT, "%s: the model's hash is %s, but the file says %s", src->path,
+				     hex, src->hash));
 	if (src->ops->verify)
 		MZM_TRY_OUT(src->ops->verify(src, err));
 out:
@@ -361,8 +362,8 @@ static bool describe_tensors(const mzm_source *src, json_t *out)
 			return false;
 	}
 	json_t *totals = json_pack("{s:i, s:I, s:I, s:I, s:f}", "tensors", (int)src->n_tensors, "extents",
-				   (json_int_t)n_extents, "raw_bytes", (json_int_t)raw, "stored_bytes", (json_int_t)stored,
-				   "ratio", raw ? (double)stored / (double)raw : 1.0);
+				   (json_int_t)n_extents, "raw_bytes", (json_int_t)raw, "stored_bytes",
+				   (json_int_t)stored, "ratio", raw ? (double)stored / (double)raw : 1.0);
 	return json_object_set_new(out, "totals", totals) == 0;
 }
 
@@ -374,7 +375,8 @@ mzm_status mzm_source_describe(mzm_source *src, json_t **out, mzm_err *err)
 		  json_object_set_new(o, "format", json_string(src->ops->format)) == 0 && src->ops->describe(src, o) &&
 		  json_object_set_new(o, "config", mzm_config_to_json(&src->cfg)) == 0 &&
 		  json_object_set_new(o, "n_params", json_integer((json_int_t)mzm_config_n_params(&src->cfg))) == 0 &&
-		  json_object_set_new(o, "hash", hash ? json_string(hash) : json_null()) == 0 && describe_tensors(src, o);
+		  json_object_set_new(o, "hash", hash ? json_string(hash) : json_null()) == 0 &&
+		  describe_tensors(src, o);
 	*out = ok ? o : NULL;
 	if (!ok) {
 		json_decref(o);

@@ -27,7 +27,12 @@ mzm_status mzm_source_read(mzm_source *src, int32_t i, void *dst, mzm_err *err);
 void mzm_source_allow_nonfinite(mzm_source *src, bool allow);
 
 /* Text of the three tokenizer files; NULL when the source has none. Borrowed from src. */
-typedef enum mzm_side_file { MZM_TOKENIZER_JSON, MZM_TOKENIZER_CONFIG, MZM_GENERATION_CONFIG, MZM_N_SIDE_FILES } mzm_side_file;
+typedef enum mzm_side_file {
+	MZM_TOKENIZER_JSON,
+	MZM_TOKENIZER_CONFIG,
+	MZM_GENERATION_CONFIG,
+	MZM_N_SIDE_FILES
+} mzm_side_file;
 const char *mzm_source_side_file(const mzm_source *src, mzm_side_file which, size_t *len);
 const char *mzm_side_file_name(mzm_side_file which); /* "tokenizer.json" */
 
@@ -72,8 +77,8 @@ typedef struct mzm_source_ops {
 	mzm_status (*read)(mzm_source *src, int32_t i, void *dst, mzm_err *err); /* thread-safe */
 	uint64_t   (*bytes_read)(const mzm_source *src);
 	mzm_stored (*stored)(const mzm_source *src, int32_t i);
-	bool       (*describe)(const mzm_source *src, json_t *out);              /* adds its own members; false: no memory */
-	mzm_status (*verify)(mzm_source *src, mzm_err *err);                     /* what no tensor covers; may be NULL */
+	bool (*describe)(const mzm_source *src, json_t *out); /* adds its own members; false: no memory */
+	mzm_status (*verify)(mzm_source *src, mzm_err *err);  /* what no tensor covers; may be NULL */
 	bool       (*uses)(const mzm_source *src, const char *path);
 	void       (*close)(mzm_source *src);                                    /* its own members only */
 } mzm_source_ops;

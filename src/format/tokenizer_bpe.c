@@ -10,8 +10,8 @@
  * cannot change the result, and nearly every blank is such a place. */
 #include "format/tokenizer_impl.h"
 
-#define CUT_FROM 16 /* symbols before a word is worth cutting */
-#define SCAN_MAX 48 /* symbols merged by scanning; more need the heap */
+#define CUT_FROM    16 /* symbols before a word is worth cutting */
+#define SCAN_MAX    48 /* symbols merged by scanning; more need the heap */
 #define MAX_SYMBOLS ((size_t)1 << 30)
 
 /* ---- reading ---- */
@@ -42,7 +42,7 @@ static bool may_join(const mzm_tokenizer *tok, int32_t left, int32_t right)
 /* The two halves of one merge, "a b" or ["a", "b"]. */
 typedef struct halves {
 	const char *s[2];
-	size_t      len[2];
+	size_t len[2];
 } halves;
 
 static mzm_status get_halves(const json_t *merge, halves *h, mzm_err *err)
@@ -214,8 +214,8 @@ static const mzm_merge *look_up(const mzm_tokenizer *tok, int32_t left, int32_t 
 
 /* Symbols and, for i and i + 1, the rank (UINT32_MAX: none) and the result of merging them. */
 typedef struct scan {
-	size_t   n;
-	int32_t  id[SCAN_MAX], made[SCAN_MAX];
+	size_t n;
+	int32_t id[SCAN_MAX], made[SCAN_MAX];
 	uint32_t rank[SCAN_MAX];
 } scan;
 
@@ -273,7 +273,8 @@ static mzm_status heap_push(mzm_tok_enc *enc, uint32_t pos)
 	if (m->rank1 == UINT32_MAX)
 		return MZM_OK;
 	if (enc->n_heap == enc->cap_heap)
-		MZM_TRY(mzm_tok_grow((void **)&enc->heap, &enc->cap_heap, enc->n_heap + 1, sizeof *enc->heap, enc->err));
+		MZM_TRY(mzm_tok_grow((void **)&enc->heap, &enc->cap_heap, enc->n_heap + 1, sizeof *enc->heap,
+				     enc->err));
 	uint64_t key = (uint64_t)m->rank1 << 32 | pos;
 	size_t i = enc->n_heap++;
 	for (; i > 0 && key < enc->heap[(i - 1) / 4]; i = (i - 1) / 4)

@@ -106,9 +106,9 @@ static mzm_status token_bytes(mzm_tokenizer *tok, const mzm_steps *dec, mzm_find
 			break;
 		MZM_TRY(apply(&dec->v[i], find, &buf[in ^ 1], &buf[in], &done, err));
 		in ^= 1;
+		if (v->bytes.len + buf[in].len > BYTES_GROWTH * v->arena_len + MZM_TOK_GROWTH_MIN)
+			return mzm_fail(err, MZM_EUNSUPPORTED, "decoder: makes too much text of the tokens");
 	}
-	if (v->bytes.len + buf[in].len > BYTES_GROWTH * v->arena_len + MZM_TOK_GROWTH_MIN)
-		return mzm_fail(err, MZM_EUNSUPPORTED, "decoder: makes too much text of the tokens");
 	t->bytes = (uint32_t)v->bytes.len;
 	t->bytes_len = (uint32_t)buf[in].len;
 	mzm_str_add(&v->bytes, buf[in].data, buf[in].len);
@@ -135,7 +135,8 @@ static mzm_status whole_text_steps(mzm_tokenizer *tok, const mzm_steps *dec, mzm
 			tok->drop_first = step->n_start == 1;
 			tok->first_char = step->content.data[0];
 		} else if (fused && step->kind != MZM_DEC_FUSE) {
-			return mzm_fail(err, MZM_EUNSUPPORTED, "decoder: nothing but Strip may follow Fuse or ByteLevel");
+			return mzm_fail(err, MZM_EUNSUPPORTED,
+					"decoder: nothing but Strip may follow Fuse or ByteLevel");
 		}
 		fused = fused || step->kind == MZM_DEC_FUSE || step->kind == MZM_DEC_BYTELEVEL;
 	}
@@ -179,7 +180,7 @@ size_t mzm_text_decoder_max(const mzm_tokenizer *tok)
 }
 
 typedef struct sink {
-	char  *out;
+	char *out;
 	size_t n, cap;
 } sink;
 

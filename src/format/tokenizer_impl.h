@@ -75,12 +75,13 @@ typedef struct mzm_find {
 	mzm_span    match;    /* the last match; never empty */
 	void       *data, *context; /* pcre2_match_data, pcre2_match_context */
 	uint64_t    budget;   /* steps left, see mzm_find_begin */
-	int64_t     slow_ns;  /* when to give up compiled code, whose steps cannot all be counted */
+	int64_t     slow_ns, stop_ns; /* processor time at which compiled code, and all matching, is given up */
 	uint32_t    n_calls;
 	bool        interpret;
 } mzm_find;
 
-void       mzm_find_begin(mzm_find *find, size_t n_bytes); /* a new budget, for texts of n bytes in all */
+void       mzm_find_start(mzm_find *find, size_t n_bytes); /* limits the time of all that follows; else begin does */
+void       mzm_find_begin(mzm_find *find, size_t n_bytes); /* a new budget of steps, for texts of n bytes in all */
 void       mzm_find_text(mzm_find *find, const char *s, size_t len); /* the next text, valid UTF-8 */
 mzm_status mzm_find_next(mzm_find *find, const mzm_finder *f, bool *found, mzm_err *err);
 void       mzm_find_free(mzm_find *find);

@@ -11,9 +11,9 @@
 /* The text between two steps. */
 typedef struct passage {
 	mzm_tok_enc *enc;
-	const char  *s;
-	size_t       len;
-	int          free_buf; /* enc->norm[free_buf] does not hold s */
+	const char *s;
+	size_t len;
+	int free_buf; /* enc->norm[free_buf] does not hold s */
 } passage;
 
 static mzm_str *begin(passage *p)
@@ -60,8 +60,8 @@ static mzm_status decompose(mzm_tok_enc *enc, const char *s, size_t len, int32_t
 			MZM_TRY(mzm_tok_grow((void **)&enc->points, &enc->cap_points, enc->n_points + 32,
 					     sizeof *enc->points, enc->err));
 		int32_t *to = enc->points + enc->n_points;
-		utf8proc_ssize_t got = utf8proc_decompose_char((utf8proc_int32_t)c, to, 32, (utf8proc_option_t)option,
-							       &boundary);
+		utf8proc_ssize_t got =
+			utf8proc_decompose_char((utf8proc_int32_t)c, to, 32, (utf8proc_option_t)option, &boundary);
 		if (got < 0 || got > 32)
 			return mzm_fail(enc->err, MZM_EINTERNAL, "U+%04X does not decompose", c);
 		enc->n_points += (size_t)got;
@@ -123,8 +123,8 @@ static mzm_status unicode_form(passage *p, const mzm_step *step)
 		return MZM_OK;
 	MZM_TRY(decompose(enc, p->s, p->len, step->option));
 	MZM_TRY(order_marks(enc));
-	utf8proc_ssize_t n = utf8proc_normalize_utf32(enc->points, (utf8proc_ssize_t)enc->n_points,
-						      (utf8proc_option_t)step->option);
+	utf8proc_ssize_t n =
+		utf8proc_normalize_utf32(enc->points, (utf8proc_ssize_t)enc->n_points, (utf8proc_option_t)step->option);
 	if (n < 0)
 		return mzm_fail(enc->err, MZM_EINTERNAL, "normalising: %s", utf8proc_errmsg(n));
 	mzm_str *out = begin(p);
@@ -136,8 +136,7 @@ static mzm_status unicode_form(passage *p, const mzm_step *step)
 
 /* ---- the other steps ---- */
 
-mzm_status mzm_tok_replace(mzm_str *out, mzm_find *find, const mzm_step *step, const char *s, size_t len,
-			   mzm_err *err)
+mzm_status mzm_tok_replace(mzm_str *out, mzm_find *find, const mzm_step *step, const char *s, size_t len, mzm_err *err)
 {
 	bool found;
 	size_t from = 0;

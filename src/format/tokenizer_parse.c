@@ -81,7 +81,7 @@ static mzm_status build_added(mzm_tokenizer *tok, const json_t *added, mzm_err *
 typedef struct wrapping {
 	int32_t before[MZM_TOK_MAX_WRAP], behind[MZM_TOK_MAX_WRAP];
 	int32_t n_before, n_behind;
-	bool    seen_text;
+	bool seen_text;
 } wrapping;
 
 static mzm_status wrap_id(const mzm_tokenizer *tok, wrapping *w, int32_t id, mzm_err *err)
@@ -142,14 +142,16 @@ static mzm_status parse_template(const mzm_tokenizer *tok, const json_t *obj, wr
 		return mzm_fail(err, MZM_EFORMAT, "\"single\" is not an array");
 	for (size_t i = 0; i < json_array_size(single); i++) {
 		const json_t *item = json_array_get(single, i);
-		const json_t *special = json_object_get(item, "SpecialToken"), *text = json_object_get(item, "Sequence");
+		const json_t *special = json_object_get(item, "SpecialToken"),
+			     *text = json_object_get(item, "Sequence");
 		if (special) {
 			MZM_TRY(template_special(tok, obj, special, w, err));
 			continue;
 		}
 		MZM_TRY(mzm_json_string(text, "id", "", &name, err));
 		if (!text || w->seen_text || strcmp(name, "A") != 0)
-			return mzm_fail(err, MZM_EUNSUPPORTED, "single[%zu] is neither a special token nor the text", i);
+			return mzm_fail(err, MZM_EUNSUPPORTED, "single[%zu] is neither a special token nor the text",
+					i);
 		w->seen_text = true;
 	}
 	return w->seen_text ? MZM_OK : mzm_fail(err, MZM_EUNSUPPORTED, "\"single\" leaves the text out");

@@ -5,24 +5,26 @@
  * refused. Patterns come from strangers, so time and memory are bounded: each search starts with a small
  * limit on matching steps and is repeated with a larger one, all of it charged to a budget that is linear
  * in the text. Compiled code counts its steps coarsely; where it takes suspiciously long the interpreter,
- * which counts each step, takes over. Both find the same matches.
+ * which counts more of them, takes over and finds the same matches. What neither counts (a simple loop over
+ * the rest of the text, at every position) ends at a limit of processor time, some hundred times what real
+ * patterns take.
  *
  * Does not decide what becomes of a match (tokenizer_norm.c, tokenizer_pre.c). */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
-#include <stdio.h>
+#include <time.h>
 #include <utf8proc.h>
 
-#include "base/clock.h"
 #include "format/tokenizer_impl.h"
 
 #define MAX_PATTERN    ((size_t)16 << 10)
-#define FIRST_LIMIT    128u              /* steps of a first attempt */
+#define FIRST_LIMIT    128u /* steps of a first attempt */
 #define STEPS_PER_BYTE 512u
 #define STEPS_MIN      ((uint64_t)1 << 20)
 #define HEAP_KIB       65536u
-#define SLOW_MIN_NS    ((int64_t)1 << 30)
-#define SLOW_NS        512               /* per byte */
+#define SLOW_NS        512               /* per byte: then the interpreter */
+#define STOP_NS        8192              /* per byte: then the end */
+#define TIME_MIN_BYTES ((size_t)1 << 18) /* a shorter text has the time of this many bytes */
 
 /* Rust's char::is_whitespace, Oniguruma's \s; and Oniguruma's \w. */
 #define SPACES "\\t-\\r\\x20\\x85\\xa0\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
@@ -33,11 +35,11 @@
 
 typedef struct translation {
 	const char *s;
-	size_t      n, i;
-	mzm_str     out;
-	bool        in_class;
-	size_t      brace; /* in out: where the last quantifier {..} starts; SIZE_MAX: none */
-	mzm_err    *err;
+	size_t n, i;
+	mzm_str out;
+	bool in_class;
+	size_t brace; /* in out: where the last quantifier {..} starts; SIZE_MAX: none */
+	mzm_err *err;
 } translation;
 
 static mzm_status refuse(translation *t, const char *what)
@@ -301,11 +303,26 @@ void mzm_finder_free(mzm_finder *f)
 
 /* ---- finding ---- */
 
+static int64_t thread_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+void mzm_find_start(mzm_find *find, size_t n_bytes)
+{
+	int64_t now = thread_ns(), n = (int64_t)(n_bytes > TIME_MIN_BYTES ? n_bytes : TIME_MIN_BYTES);
+	find->slow_ns = now + n * SLOW_NS;
+	find->stop_ns = now + n * STOP_NS;
+	find->interpret = false;
+}
+
 void mzm_find_begin(mzm_find *find, size_t n_bytes)
 {
 	find->budget = STEPS_MIN + (uint64_t)n_bytes * STEPS_PER_BYTE;
-	find->slow_ns = mzm_now_ns() + SLOW_MIN_NS + (int64_t)n_bytes * SLOW_NS;
-	find->interpret = false;
+	if (!find->stop_ns)
+		mzm_find_start(find, n_bytes);
 }
 
 void mzm_find_text(mzm_find *find, const char *s, size_t len)
@@ -336,6 +353,15 @@ static mzm_status make_scratch(mzm_find *find, mzm_err *err)
 	return MZM_OK;
 }
 
+/* False when the time is over. */
+static bool has_time(mzm_find *find)
+{
+	int64_t now = thread_ns();
+	if (now > find->slow_ns)
+		find->interpret = true;
+	return now <= find->stop_ns;
+}
+
 /* One search, repeated with eight times the steps while they do not suffice. */
 static int search(mzm_find *find, const mzm_finder *f, size_t from)
 {
@@ -353,8 +379,8 @@ static int search(mzm_find *find, const mzm_finder *f, size_t from)
 			return rc;
 		else
 			limit *= 8;
-		if (!find->interpret && mzm_now_ns() > find->slow_ns)
-			find->interpret = true;
+		if (!has_time(find))
+			return PCRE2_ERROR_MATCHLIMIT;
 	}
 }
 
@@ -364,15 +390,14 @@ static mzm_status next_regex(mzm_find *find, const mzm_finder *f, bool *found, m
 		MZM_TRY(make_scratch(find, err));
 	size_t from = find->pos;
 	while (from < find->len) {
-		if ((++find->n_calls & 63) == 0 && mzm_now_ns() > find->slow_ns)
-			find->interpret = true;
-		int rc = search(find, f, from);
+		bool in_time = (++find->n_calls & 63) != 0 || has_time(find);
+		int rc = in_time ? search(find, f, from) : PCRE2_ERROR_MATCHLIMIT;
 		if (rc == PCRE2_ERROR_NOMATCH)
 			return MZM_OK;
 		if (rc == PCRE2_ERROR_NOMEMORY)
 			return mzm_fail(err, MZM_ENOMEM, "out of memory for matching");
 		if (rc < 0)
-			return mzm_fail(err, MZM_EUNSUPPORTED, "pattern \"%s\" takes too many steps on this text",
+			return mzm_fail(err, MZM_EUNSUPPORTED, "pattern \"%s\" takes too long on this text",
 					mzm_tok_quote(f->text, f->len).s);
 		const PCRE2_SIZE *at = pcre2_get_ovector_pointer(find->data);
 		if (at[0] >= from && at[1] > at[0] && at[1] <= find->len) {
@@ -393,7 +418,8 @@ static bool is_wanted(mzm_finder_kind kind, uint32_t c)
 	if (c < 0x80) {
 		if (kind == MZM_FIND_DIGIT)
 			return c >= '0' && c <= '9';
-		return (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') || (c >= '{' && c <= '~');
+		return (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') ||
+		       (c >= '{' && c <= '~');
 	}
 	utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)c);
 	return kind == MZM_FIND_DIGIT ? category >= UTF8PROC_CATEGORY_ND && category <= UTF8PROC_CATEGORY_NO

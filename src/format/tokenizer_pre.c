@@ -35,12 +35,12 @@ int mzm_char_to_byte(uint32_t cp)
 /* The pieces of one span on their way to the list: matches and what lies between, merged as asked. */
 typedef struct cutter {
 	mzm_tok_enc *enc;
-	int          to;         /* list written */
-	mzm_split    behavior;
-	bool         any;        /* the span has given a piece */
-	bool         last_match; /* kind of the piece before */
-	bool         held;       /* MERGED_NEXT: a match that waits for what follows it */
-	mzm_span     wait;
+	int to; /* list written */
+	mzm_split behavior;
+	bool any;        /* the span has given a piece */
+	bool last_match; /* kind of the piece before */
+	bool held;       /* MERGED_NEXT: a match that waits for what follows it */
+	mzm_span wait;
 } cutter;
 
 static mzm_status push(mzm_tok_enc *enc, int to, mzm_span span)
@@ -197,8 +197,9 @@ static mzm_status metaspace(mzm_tok_enc *enc, const mzm_step *step, int *which, 
 		const char *s = enc->base + span->start, *end = enc->base + span->end;
 		size_t start = out->len, len = span->end - span->start;
 		bool marked = len && (*s == ' ' || (len >= mark->len && memcmp(s, mark->data, mark->len) == 0));
-		bool wanted = (run.first || i > 0) && (step->scheme == MZM_PREPEND_ALWAYS ||
-					    (step->scheme == MZM_PREPEND_FIRST && run.at_start && span->start == 0));
+		bool wanted = (run.first || i > 0) &&
+			      (step->scheme == MZM_PREPEND_ALWAYS ||
+			       (step->scheme == MZM_PREPEND_FIRST && run.at_start && span->start == 0));
 		if (wanted && !marked)
 			mzm_str_add(out, mark->data, mark->len);
 		while (s < end) {

@@ -181,16 +181,20 @@ static mzm_status parse_dec_strip(mzm_step *step, const json_t *obj, mzm_err *er
 /* ---- lists ---- */
 
 typedef struct known_step {
-	const char   *type;
+	const char *type;
 	mzm_step_kind kind;
 	mzm_status (*parse)(mzm_step *step, const json_t *obj, mzm_err *err);
 } known_step;
 
 static const known_step normalizers[] = {
-	{"NFC", MZM_NORM_UNICODE, parse_unicode},     {"NFD", MZM_NORM_UNICODE, parse_unicode},
-	{"NFKC", MZM_NORM_UNICODE, parse_unicode},    {"NFKD", MZM_NORM_UNICODE, parse_unicode},
-	{"Prepend", MZM_NORM_PREPEND, parse_prepend}, {"Replace", MZM_NORM_REPLACE, parse_replace},
-	{"Strip", MZM_NORM_STRIP, parse_norm_strip},  {"Lowercase", MZM_NORM_LOWERCASE, parse_nothing},
+	{"NFC", MZM_NORM_UNICODE, parse_unicode},
+	{"NFD", MZM_NORM_UNICODE, parse_unicode},
+	{"NFKC", MZM_NORM_UNICODE, parse_unicode},
+	{"NFKD", MZM_NORM_UNICODE, parse_unicode},
+	{"Prepend", MZM_NORM_PREPEND, parse_prepend},
+	{"Replace", MZM_NORM_REPLACE, parse_replace},
+	{"Strip", MZM_NORM_STRIP, parse_norm_strip},
+	{"Lowercase", MZM_NORM_LOWERCASE, parse_nothing},
 	{NULL, 0, NULL},
 };
 
@@ -214,8 +218,8 @@ static const known_step decoders[] = {
 };
 
 static const struct step_list {
-	const char       *member; /* of tokenizer.json */
-	const char       *parts;  /* of its Sequence */
+	const char *member; /* of tokenizer.json */
+	const char *parts;  /* of its Sequence */
 	const known_step *known;
 } lists[] = {
 	{"normalizer", "normalizers", normalizers},

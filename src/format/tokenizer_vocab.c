@@ -47,7 +47,8 @@ int32_t mzm_vocab_find_model(const mzm_vocab *v, const char *s, size_t len)
 static mzm_status check_id(const json_t *value, const char *content, size_t len, int32_t *id, mzm_err *err)
 {
 	if (!json_is_number(value))
-		return mzm_fail(err, MZM_EFORMAT, "token \"%s\": the id is not a number", mzm_tok_quote(content, len).s);
+		return mzm_fail(err, MZM_EFORMAT, "token \"%s\": the id is not a number",
+				mzm_tok_quote(content, len).s);
 	double d = json_number_value(value);
 	if (!(d >= 0) || d != floor(d) || d >= MZM_TOK_MAX_ID)
 		return mzm_fail(err, MZM_EFORMAT, "token \"%s\": id %.17g is not a whole number of 0 .. %d",
@@ -62,9 +63,9 @@ static mzm_status check_id(const json_t *value, const char *content, size_t len,
 /* What both passes over the file see of one token. */
 typedef struct entry {
 	const char *s;
-	size_t      len;
-	int32_t     id;
-	unsigned    flags;
+	size_t len;
+	int32_t id;
+	unsigned flags;
 } entry;
 
 static mzm_status added_entry(const json_t *added, size_t i, entry *e, mzm_err *err)

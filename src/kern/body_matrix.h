@@ -11,7 +11,21 @@
 
 #include "kern/kern.h"
 
-#define MAX_TILE 8
+/* The sums of a tile only become registers when the loops over them vanish. Not where that gains nothing, or where a
+ * sanitizer's checks would be unrolled with them (minutes to compile). */
+#ifndef __has_feature
+#define __has_feature(x) 0
+#endif
+#if defined(VEC_IS_ARRAY) || __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define UNROLL
+#elif defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+#define MAX_SUMS 16 /* of a tile */
+#define MAX_SIDE 8
 
 VEC size_t elem_bytes(mzm_dtype dtype)
 {
@@ -44,90 +58,107 @@ VEC const char *row_at(const void *w, size_t stride, const int32_t *rows, int32_
 
 /* ---- rows ---- */
 
+/* Columns c .. c+15, or the last `left` < 16 of them, into the sums of a tile. */
+VEC void rows_step(v16 *sum, const char *const *w, const float *x, size_t ldx, int32_t c, int32_t left, int n_r,
+		   int n_p, mzm_dtype dtype)
+{
+	v16 wide[MAX_SIDE];
+	UNROLL
+	for (int r = 0; r < n_r; r++)
+		wide[r] = left < 16 ? load_w_tail(w[r], c, left, dtype) : load_w(w[r], c, dtype);
+	UNROLL
+	for (int p = 0; p < n_p; p++) {
+		const float *at = x + (size_t)p * ldx + c;
+		v16 xs = left < 16 ? v16_load_tail(at, left, 0.0f) : v16_load(at);
+		UNROLL
+		for (int r = 0; r < n_r; r++)
+			sum[r * n_p + p] = v16_fma(wide[r], xs, sum[r * n_p + p]);
+	}
+}
+
 /* Outputs of n_r list entries from i on and n_p positions from p0 on; n_r, n_p and dtype are constants. */
 VEC void rows_tile(const mzm_rows_job *job, int32_t i, int32_t p0, int n_r, int n_p, mzm_dtype dtype)
 {
-	const char *w[MAX_TILE];
+	const char *w[MAX_SIDE];
 	const float *x = job->x + (size_t)p0 * job->ldx;
-	size_t ldx = job->ldx;
-	v16 sum[MAX_TILE][MAX_TILE];
-	UNROLL for (int r = 0; r < n_r; r++) {
-		w[r] = row_at(job->w, job->stride, job->rows, i + r);
-		UNROLL for (int p = 0; p < n_p; p++)
-			sum[r][p] = v16_set1(0.0f);
-	}
 	int32_t c = 0, n_cols = job->n_cols;
-	for (; c + 16 <= n_cols; c += 16) {
-		v16 wide[MAX_TILE];
-		UNROLL for (int r = 0; r < n_r; r++)
-			wide[r] = load_w(w[r], c, dtype);
-		UNROLL for (int p = 0; p < n_p; p++) {
-			v16 xs = v16_load(x + (size_t)p * ldx + c);
-			UNROLL for (int r = 0; r < n_r; r++)
-				sum[r][p] = v16_fma(wide[r], xs, sum[r][p]);
-		}
-	}
-	if (c < n_cols) {
-		UNROLL for (int p = 0; p < n_p; p++) {
-			v16 xs = v16_load_tail(x + (size_t)p * ldx + c, n_cols - c, 0.0f);
-			UNROLL for (int r = 0; r < n_r; r++)
-				sum[r][p] = v16_fma(load_w_tail(w[r], c, n_cols - c, dtype), xs, sum[r][p]);
-		}
-	}
-	UNROLL for (int p = 0; p < n_p; p++) {
-		UNROLL for (int r = 0; r < n_r; r++)
-			job->y[(size_t)(p0 + p) * job->ldy + (size_t)(i + r)] = v16_fold_add(sum[r][p]);
+	v16 sum[MAX_SUMS];
+	UNROLL
+	for (int r = 0; r < n_r; r++)
+		w[r] = row_at(job->w, job->stride, job->rows, i + r);
+	UNROLL
+	for (int k = 0; k < n_r * n_p; k++)
+		sum[k] = v16_set1(0.0f);
+	for (; c + 16 <= n_cols; c += 16)
+		rows_step(sum, w, x, job->ldx, c, 16, n_r, n_p, dtype);
+	if (c < n_cols)
+		rows_step(sum, w, x, job->ldx, c, n_cols - c, n_r, n_p, dtype);
+	UNROLL
+	for (int p = 0; p < n_p; p++) {
+		UNROLL
+		for (int r = 0; r < n_r; r++)
+			job->y[(size_t)(p0 + p) * job->ldy + (size_t)(i + r)] = v16_fold_add(sum[r * n_p + p]);
 	}
 }
 
-/* All positions of n_r list entries from i on, VEC_POS at a time. */
-VEC void rows_strip(const mzm_rows_job *job, int32_t i, int n_r, mzm_dtype dtype)
+typedef void (*rows_fn)(const mzm_rows_job *job, int32_t i, int32_t p);
+
+typedef struct row_tiles {
+	rows_fn decode; /* VEC_DECODE_ROWS rows x 1 position */
+	rows_fn pos[4]; /* VEC_ROWS rows x 1 .. 4 positions */
+	rows_fn single; /* 1 row x 1 position */
+} row_tiles;
+
+#define ROWS_TILE(name, n_r, n_p, dtype)                                 \
+	static void name(const mzm_rows_job *job, int32_t i, int32_t p)  \
+	{                                                                \
+		rows_tile(job, i, p, n_r, n_p, dtype);                   \
+	}
+#define ROWS_TILES(t, dtype)                                     \
+	ROWS_TILE(rows_##t##_decode, VEC_DECODE_ROWS, 1, dtype)  \
+	ROWS_TILE(rows_##t##_1, VEC_ROWS, 1, dtype)              \
+	ROWS_TILE(rows_##t##_2, VEC_ROWS, 2, dtype)              \
+	ROWS_TILE(rows_##t##_3, VEC_ROWS, 3, dtype)              \
+	ROWS_TILE(rows_##t##_4, VEC_ROWS, 4, dtype)              \
+	ROWS_TILE(rows_##t##_single, 1, 1, dtype)
+#define ROWS_ENTRY(t)                                                               \
+	{                                                                           \
+		rows_##t##_decode, {rows_##t##_1, rows_##t##_2, rows_##t##_3, rows_##t##_4}, rows_##t##_single \
+	}
+
+ROWS_TILES(f32, MZM_F32)
+ROWS_TILES(f16, MZM_F16)
+ROWS_TILES(bf16, MZM_BF16)
+
+/* All positions of VEC_ROWS rows from i on. */
+static void rows_strip(const mzm_rows_job *job, const row_tiles *t, int32_t i)
 {
-	int32_t p = 0;
-	for (; p + VEC_POS <= job->n_pos; p += VEC_POS)
-		rows_tile(job, i, p, n_r, VEC_POS, dtype);
-	switch (job->n_pos - p) {
-	case 3:
-		rows_tile(job, i, p, n_r, 3, dtype);
-		break;
-	case 2:
-		rows_tile(job, i, p, n_r, 2, dtype);
-		break;
-	case 1:
-		rows_tile(job, i, p, n_r, 1, dtype);
-		break;
+	for (int32_t p = 0; p < job->n_pos; p += VEC_POS) {
+		int32_t n = job->n_pos - p < VEC_POS ? job->n_pos - p : VEC_POS;
+		t->pos[n - 1](job, i, p);
 	}
 }
 
-VEC void rows_range(const mzm_rows_job *job, int32_t i, int32_t i1, mzm_dtype dtype)
-{
-	if (job->n_pos == 1)
-		for (; i + VEC_DECODE_ROWS <= i1; i += VEC_DECODE_ROWS)
-			rows_tile(job, i, 0, VEC_DECODE_ROWS, 1, dtype);
-	for (; i + VEC_ROWS <= i1; i += VEC_ROWS)
-		rows_strip(job, i, VEC_ROWS, dtype);
-	for (; i < i1; i++)
-		rows_strip(job, i, 1, dtype);
-}
-
-static void rows_f32(const mzm_rows_job *job, int32_t i0, int32_t i1)
-{
-	rows_range(job, i0, i1, MZM_F32);
-}
-static void rows_f16(const mzm_rows_job *job, int32_t i0, int32_t i1)
-{
-	rows_range(job, i0, i1, MZM_F16);
-}
-static void rows_bf16(const mzm_rows_job *job, int32_t i0, int32_t i1)
-{
-	rows_range(job, i0, i1, MZM_BF16);
-}
-
+/* The last tile may overlap the one before: an output computed twice is the same twice. Ranges of fewer rows than a
+ * tile go one by one. */
 static void rows(const mzm_rows_job *job, int32_t i0, int32_t i1)
 {
-	static void (*const by_dtype[MZM_N_DTYPES])(const mzm_rows_job *, int32_t, int32_t) = {
-		[MZM_F32] = rows_f32, [MZM_F16] = rows_f16, [MZM_BF16] = rows_bf16};
-	by_dtype[job->dtype](job, i0, i1);
+	static const row_tiles by_dtype[MZM_N_DTYPES] = {
+		[MZM_F32] = ROWS_ENTRY(f32), [MZM_F16] = ROWS_ENTRY(f16), [MZM_BF16] = ROWS_ENTRY(bf16)};
+	const row_tiles *t = &by_dtype[job->dtype];
+	int32_t i = i0;
+	if (job->n_pos == 1)
+		for (; i1 - i >= VEC_DECODE_ROWS; i += VEC_DECODE_ROWS)
+			t->decode(job, i, 0);
+	for (; i1 - i >= VEC_ROWS; i += VEC_ROWS)
+		rows_strip(job, t, i);
+	if (i < i1 && i1 - i0 >= VEC_ROWS) {
+		rows_strip(job, t, i1 - VEC_ROWS);
+		return;
+	}
+	for (; i < i1; i++)
+		for (int32_t p = 0; p < job->n_pos; p++)
+			t->single(job, i, p);
 }
 
 /* ---- accum ---- */
@@ -143,107 +174,94 @@ typedef struct group {
 	int32_t      n;
 } group;
 
-/* Adds a group of rows to VEC_POS or fewer positions of y, n_c vectors from column c on; n_tail > 0: only that
- * many columns. n_p, n_c and dtype are constants. */
-VEC void accum_tile(const mzm_accum_job *job, const group *g, int32_t p0, int32_t c, int32_t n_tail, int n_p, int n_c,
+/* Adds a group of rows to n_p positions of y from p0 on, n_c vectors from column c on; with n_c == 1 only the `left`
+ * columns that there are. n_p, n_c and dtype are constants. */
+VEC void accum_tile(const mzm_accum_job *job, const group *g, int32_t p0, int32_t c, int32_t left, int n_p, int n_c,
 		    mzm_dtype dtype)
 {
 	float *y = job->y + (size_t)p0 * job->ldy + c;
 	const float *a = g->a + (size_t)p0 * job->lda;
 	size_t lda = job->lda, ldy = job->ldy;
-	v16 sum[MAX_TILE][MAX_TILE];
-	UNROLL for (int p = 0; p < n_p; p++) {
-		UNROLL for (int k = 0; k < n_c; k++) {
-			const float *at = y + (size_t)p * ldy + 16 * k;
-			sum[p][k] = n_tail ? v16_load_tail(at, n_tail, 0.0f) : v16_load(at);
-		}
+	bool tail = n_c == 1 && left < 16;
+	v16 sum[MAX_SUMS];
+	UNROLL
+	for (int k = 0; k < n_p * n_c; k++) {
+		const float *at = y + (size_t)(k / n_c) * ldy + 16 * (k % n_c);
+		sum[k] = tail ? v16_load_tail(at, left, 0.0f) : v16_load(at);
 	}
 	for (int32_t i = 0; i < g->n; i++) {
-		v16 wide[MAX_TILE];
-		UNROLL for (int k = 0; k < n_c; k++)
-			wide[k] = n_tail ? load_w_tail(g->w[i], c, n_tail, dtype) : load_w(g->w[i], c + 16 * k, dtype);
-		UNROLL for (int p = 0; p < n_p; p++) {
+		v16 wide[MAX_SIDE];
+		UNROLL
+		for (int k = 0; k < n_c; k++)
+			wide[k] = tail ? load_w_tail(g->w[i], c, left, dtype) : load_w(g->w[i], c + 16 * k, dtype);
+		UNROLL
+		for (int p = 0; p < n_p; p++) {
 			v16 as = v16_set1(a[(size_t)p * lda + (size_t)i]);
-			UNROLL for (int k = 0; k < n_c; k++)
-				sum[p][k] = v16_fma(as, wide[k], sum[p][k]);
+			UNROLL
+			for (int k = 0; k < n_c; k++)
+				sum[p * n_c + k] = v16_fma(as, wide[k], sum[p * n_c + k]);
 		}
 	}
-	UNROLL for (int p = 0; p < n_p; p++) {
-		UNROLL for (int k = 0; k < n_c; k++) {
-			float *at = y + (size_t)p * ldy + 16 * k;
-			if (n_tail)
-				v16_store_tail(at, sum[p][k], n_tail);
-			else
-				v16_store(at, sum[p][k]);
-		}
+	UNROLL
+	for (int k = 0; k < n_p * n_c; k++) {
+		float *at = y + (size_t)(k / n_c) * ldy + 16 * (k % n_c);
+		if (tail)
+			v16_store_tail(at, sum[k], left);
+		else
+			v16_store(at, sum[k]);
 	}
 }
 
 /* A group of rows into columns c .. c1-1 of n_p positions from p0 on. */
-VEC void accum_strip(const mzm_accum_job *job, const group *g, int32_t p0, int32_t c, int32_t c1, int n_p,
-		     mzm_dtype dtype)
-{
-	for (; c + 16 * VEC_COLS <= c1; c += 16 * VEC_COLS)
-		accum_tile(job, g, p0, c, 0, n_p, VEC_COLS, dtype);
-	for (; c + 16 <= c1; c += 16)
-		accum_tile(job, g, p0, c, 0, n_p, 1, dtype);
-	if (c < c1)
-		accum_tile(job, g, p0, c, c1 - c, n_p, 1, dtype);
-}
+typedef void (*accum_fn)(const mzm_accum_job *job, const group *g, int32_t p0, int32_t c, int32_t c1);
+
+#define ACCUM_STRIP(name, n_p, dtype)                                                                              \
+	static void name(const mzm_accum_job *job, const group *g, int32_t p0, int32_t c, int32_t c1)              \
+	{                                                                                                          \
+		for (; c1 - c >= 16 * VEC_COLS; c += 16 * VEC_COLS)                                                \
+			accum_tile(job, g, p0, c, 16, n_p, VEC_COLS, dtype);                                       \
+		for (; c < c1; c += 16)                                                                            \
+			accum_tile(job, g, p0, c, c1 - c, n_p, 1, dtype);                                          \
+	}
+#define ACCUM_STRIPS(t, dtype)             \
+	ACCUM_STRIP(accum_##t##_1, 1, dtype) \
+	ACCUM_STRIP(accum_##t##_2, 2, dtype) \
+	ACCUM_STRIP(accum_##t##_3, 3, dtype) \
+	ACCUM_STRIP(accum_##t##_4, 4, dtype)
+#define ACCUM_ENTRY(t)                                                       \
+	{                                                                    \
+		accum_##t##_1, accum_##t##_2, accum_##t##_3, accum_##t##_4   \
+	}
+
+ACCUM_STRIPS(f32, MZM_F32)
+ACCUM_STRIPS(f16, MZM_F16)
+ACCUM_STRIPS(bf16, MZM_BF16)
 
 /* A group of rows into columns c .. c1-1 of all positions. */
-VEC void accum_group(const mzm_accum_job *job, const group *g, int32_t c, int32_t c1, mzm_dtype dtype)
+static void accum_group(const mzm_accum_job *job, const group *g, int32_t c, int32_t c1)
 {
-	int32_t p = 0;
-	for (; p + VEC_POS <= job->n_pos; p += VEC_POS)
-		accum_strip(job, g, p, c, c1, VEC_POS, dtype);
-	switch (job->n_pos - p) {
-	case 3:
-		accum_strip(job, g, p, c, c1, 3, dtype);
-		break;
-	case 2:
-		accum_strip(job, g, p, c, c1, 2, dtype);
-		break;
-	case 1:
-		accum_strip(job, g, p, c, c1, 1, dtype);
-		break;
+	static const accum_fn by_dtype[MZM_N_DTYPES][4] = {
+		[MZM_F32] = ACCUM_ENTRY(f32), [MZM_F16] = ACCUM_ENTRY(f16), [MZM_BF16] = ACCUM_ENTRY(bf16)};
+	for (int32_t p = 0; p < job->n_pos; p += VEC_POS) {
+		int32_t n = job->n_pos - p < VEC_POS ? job->n_pos - p : VEC_POS;
+		by_dtype[job->dtype][n - 1](job, g, p, c, c1);
 	}
 }
 
-VEC void accum_range(const mzm_accum_job *job, int32_t c0, int32_t c1, mzm_dtype dtype)
+static void accum(const mzm_accum_job *job, int32_t c0, int32_t c1)
 {
 	int32_t width = Y_BLOCK_BYTES / (int32_t)sizeof(float) / job->n_pos / 64 * 64;
-	for (int32_t c = c0; c < c1; c += width) {
-		int32_t end = c1 - c < width ? c1 : c + width;
+	for (int32_t c = c0, end; c < c1; c = end) {
+		end = c1 - c < width ? c1 : c + width;
 		for (int32_t p = 0; p < job->n_pos; p++)
 			memset(job->y + (size_t)p * job->ldy + c, 0, (size_t)(end - c) * sizeof(float));
 		for (int32_t i = 0; i < job->n_rows; i += GROUP) {
 			group g = {.a = job->a + i, .n = job->n_rows - i < GROUP ? job->n_rows - i : GROUP};
 			for (int32_t k = 0; k < g.n; k++)
 				g.w[k] = row_at(job->w, job->stride, job->rows, i + k);
-			accum_group(job, &g, c, end, dtype);
+			accum_group(job, &g, c, end);
 		}
 	}
-}
-
-static void accum_f32(const mzm_accum_job *job, int32_t c0, int32_t c1)
-{
-	accum_range(job, c0, c1, MZM_F32);
-}
-static void accum_f16(const mzm_accum_job *job, int32_t c0, int32_t c1)
-{
-	accum_range(job, c0, c1, MZM_F16);
-}
-static void accum_bf16(const mzm_accum_job *job, int32_t c0, int32_t c1)
-{
-	accum_range(job, c0, c1, MZM_BF16);
-}
-
-static void accum(const mzm_accum_job *job, int32_t c0, int32_t c1)
-{
-	static void (*const by_dtype[MZM_N_DTYPES])(const mzm_accum_job *, int32_t, int32_t) = {
-		[MZM_F32] = accum_f32, [MZM_F16] = accum_f16, [MZM_BF16] = accum_bf16};
-	by_dtype[job->dtype](job, c0, c1);
 }
 
 #endif

@@ -15,13 +15,6 @@
 #define VEC_POS 2
 #define VEC_COLS 2
 
-/* The sums of a tile only become registers when the loops over them vanish. */
-#ifdef __clang__
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 8")
-#endif
-
 typedef struct v16 {
 	__m256 lo, hi;
 } v16;

@@ -13,13 +13,6 @@
 #define VEC_POS 4
 #define VEC_COLS 4
 
-/* The sums of a tile only become registers when the loops over them vanish. */
-#ifdef __clang__
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 8")
-#endif
-
 typedef __m512 v16;
 
 VEC __mmask16 first(int32_t n)

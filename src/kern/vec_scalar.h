@@ -10,8 +10,7 @@
  *   v16_max_abs                     greater of acc and |x| by their bits: a NaN wins and stays
  *   v16_scale                       p * 2^n rounded once, n in the low bits of t (exp_poly.h)
  *   v16_fold_add, fold_max          16 -> 8 -> 4 -> 2 -> 1, lane i with lane i + half
- * and VEC_DECODE_ROWS, VEC_ROWS x VEC_POS, VEC_COLS: the register tiles that fit (body_matrix.h);
- * UNROLL stands before the loops over a tile. */
+ * and VEC_DECODE_ROWS, VEC_ROWS x VEC_POS, VEC_COLS: the register tiles that fit (body_matrix.h). */
 #ifndef MZM_VEC_SCALAR_H
 #define MZM_VEC_SCALAR_H
 
@@ -26,7 +25,7 @@
 #define VEC_ROWS 2
 #define VEC_POS 2
 #define VEC_COLS 1
-#define UNROLL /* arrays of lanes are not registers anyway */
+#define VEC_IS_ARRAY 1
 
 typedef struct v16 {
 	float f[16];

@@ -1,12 +1,13 @@
-/* fuzz_tokenizer.c - the text of a tokenizer.json, or that, a byte 0x1e and a tokenizer_config.json, is hostile. Whatever
- * is accepted must encode and decode without harm, give ids that exist, and stream what it gives at once. */
+/* fuzz_tokenizer.c - a hostile tokenizer.json; behind a byte 0x1e, a hostile tokenizer_config.json. Whatever is
+ * accepted must encode and decode without harm, give ids that exist, and stream what it gives at once. */
 #include <stdlib.h>
 
 #include "format/tokenizer_impl.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static const char probe[] = "Hello  the\n\tworld 12345 don't <|end|><tool> \xe2\x96\x81\xc3\xa9" "e\xcc\x81\xff\xe2\x82 aaaaaaaaa";
+static const char probe[] = "Hello  the\n\tworld 12345 don't <|end|><tool> \xe2\x96\x81\xc3\xa9"
+			    "e\xcc\x81\xff\xe2\x82 aaaaaaaaa";
 
 static void demand(bool ok)
 {
@@ -42,7 +43,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	const uint8_t *cut = memchr(data, 0x1e, size);
 	size_t len = cut ? (size_t)(cut - data) : size;
 	const char *config = cut ? (const char *)cut + 1 : NULL;
-	if (mzm_tokenizer_parse(&tok, (const char *)data, len, config, cut ? size - len - 1 : 0, "input", &err) != MZM_OK) {
+	if (mzm_tokenizer_parse(&tok, (const char *)data, len, config, cut ? size - len - 1 : 0, "input", &err) !=
+	    MZM_OK) {
 		demand(!tok && err.code != MZM_OK && err.message[0]);
 		return 0;
 	}

@@ -99,8 +99,15 @@ static inline void hf_init(hf_build *b, const char *dtype, bool tied)
 		{"self_attn.k_proj", 4, 8}, {"self_attn.v_proj", 4, 8}, {"self_attn.o_proj", 8, 8},
 		{"mlp.gate_proj", 6, 8}, {"mlp.up_proj", 6, 8}, {"mlp.down_proj", 8, 6},
 	};
-	*b = (hf_build){.n_layers = 2, .dim = 8, .n_ffn = 6, .n_heads = 2, .n_kv_heads = 1, .head_dim = 4, .n_vocab = 300,
-			.tied = tied, .seed = 7};
+	*b = (hf_build){.n_layers = 2,
+			.dim = 8,
+			.n_ffn = 6,
+			.n_heads = 2,
+			.n_kv_heads = 1,
+			.head_dim = 4,
+			.n_vocab = 300,
+			.tied = tied,
+			.seed = 7};
 	hf_add(b, "model.embed_tokens.weight", dtype, b->n_vocab, 8);
 	for (int l = 0; l < b->n_layers; l++)
 		for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
@@ -198,10 +205,11 @@ static inline char *hf_tokenizer(size_t *len)
 {
 	char *t = malloc(32768);
 	assert_non_null(t);
-	size_t n = (size_t)sprintf(t, "{\"version\":\"1.0\",\"added_tokens\":[],\"normalizer\":null,\"pre_tokenizer\":"
-				      "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,"
-				      "\"use_regex\":true},\"post_processor\":null,\"decoder\":{\"type\":\"ByteLevel\"},"
-				      "\"model\":{\"type\":\"BPE\",\"vocab\":{");
+	size_t n =
+		(size_t)sprintf(t, "{\"version\":\"1.0\",\"added_tokens\":[],\"normalizer\":null,\"pre_tokenizer\":"
+				   "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,"
+				   "\"use_regex\":true},\"post_processor\":null,\"decoder\":{\"type\":\"ByteLevel\"},"
+				   "\"model\":{\"type\":\"BPE\",\"vocab\":{");
 	for (int i = 0, extra = 0; i < 256; i++) {
 		bool printable = (i >= 0x21 && i <= 0x7e) || (i >= 0xa1 && i <= 0xac) || i >= 0xae;
 		int c = printable ? i : 256 + extra++;
@@ -215,13 +223,14 @@ static inline char *hf_tokenizer(size_t *len)
 static inline void hf_write(hf_build *b, const char *dir)
 {
 	char config[4096];
-	int n = snprintf(config, sizeof config,
-			 "{\"model_type\":\"llama\",\"architectures\":[\"LlamaForCausalLM\"],\"hidden_act\":\"silu\","
-			 "\"hidden_size\":%d,\"intermediate_size\":%d,\"num_hidden_layers\":%d,\"num_attention_heads\":%d,"
-			 "\"num_key_value_heads\":%d,\"head_dim\":%d,\"vocab_size\":%d,\"max_position_embeddings\":64,"
-			 "\"rms_norm_eps\":1e-5,\"tie_word_embeddings\":%s,\"eos_token_id\":2%s}",
-			 b->dim, b->n_ffn, b->n_layers, b->n_heads, b->n_kv_heads, b->head_dim, b->n_vocab,
-			 b->tied ? "true" : "false", b->config_extra ? b->config_extra : "");
+	int n = snprintf(
+		config, sizeof config,
+		"{\"model_type\":\"llama\",\"architectures\":[\"LlamaForCausalLM\"],\"hidden_act\":\"silu\","
+		"\"hidden_size\":%d,\"intermediate_size\":%d,\"num_hidden_layers\":%d,\"num_attention_heads\":%d,"
+		"\"num_key_value_heads\":%d,\"head_dim\":%d,\"vocab_size\":%d,\"max_position_embeddings\":64,"
+		"\"rms_norm_eps\":1e-5,\"tie_word_embeddings\":%s,\"eos_token_id\":2%s}",
+		b->dim, b->n_ffn, b->n_layers, b->n_heads, b->n_kv_heads, b->head_dim, b->n_vocab,
+		b->tied ? "true" : "false", b->config_extra ? b->config_extra : "");
 	hf_put(dir, "config.json", config, (size_t)n);
 	if (b->generation)
 		hf_put(dir, "generation_config.json", b->generation, strlen(b->generation));
@@ -252,15 +261,17 @@ static inline float hf_value(const char *dtype, const uint8_t *data, size_t i)
 static inline size_t hf_locate(char name[96], const mzm_tensor *t, const mzm_config *cfg, int r, int c)
 {
 	static const char *const parts[] = {
-		[MZM_T_ATTN_NORM] = "input_layernorm", [MZM_T_WQ] = "self_attn.q_proj", [MZM_T_WK] = "self_attn.k_proj",
-		[MZM_T_WV] = "self_attn.v_proj", [MZM_T_WO] = "self_attn.o_proj",
-		[MZM_T_FFN_NORM] = "post_attention_layernorm", [MZM_T_GATE] = "mlp.gate_proj", [MZM_T_UPDOWN] = "mlp.up_proj",
+		[MZM_T_ATTN_NORM] = "input_layernorm", [MZM_T_WQ] = "self_attn.q_proj",
+		[MZM_T_WK] = "self_attn.k_proj",       [MZM_T_WV] = "self_attn.v_proj",
+		[MZM_T_WO] = "self_attn.o_proj",       [MZM_T_FFN_NORM] = "post_attention_layernorm",
+		[MZM_T_GATE] = "mlp.gate_proj",        [MZM_T_UPDOWN] = "mlp.up_proj",
 	};
 	const char *part = t->layer >= 0 ? parts[t->kind] : NULL;
 	size_t index = (size_t)r * (size_t)t->n_cols + (size_t)c;
 	if (t->kind == MZM_T_UPDOWN) {
 		part = r % 2 ? "mlp.down_proj" : "mlp.up_proj";
-		index = r % 2 ? (size_t)c * (size_t)cfg->n_ffn + (size_t)r / 2 : (size_t)(r / 2) * (size_t)t->n_cols + (size_t)c;
+		index = r % 2 ? (size_t)c * (size_t)cfg->n_ffn + (size_t)r / 2
+			      : (size_t)(r / 2) * (size_t)t->n_cols + (size_t)c;
 	}
 	if (part)
 		snprintf(name, 96, "model.layers.%d.%s.weight", (int)t->layer, part);

@@ -40,15 +40,18 @@ static const mzm_opt rows[] = {
 	{.name = "list", .type = MZM_OPT_LIST, AT(list), .arg = "TEXT", .help = "Again and again."},
 	{.name = "number", .letter = 'n', .type = MZM_OPT_INT, AT(number), .min = -3, .max = 32, .word = "auto",
 	 .word_value = 99, .word2 = "off", .word2_value = 77, .arg = "N", .group = "Numbers", .help = "A number."},
-	{.name = "share", .type = MZM_OPT_FLOAT, AT(share), .open_min = true, .max = 1, .group = "Numbers", .help = "A share."},
+	{.name = "share", .type = MZM_OPT_FLOAT, AT(share), .open_min = true, .max = 1, .group = "Numbers",
+	 .help = "A share."},
 	{.name = "big", .type = MZM_OPT_U64, AT(big), .group = "Numbers", .help = "A big number."},
 	{.name = "size", .type = MZM_OPT_SIZE, AT(size), .max = 1e12, .group = "Numbers", .help = "A size."},
 	{.name = "kind", .type = MZM_OPT_ENUM, AT(kind), .choice = fruit, .help = "A kind."},
 	{.name = "fruit", .type = MZM_OPT_CHOICE, AT(fruit), .choice = fruit, .help = "A fruit."},
 };
 
-static const mzm_cli_command command = {
-	.name = "try", .usage = "[options] FILE", .summary = "For the tests.", .examples = "mirzam try a\nmirzam try b"};
+static const mzm_cli_command command = {.name = "try",
+					.usage = "[options] FILE",
+					.summary = "For the tests.",
+					.examples = "mirzam try a\nmirzam try b"};
 
 static struct mine got;
 static mzm_cli_args args;
@@ -90,8 +93,9 @@ static void assert_says(const char *text)
 static void reads_every_type(void **state)
 {
 	(void)state;
-	assert_int_equal(PARSE("--flag", "--text", "a b", "--number=-3", "--share", "1e-3", "--big", "18446744073709551615",
-			       "--size", "1.5G", "--kind", "cherry", "--fruit=apple", "--list", "x", "--list=y"),
+	assert_int_equal(PARSE("--flag", "--text", "a b", "--number=-3", "--share", "1e-3", "--big",
+			       "18446744073709551615", "--size", "1.5G", "--kind", "cherry", "--fruit=apple", "--list",
+			       "x", "--list=y"),
 			 MZM_CLI_GO);
 	assert_true(got.flag);
 	assert_string_equal(got.text, "a b");
@@ -144,9 +148,11 @@ static void sizes(void **state)
 
 static void refuses_what_is_no_number(void **state)
 {
-	static const char *const words[] = {"", " 5", "5 ", "5x", "0x5", "nan", "inf", "1e999", "--", "+", "33", "-4", "5.5",
-					    "99999999999999999999", "1e1"};
-	static const char *const shares[] = {"", "0", "-0.5", "1.0001", "nan", "inf", "0x1p-1", "1e999", ".", "half", " .5"};
+	static const char *const words[] = {"",      " 5", "5 ", "5x", "0x5", "nan", "inf",
+					    "1e999", "--", "+",  "33", "-4",  "5.5", "99999999999999999999",
+					    "1e1"};
+	static const char *const shares[] = {"",       "0",     "-0.5", "1.0001", "nan", "inf",
+					     "0x1p-1", "1e999", ".",    "half",   " .5"};
 	static const char *const bigs[] = {"", "-1", "+1", "18446744073709551616", "1.0", " 1"};
 	(void)state;
 	for (int i = 0; i < ARRAY_LEN(words); i++)
@@ -163,7 +169,8 @@ static void messages_name_option_value_and_range(void **state)
 {
 	(void)state;
 	assert_int_equal(PARSE("--share", "2"), MZM_CLI_USAGE);
-	assert_string_equal(said, "mirzam: --share wants a number above 0 and at most 1, not \"2\"\ntry: mirzam try --help\n");
+	assert_string_equal(
+		said, "mirzam: --share wants a number above 0 and at most 1, not \"2\"\ntry: mirzam try --help\n");
 	assert_int_equal(PARSE("-n", "x"), MZM_CLI_USAGE);
 	assert_says("--number wants a whole number from -3 to 32, auto or off, not \"x\"");
 	assert_int_equal(PARSE("--kind", "bananna"), MZM_CLI_USAGE);
@@ -248,9 +255,9 @@ static void decoding_options_fill_the_params(void **state)
 {
 	mzm_cli_decode d = mzm_cli_decode_default();
 	mzm_cli_args none = {0};
-	char *argv[] = {"try", "--mode", "sirius", "--keep", "0.25", "--period", "auto", "--threshold", "0.05", "--accept",
-			"relative", "--predictor", "topk", "-n", "9", "--stop", "a", "--stop", "b", "--ignore-eos", "--seed", "5",
-			NULL};
+	char *argv[] = {"try",  "--mode",   "sirius",   "--keep",       "0.25",   "--period", "auto", "--threshold",
+			"0.05", "--accept", "relative", "--predictor",  "topk",   "-n",       "9",    "--stop",
+			"a",    "--stop",   "b",        "--ignore-eos", "--seed", "5",        NULL};
 	const mzm_opt_table tables[] = {mzm_cli_decode_table(&d)};
 	(void)state;
 	assert_int_equal(mzm_cli_parse(&command, tables, 1, ARRAY_LEN(argv) - 1, argv, &none), MZM_CLI_GO);

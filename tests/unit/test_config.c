@@ -66,7 +66,8 @@ static void test_defaults(void **state)
 	assert_int_equal(c.rope, MZM_ROPE_PLAIN);
 	assert_int_equal(c.bos_id, -1);
 	assert_int_equal(c.n_eos, 0);
-	c = good("{" BASE "," REST ",\"head_dim\":null,\"num_key_value_heads\":null,\"rope_scaling\":null,\"bos_token_id\":0}");
+	c = good("{" BASE "," REST
+		 ",\"head_dim\":null,\"num_key_value_heads\":null,\"rope_scaling\":null,\"bos_token_id\":0}");
 	assert_int_equal(c.head_dim, 8);
 	assert_int_equal(c.bos_id, 0);
 	c = good("{" BASE ",\"hidden_act\":\"relu\",\"rms_norm_eps\":1e-6,\"head_dim\":10,\"num_key_value_heads\":2,"
@@ -95,7 +96,8 @@ static void test_eos(void **state)
 	assert_int_equal(c.n_eos, 1);
 	assert_int_equal(from_text(&c, two, "{\"eos_token_id\":512}", &err), MZM_EFORMAT);
 	assert_int_equal(from_text(&c, two, "[]", &err), MZM_EFORMAT);
-	static const char *const wrong[] = {"512", "-1", "1.5", "\"2\"", "[1,\"2\"]", "[[1]]", "[1,null]", "1e300", "true", "{}"};
+	static const char *const wrong[] = {"512",   "-1",       "1.5",   "\"2\"", "[1,\"2\"]",
+					    "[[1]]", "[1,null]", "1e300", "true",  "{}"};
 	for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
 		char text[1024];
 		snprintf(text, sizeof text, "{" BASE "," REST ",\"eos_token_id\":%s}", wrong[i]);
@@ -126,9 +128,11 @@ static void test_rope(void **state)
 	bad("{" BASE "," REST ",\"rope_scaling\":{},\"rope_parameters\":{}}", MZM_EFORMAT, "rope_parameters");
 	bad("{" BASE "," REST ",\"rope_scaling\":{\"factor\":2}}", MZM_EFORMAT, "rope_type");
 	bad("{" BASE "," REST ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}}", MZM_EUNSUPPORTED, "linear");
-	bad("{" BASE "," REST ",\"rope_scaling\":{\"type\":\"llama3\",\"rope_type\":\"yarn\"}}", MZM_EFORMAT, "contradict");
+	bad("{" BASE "," REST ",\"rope_scaling\":{\"type\":\"llama3\",\"rope_type\":\"yarn\"}}", MZM_EFORMAT,
+	    "contradict");
 	bad("{" BASE "," REST ",\"rope_scaling\":{\"rope_type\":\"yarn\"}}", MZM_EUNSUPPORTED, "yarn");
-	bad("{" BASE "," REST ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8}}", MZM_EFORMAT, "low_freq_factor");
+	bad("{" BASE "," REST ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8}}", MZM_EFORMAT,
+	    "low_freq_factor");
 	bad("{" BASE "," REST ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,"
 	    "\"high_freq_factor\":4,\"original_max_position_embeddings\":8192}}", MZM_EFORMAT, "low < high");
 	bad("{" BASE "," REST ",\"rope_scaling\":7}", MZM_EFORMAT, "rope_scaling");
@@ -178,8 +182,9 @@ static void test_mistral(void **state)
 static void test_ranges(void **state)
 {
 	(void)state;
-	static const char *const keys[] = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-					   "vocab_size", "max_position_embeddings", "num_key_value_heads", "head_dim"};
+	static const char *const keys[] = {"hidden_size",         "intermediate_size", "num_hidden_layers",
+					   "num_attention_heads", "vocab_size",        "max_position_embeddings",
+					   "num_key_value_heads", "head_dim"};
 	static const char *const values[] = {"0", "-1", "1.5", "\"8\"", "[8]", "true", "4611686018427387904", "1e300",
 					     "1099511627776", "null"};
 	for (size_t k = 0; k < sizeof keys / sizeof keys[0]; k++)
@@ -203,7 +208,8 @@ static void test_ranges(void **state)
 		bad(text, MZM_EFORMAT, "rms_norm_eps");
 	}
 	bad("{\"model_type\":\"llama\",\"hidden_size\":65,\"intermediate_size\":8,\"num_hidden_layers\":1,"
-	    "\"num_attention_heads\":8,\"vocab_size\":8,\"max_position_embeddings\":8," REST "}", MZM_EFORMAT, "hidden_size");
+	    "\"num_attention_heads\":8,\"vocab_size\":8,\"max_position_embeddings\":8," REST "}",
+	    MZM_EFORMAT, "hidden_size");
 }
 
 static void test_round_trip(void **state)
@@ -211,7 +217,8 @@ static void test_round_trip(void **state)
 	(void)state;
 	static const char *const texts[] = {
 		"{" BASE "," REST ",\"eos_token_id\":[5,6],\"bos_token_id\":4}",
-		"{" BASE ",\"hidden_act\":\"relu\",\"rms_norm_eps\":3.3e-7,\"rope_theta\":12345.678,\"tie_word_embeddings\":true}",
+		"{" BASE ",\"hidden_act\":\"relu\",\"rms_norm_eps\":3.3e-7,\"rope_theta\":12345.678,\"tie_word_"
+			 "embeddings\":true}",
 		"{" BASE "," REST ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.1,\"low_freq_factor\":1.1,"
 		"\"high_freq_factor\":4.3,\"original_max_position_embeddings\":8192}}",
 	};
@@ -228,7 +235,8 @@ static void test_round_trip(void **state)
 		assert_int_equal(mzm_config_from_json(&b, again, &err), MZM_OK);
 		assert_string_equal(a.arch, b.arch);
 		assert_memory_equal(&a.n_layers, &b.n_layers, (size_t)((char *)&a.act - (char *)&a.n_layers));
-		assert_true(a.act == b.act && a.tied == b.tied && a.norm_eps == b.norm_eps && a.rope_theta == b.rope_theta);
+		assert_true(a.act == b.act && a.tied == b.tied && a.norm_eps == b.norm_eps &&
+			    a.rope_theta == b.rope_theta);
 		assert_true(a.rope == b.rope && a.rope_factor == b.rope_factor && a.rope_low_freq == b.rope_low_freq &&
 			    a.rope_high_freq == b.rope_high_freq && a.rope_orig_ctx == b.rope_orig_ctx);
 		assert_true(a.bos_id == b.bos_id && a.n_eos == b.n_eos);
@@ -350,8 +358,9 @@ static void test_shared_models(void **state)
 static void test_mutations(void **state)
 {
 	(void)state;
-	static const char base[] = "{" BASE "," REST ",\"eos_token_id\":[1,2],\"bos_token_id\":1,\"rope_scaling\":{\"rope_type\":"
-				   "\"llama3\"," LLAMA3 "},\"tie_word_embeddings\":true,\"head_dim\":8,\"num_key_value_heads\":4}";
+	static const char base[] =
+		"{" BASE "," REST ",\"eos_token_id\":[1,2],\"bos_token_id\":1,\"rope_scaling\":{\"rope_type\":"
+		"\"llama3\"," LLAMA3 "},\"tie_word_embeddings\":true,\"head_dim\":8,\"num_key_value_heads\":4}";
 	uint64_t seed = 1;
 	long n_ok = 0, n = testing_count(5000, 100000);
 	size_t live = mzm_mem_live();
@@ -364,7 +373,8 @@ static void test_mutations(void **state)
 		for (uint64_t k = testing_random(&seed) % 3 + 1; k > 0; k--) {
 			static const char digits[] = "0123456789-.eE\"[]{},:nt";
 			uint64_t r = testing_random(&seed);
-			text[r % (sizeof base - 1)] = r >> 40 & 3 ? digits[(r >> 32) % (sizeof digits - 1)] : (char)(r >> 24);
+			text[r % (sizeof base - 1)] =
+				r >> 40 & 3 ? digits[(r >> 32) % (sizeof digits - 1)] : (char)(r >> 24);
 		}
 		if (mzm_json_parse(&tree, text, sizeof base - 1, "test", &err) != MZM_OK)
 			continue;

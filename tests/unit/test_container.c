@@ -81,13 +81,15 @@ static void test_pack(void **state)
 				mzm_codec codec;
 				const void *packed;
 				size_t n_packed;
-				assert_int_equal(mzm_pack(p, &codec, &packed, &n_packed, in, n, e, levels[l], NULL), MZM_OK);
+				assert_int_equal(mzm_pack(p, &codec, &packed, &n_packed, in, n, e, levels[l], NULL),
+						 MZM_OK);
 				assert_true(n_packed <= n && n / MZM_MAX_RATIO <= n_packed);
 				assert_true(levels[l] != 0 || codec == MZM_CODEC_RAW);
 				assert_true(levels[l] != -1 || codec == MZM_CODEC_RAW || n_packed < n - n / 10);
 				assert_true(nature != 0 || codec == MZM_CODEC_RAW); /* noise */
 				n_used[codec]++;
-				uint8_t *copy = malloc(n_packed); /* exact size: a read past it shows under a sanitizer */
+				uint8_t *copy =
+					malloc(n_packed); /* exact size: a read past it shows under a sanitizer */
 				memcpy(copy, packed, n_packed);
 				memset(out, 0xaa, n);
 				assert_int_equal(mzm_unpack(p, out, n, e, codec, copy, n_packed, NULL), MZM_OK);
@@ -229,7 +231,8 @@ static uint64_t get(const uint8_t *p, int n_bytes)
 /* Makes the checksums of header, metadata and index right again, where these lie inside the file. */
 static void reseal(uint8_t *file, size_t n)
 {
-	uint64_t meta = get(file + 24, 8), meta_n = get(file + 32, 8), index = get(file + 56, 8), index_n = get(file + 64, 8);
+	uint64_t meta = get(file + 24, 8), meta_n = get(file + 32, 8), index = get(file + 56, 8),
+		 index_n = get(file + 64, 8);
 	if (meta <= n && meta_n <= n - meta)
 		put(file + 48, mzm_sum64(file + meta, (size_t)meta_n), 8);
 	if (index <= n && index_n <= n - index)
@@ -255,8 +258,20 @@ static void test_header_fields(void **state)
 		{92, 4, MZM_EFORMAT, "reserved"}, {96, 8, MZM_EFORMAT, "reserved"}, {112, 8, MZM_EFORMAT, "reserved"},
 		{128, 8, MZM_EFORMAT, "reserved"}, {4088, 8, MZM_EFORMAT, "reserved"},
 	};
-	static const uint64_t values[] = {1, 2, 3, 63, 4095, 4097, 0x7fffffff, 0x80000000u, 0xffffffffu, 1ull << 40, 1ull << 62,
-					  1ull << 63, UINT64_MAX - 63, UINT64_MAX};
+	static const uint64_t values[] = {1,
+					  2,
+					  3,
+					  63,
+					  4095,
+					  4097,
+					  0x7fffffff,
+					  0x80000000u,
+					  0xffffffffu,
+					  1ull << 40,
+					  1ull << 62,
+					  1ull << 63,
+					  UINT64_MAX - 63,
+					  UINT64_MAX};
 	expect(file, n, MZM_OK, NULL);
 	for (size_t f = 0; f < sizeof fields / sizeof fields[0]; f++)
 		for (size_t v = 0; v < sizeof values / sizeof values[0]; v++) {
@@ -290,7 +305,8 @@ static void test_index_fields(void **state)
 	(void)state;
 	size_t n;
 	uint8_t *file = make_small(-1, &n), *copy = malloc(n);
-	static const uint64_t values[] = {0, 1, 2, 7, 0x7fffffff, 0x80000000u, 0xffffffffu, 1ull << 32, 1ull << 62, UINT64_MAX};
+	static const uint64_t values[] = {0,           1,           2,          7,          0x7fffffff,
+					  0x80000000u, 0xffffffffu, 1ull << 32, 1ull << 62, UINT64_MAX};
 	uint64_t index = get(file + 56, 8), n_tensors = get(file + 80, 4), n_extents = get(file + 84, 4);
 	uint64_t extents = index + 48 * n_tensors;
 	assert_true(n_tensors == 18 && n_extents >= n_tensors);
@@ -310,7 +326,8 @@ static void test_index_fields(void **state)
 				testing_write(path, copy, n);
 				mzm_status st = verify(&err);
 				if (st == MZM_OK || !strstr(err.message, row < n_tensors && at == 32 ? "tensor" : ""))
-					fail_msg("row %d, offset %d, value %llx: accepted", (int)row, at, (unsigned long long)values[v]);
+					fail_msg("row %d, offset %d, value %llx: accepted", (int)row, at,
+						 (unsigned long long)values[v]);
 			}
 	/* messages name tensor and extent */
 	memcpy(copy, file, n);
@@ -332,7 +349,8 @@ static void test_index_fields(void **state)
 /* Metadata replaced by other text; sizes and checksums right. */
 static void with_metadata(const uint8_t *file, size_t n, const char *text, mzm_status code, const char *word)
 {
-	uint64_t meta = get(file + 24, 8), index = get(file + 56, 8), len = strlen(text), place = (meta + len + 63) & ~63ull;
+	uint64_t meta = get(file + 24, 8), index = get(file + 56, 8), len = strlen(text),
+		 place = (meta + len + 63) & ~63ull;
 	uint8_t *copy = calloc(1, (size_t)(place + (n - index)));
 	memcpy(copy, file, (size_t)meta);
 	memcpy(copy + meta, text, (size_t)len);
@@ -397,9 +415,11 @@ static void flip_bits(const uint8_t *file, size_t n, uint64_t step)
 		fwrite(&wrong, 1, 1, f);
 		fflush(f);
 		if (verify(&err) == MZM_OK)
-			fail_msg("bit %llu of byte %llu: not noticed", (unsigned long long)bit % 8, (unsigned long long)bit / 8);
-		if (!strstr(err.message, "header") && !strstr(err.message, "metadata") && !strstr(err.message, "index") &&
-		    !strstr(err.message, "tensor") && !strstr(err.message, "version") && !strstr(err.message, "not a .mzm"))
+			fail_msg("bit %llu of byte %llu: not noticed", (unsigned long long)bit % 8,
+				 (unsigned long long)bit / 8);
+		if (!strstr(err.message, "header") && !strstr(err.message, "metadata") &&
+		    !strstr(err.message, "index") && !strstr(err.message, "tensor") &&
+		    !strstr(err.message, "version") && !strstr(err.message, "not a .mzm"))
 			fail_msg("no place: %s", err.message);
 		fseek(f, (long)(bit / 8), SEEK_SET);
 		fwrite(&file[bit / 8], 1, 1, f);
@@ -451,7 +471,9 @@ static void test_mutations(void **state)
 		memcpy(copy, file, n);
 		for (uint64_t k = testing_random(&seed) % 3 + 1; k > 0; k--) {
 			uint64_t r = testing_random(&seed), where = r >> 16;
-			where = r % 4 == 0 ? where % 96 : r % 4 == 1 ? meta + where % (index - meta) : index + where % (n - index);
+			where = r % 4 == 0   ? where % 96
+				: r % 4 == 1 ? meta + where % (index - meta)
+					     : index + where % (n - index);
 			copy[where] = (uint8_t)(r >> 8 & 1 ? copy[where] ^ 1u << (r >> 9 & 7) : r >> 48);
 		}
 		reseal(copy, n);
@@ -473,8 +495,19 @@ static void test_mutations(void **state)
 static void test_writer_contract(void **state)
 {
 	(void)state;
-	mzm_config cfg = {.arch = "llama", .n_layers = 1, .dim = 4, .n_ffn = 2, .n_heads = 1, .n_kv_heads = 1, .head_dim = 4,
-			  .n_vocab = 3, .n_ctx = 8, .tied = true, .norm_eps = 1e-5f, .rope_theta = 1e4, .bos_id = -1};
+	mzm_config cfg = {.arch = "llama",
+			  .n_layers = 1,
+			  .dim = 4,
+			  .n_ffn = 2,
+			  .n_heads = 1,
+			  .n_kv_heads = 1,
+			  .head_dim = 4,
+			  .n_vocab = 3,
+			  .n_ctx = 8,
+			  .tied = true,
+			  .norm_eps = 1e-5f,
+			  .rope_theta = 1e4,
+			  .bos_id = -1};
 	mzm_container_writer *w;
 	float data[16] = {1, 2, 3};
 	json_t *meta = json_object();
@@ -503,11 +536,17 @@ static void test_extents(void **state)
 	b.dim = 128;
 	b.head_dim = 2;
 	b.n_vocab = 3000;
-	static const char *const parts[] = {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj", "input_layernorm",
-					    "post_attention_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
+	static const char *const parts[] = {"mlp.gate_proj",
+					    "mlp.up_proj",
+					    "mlp.down_proj",
+					    "input_layernorm",
+					    "post_attention_layernorm",
+					    "self_attn.q_proj",
+					    "self_attn.k_proj",
+					    "self_attn.v_proj",
 					    "self_attn.o_proj"};
-	static const long shapes[][2] = {{5001, 128}, {5001, 128}, {128, 5001}, {128, 0}, {128, 0}, {4, 128}, {2, 128}, {2, 128},
-					 {128, 4}};
+	static const long shapes[][2] = {{5001, 128}, {5001, 128}, {128, 5001}, {128, 0}, {128, 0},
+					 {4, 128},    {2, 128},    {2, 128},    {128, 4}};
 	hf_remake(&b, "model.embed_tokens.weight", "BF16", 3000, 128);
 	hf_remake(&b, "model.norm.weight", "BF16", 128, 0);
 	for (int l = 0; l < 2; l++)

@@ -145,6 +145,50 @@ static void prompts(void **state)
 	assert_null(mze_task_find("gsm9k"));
 }
 
+/* FNV-1a over the bytes of a prompt and a NUL behind it. */
+static uint64_t add_prompt(uint64_t h, const mze_buf *prompt)
+{
+	for (size_t i = 0; i <= prompt->len; i++)
+		h = (h ^ (unsigned char)prompt->data[i]) * 0x100000001b3u;
+	return h;
+}
+
+/* All 1,319 five-shot prompts of gsm8k 3.0. The sum comes from Python: random.Random(1234).sample(train, 5) for
+ * each question in file order. */
+static void harness_prompts(void **state)
+{
+	(void)state;
+	char path[2][4096];
+	const char *shared = getenv("MIRZAM_SHARED");
+	mze_problems test, train;
+	mze_buf prompt = {0};
+	uint64_t h = 0xcbf29ce484222325u;
+	size_t n = 0;
+	snprintf(path[0], sizeof path[0], "%s/evals/gsm8k/test.jsonl", shared ? shared : "");
+	snprintf(path[1], sizeof path[1], "%s/evals/gsm8k/train.jsonl", shared ? shared : "");
+	if (!shared || access(path[0], R_OK) != 0 || access(path[1], R_OK) != 0) {
+		print_message("skipped: no evals/gsm8k/test.jsonl or train.jsonl under MIRZAM_SHARED\n");
+		skip();
+	}
+	assert_int_equal(mze_problems_read(&test, path[0], false, NULL), MZM_OK);
+	assert_int_equal(mze_problems_read(&train, path[1], false, NULL), MZM_OK);
+	assert_int_equal(test.n, 1319);
+	int32_t *shot = calloc(1319 * 5, sizeof *shot);
+	mze_task_draw_shots(shot, 1319, 5, train.n);
+	for (int i = 0; i < 1319; i++) {
+		prompt.len = 0;
+		mze_task_prompt(&prompt, mze_task_find("gsm8k"), &test.item[i], &train, shot + i * 5, 5);
+		h = add_prompt(h, &prompt);
+		n += prompt.len + 1;
+	}
+	assert_int_equal(n, 3917789);
+	assert_true(h == 0xf0c36d0518f6854du);
+	free(shot);
+	mze_buf_free(&prompt);
+	mze_problems_free(&test);
+	mze_problems_free(&train);
+}
+
 static void cot_scores(void **state)
 {
 	(void)state;
@@ -278,6 +322,7 @@ int main(void)
 		cmocka_unit_test_setup(lines_are_bounded, set_up),
 		cmocka_unit_test_setup(shot_draw, set_up),
 		cmocka_unit_test_setup(prompts, set_up),
+		cmocka_unit_test_setup(harness_prompts, set_up),
 		cmocka_unit_test_setup(cot_scores, set_up),
 		cmocka_unit_test_setup(rows_are_counted, set_up),
 		cmocka_unit_test_setup(w_equals_effective_density, set_up),

@@ -134,9 +134,9 @@ static void report_is_valid(void **state)
 static void hostile_text_is_text(void **state)
 {
 	(void)state;
-	static const char line[] =
-		"{\"question\": \"</pre><script>alert(1)</script> \\\"' & \\u0001\\u202e <img src=x onerror=alert(2)> ]]> 7\","
-		" \"answer\": \"</details><b onclick='x'>&amp;\\n#### 7\"}\n";
+	static const char line[] = "{\"question\": \"</pre><script>alert(1)</script> \\\"' & \\u0001\\u202e <img src=x "
+				   "onerror=alert(2)> ]]> 7\","
+				   " \"answer\": \"</details><b onclick='x'>&amp;\\n#### 7\"}\n";
 	mze_eval *e;
 	rig r;
 	fake.padding = "</pre></section><script>alert(3)</script>&amp;<!-- \" ' \x01\x1b[31m \xff\xc0\xaf <style>";
@@ -175,9 +175,22 @@ static void json_has_the_contract(void **state)
 	static const char *const integers[] = {"n", "correct", "checks", "tokens", "sparse_passes", "dense_passes",
 					       "rollback_tokens", "bytes_read", "period", "peak_rss_bytes", "seed",
 					       "corrected", "accepted", "bonus"};
-	static const char *const reals[] = {"keep", "threshold", "accuracy", "same_as_dense", "aal", "aal_paper", "density",
-					    "effective_density", "work_per_token", "prefill_tok_per_s", "tok_per_s",
-					    "w_nodes", "read_density", "prefill_s", "decode_s", "wall_s",
+	static const char *const reals[] = {"keep",
+					    "threshold",
+					    "accuracy",
+					    "same_as_dense",
+					    "aal",
+					    "aal_paper",
+					    "density",
+					    "effective_density",
+					    "work_per_token",
+					    "prefill_tok_per_s",
+					    "tok_per_s",
+					    "w_nodes",
+					    "read_density",
+					    "prefill_s",
+					    "decode_s",
+					    "wall_s",
 					    "corrections_per_100_tokens"};
 	static const char *const strings[] = {"mode", "draft", "predictor", "accept"};
 	mze_eval *e;
@@ -195,7 +208,8 @@ static void json_has_the_contract(void **state)
 		for (size_t k = 0; k < sizeof strings / sizeof strings[0]; k++)
 			member(row, strings[k], JSON_STRING);
 		assert_int_equal(json_array_size(member(row, "ci95", JSON_ARRAY)), 2);
-		assert_int_equal(json_integer_value(member(member(row, "finish", JSON_OBJECT), "stop", JSON_INTEGER)), 9);
+		assert_int_equal(json_integer_value(member(member(row, "finish", JSON_OBJECT), "stop", JSON_INTEGER)),
+				 9);
 	}
 	const json_t *sparse = json_array_get(rows, 1), *mcnemar = member(sparse, "mcnemar", JSON_OBJECT);
 	assert_true(json_real_value(member(sparse, "accuracy", JSON_REAL)) == 5. / 9);

@@ -183,7 +183,19 @@ static void expect_row(bench *b, const json_t *row, json_t *const *recorded, dou
 		assert_true(t.same >= 98);
 }
 
-static void expect_reference(const char *name)
+/* The row to compare with: the recorded one, unless the repository holds a better one for that mode. */
+static const json_t *best_row(const json_t *recorded, const json_t *better)
+{
+	size_t i;
+	const json_t *row;
+	json_array_foreach (better, i, row) {
+		if (json_equal(json_object_get(row, "mode"), json_object_get(recorded, "mode")))
+			return row;
+	}
+	return recorded;
+}
+
+static void expect_reference(const char *name, const char *better_file)
 {
 	char path[512], file[128];
 	json_error_t je;
@@ -215,8 +227,12 @@ static void expect_reference(const char *name)
 		skip();
 	*strrchr(path, '/') = 0;
 	open_bench(&b, path);
+	json_t *better = better_file ? json_load_file(better_file, 0, &je) : NULL;
+	assert_true(!better_file || better);
 	for (size_t m = 0; m < json_array_size(rows) && m < 5; m++)
-		expect_row(&b, json_array_get(rows, m), recorded[m], number(results, "keep"));
+		expect_row(&b, best_row(json_array_get(rows, m), json_object_get(better, "rows")), recorded[m],
+			   number(results, "keep"));
+	json_decref(better);
 	close_bench(&b);
 	for (int m = 0; m < 5; m++)
 		for (int i = 0; i < 100; i++)
@@ -227,13 +243,13 @@ static void expect_reference(const char *name)
 static void test_demo_model(void **state)
 {
 	(void)state;
-	expect_reference("gsmini-6m");
+	expect_reference("gsmini-6m", NULL);
 }
 
 static void test_demo_model_relu(void **state)
 {
 	(void)state;
-	expect_reference("gsmini-6m-relu");
+	expect_reference("gsmini-6m-relu", "tests/data/reference-relu-griffin.json");
 }
 
 static void test_demo_logits(void **state)

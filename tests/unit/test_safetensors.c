@@ -34,9 +34,14 @@ static void test_header(void **state)
 	mzm_st_header h;
 	mzm_err err;
 	mzm_dtype dtype;
-	assert_int_equal(parse("{" T("b", "BF16", "[2,3]", 8, 20) "," T("a", "F32", "[2]", 0, 8) ",\"__metadata__\":{\"x\":\"y\"},"
-			       T("e1", "F16", "[0,7]", 20, 20) "," T("e2", "I8", "[0]", 20, 20) "," T("s", "F64", "[]", 20, 28) "}   ",
-			       28, &h, &err), MZM_OK);
+	assert_int_equal(parse("{" T("b", "BF16", "[2,3]", 8, 20) "," T(
+				       "a", "F32", "[2]", 0,
+				       8) ",\"__metadata__\":{\"x\":\"y\"}," T("e1", "F16", "[0,7]", 20,
+									       20) "," T("e2", "I8", "[0]", 20,
+											 20) "," T("s", "F64", "[]", 20,
+												   28) "}   ",
+			       28, &h, &err),
+			 MZM_OK);
 	assert_int_equal(h.n, 5);
 	assert_string_equal(h.tensors[0].name, "a");
 	assert_string_equal(h.tensors[1].name, "b");
@@ -126,10 +131,20 @@ static void test_map(void **state)
 	assert_string_equal(map.files[0], "1.safetensors");
 	mzm_st_map_free(&map);
 	static const char *const wrong[] = {
-		"", "{}", "[]", "{\"weight_map\":[]}", "{\"weight_map\":{}}", "{\"weight_map\":{\"a\":1}}",
-		"{\"weight_map\":{\"a\":\"../x\"}}", "{\"weight_map\":{\"a\":\"/etc/passwd\"}}", "{\"weight_map\":{\"a\":\"..\"}}",
-		"{\"weight_map\":{\"a\":\"x/y\"}}", "{\"weight_map\":{\"a\":\"\"}}", "{\"weight_map\":{\"a\":\"x\\u0000y\"}}",
-		"{\"weight_map\":{\"\":\"x\"}}", "{\"weight_map\":{\"a\":\"x\",\"a\":\"x\"}}",
+		"",
+		"{}",
+		"[]",
+		"{\"weight_map\":[]}",
+		"{\"weight_map\":{}}",
+		"{\"weight_map\":{\"a\":1}}",
+		"{\"weight_map\":{\"a\":\"../x\"}}",
+		"{\"weight_map\":{\"a\":\"/etc/passwd\"}}",
+		"{\"weight_map\":{\"a\":\"..\"}}",
+		"{\"weight_map\":{\"a\":\"x/y\"}}",
+		"{\"weight_map\":{\"a\":\"\"}}",
+		"{\"weight_map\":{\"a\":\"x\\u0000y\"}}",
+		"{\"weight_map\":{\"\":\"x\"}}",
+		"{\"weight_map\":{\"a\":\"x\",\"a\":\"x\"}}",
 	};
 	for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
 		mzm_err err = {0};
@@ -246,7 +261,8 @@ static void test_dir_nonfinite(void **state)
 	static const struct {
 		const char *dtype;
 		uint32_t bits;
-	} cases[] = {{"F32", 0x7fc00000u}, {"F32", 0xff800000u}, {"F16", 0x7c00u}, {"F16", 0xfe00u}, {"BF16", 0x7f80u}, {"BF16", 0xffc0u}};
+	} cases[] = {{"F32", 0x7fc00000u}, {"F32", 0xff800000u}, {"F16", 0x7c00u},
+		     {"F16", 0xfe00u},     {"BF16", 0x7f80u},    {"BF16", 0xffc0u}};
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
 		hf_build b;
 		hf_init(&b, cases[i].dtype, true);
@@ -276,8 +292,10 @@ static void test_dir_mixed_types(void **state)
 	for (int32_t i = 0; i < mzm_tensor_count(cfg); i++) {
 		mzm_tensor t = mzm_source_tensor(src, i);
 		uint8_t *data = malloc(mzm_tensor_bytes(&t));
-		mzm_dtype want = t.n_rows == 1 || (t.kind == MZM_T_UPDOWN && t.layer == 0) || (t.kind == MZM_T_WQ && t.layer == 1) ?
-				 MZM_F32 : MZM_BF16;
+		mzm_dtype want = t.n_rows == 1 || (t.kind == MZM_T_UPDOWN && t.layer == 0) ||
+						 (t.kind == MZM_T_WQ && t.layer == 1)
+					 ? MZM_F32
+					 : MZM_BF16;
 		assert_int_equal(t.dtype, want);
 		assert_int_equal(mzm_source_read(src, i, data, NULL), MZM_OK);
 		for (int r = 0; r < t.n_rows; r++)
@@ -285,7 +303,8 @@ static void test_dir_mixed_types(void **state)
 				char name[96];
 				size_t at = hf_locate(name, &t, cfg, r, c);
 				const hf_weight *w = hf_find(&b, name);
-				float got = hf_value(want == MZM_F32 ? "F32" : "BF16", data, (size_t)r * (size_t)t.n_cols + (size_t)c);
+				float got = hf_value(want == MZM_F32 ? "F32" : "BF16", data,
+						     (size_t)r * (size_t)t.n_cols + (size_t)c);
 				assert_true(got == hf_value(w->dtype, w->data, at));
 			}
 		free(data);
@@ -439,7 +458,8 @@ static void test_many_tensors(void **state)
 	char *json = malloc(n * 96);
 	json[0] = '{';
 	for (size_t i = 0; i < n; i++)
-		at += (size_t)sprintf(json + at, "%s\"t%zu\":{\"dtype\":\"I8\",\"shape\":[1],\"data_offsets\":[%zu,%zu]}",
+		at += (size_t)sprintf(json + at,
+				      "%s\"t%zu\":{\"dtype\":\"I8\",\"shape\":[1],\"data_offsets\":[%zu,%zu]}",
 				      i ? "," : "", i * 7919 % n, i, i + 1);
 	json[at++] = '}';
 	mzm_st_header h;

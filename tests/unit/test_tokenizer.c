@@ -70,8 +70,16 @@ static void test_spm(void **state)
 	assert_string_equal(ENCODE(tok, "aA\n", 0), "259 260 68 13"); /* bytes from id 3 */
 	assert_string_equal(ENCODE(tok, "\xe2\x82\xac", 0), "259 229 133 175");
 	assert_string_equal(ENCODE(tok, "a", MZM_TOK_ADD_SPECIAL), "1 259 260");
-	assert_string_equal(ENCODE(tok, "a\xff" "a", 0), "259 260 258 260"); /* no second blank */
-	assert_string_equal(ENCODE(tok, "\xff" "a", 0), "259 258 260");
+	assert_string_equal(ENCODE(tok,
+				   "a\xff"
+				   "a",
+				   0),
+			    "259 260 258 260"); /* no second blank */
+	assert_string_equal(ENCODE(tok,
+				   "\xff"
+				   "a",
+				   0),
+			    "259 258 260");
 	mzm_tokenizer_close(tok);
 }
 
@@ -130,8 +138,8 @@ static void test_added(void **state)
 	tok = must_open(&t, false);
 	assert_string_equal(ENCODE(tok, "x \n<a>  y", 0), "120 300 32 32 121");
 	assert_string_equal(ENCODE(tok, "x <a>b\xe2\x80\x83 y<a>b", 0), "120 32 301 121 301");
-	assert_string_equal(ENCODE(tok, "<a>bc", 0), "301 99");		 /* longest of those that end */
-	assert_string_equal(ENCODE(tok, "<a>bcd", 0), "301 99 100");	 /* the special one is text */
+	assert_string_equal(ENCODE(tok, "<a>bc", 0), "301 99");      /* longest of those that end */
+	assert_string_equal(ENCODE(tok, "<a>bcd", 0), "301 99 100"); /* the special one is text */
 	assert_string_equal(ENCODE(tok, "<a>bcd", MZM_TOK_PARSE_SPECIAL), "305");
 	assert_string_equal(ENCODE(tok, "<a", MZM_TOK_PARSE_SPECIAL), "304");
 	assert_string_equal(ENCODE(tok, "word", 0), "302");
@@ -193,7 +201,11 @@ static void test_normalizers(void **state)
 		{"{\"type\":\"NFKC\"}", "\xef\xac\x81\xc2\xb2", "fi2"},
 		{"{\"type\":\"NFKD\"}", "\xef\xac\x81\xc3\xa9", "fie\xcc\x81"},
 		{"{\"type\":\"NFC\"}", "q\xcc\x87\xcc\xa3", "q\xcc\xa3\xcc\x87"}, /* marks in canonical order */
-		{"{\"type\":\"Lowercase\"}", "\xc3\x89" "A\xc4\xb0\xce\xa3", "\xc3\xa9" "ai\xcc\x87\xcf\x83"},
+		{"{\"type\":\"Lowercase\"}",
+		 "\xc3\x89"
+		 "A\xc4\xb0\xce\xa3",
+		 "\xc3\xa9"
+		 "ai\xcc\x87\xcf\x83"},
 		{"{\"type\":\"Strip\"}", " \n a b\xe2\x80\x83 ", "a b"},
 		{"{\"type\":\"Strip\",\"strip_left\":false}", " a ", " a"},
 		{"{\"type\":\"Strip\",\"strip_right\":false}", " a ", "a "},
@@ -255,8 +267,9 @@ static void check_words(const char *pre_tokenizer, const char *text, const char 
 	mzm_tokenizer_close(tok);
 }
 
-#define SPLIT(pattern, behavior) "{\"type\":\"Split\",\"pattern\":" pattern ",\"behavior\":\"" behavior "\",\"invert\":false}"
-#define DASH "{\"String\":\"-\"}"
+#define SPLIT(pattern, behavior)                                                                                       \
+	"{\"type\":\"Split\",\"pattern\":" pattern ",\"behavior\":\"" behavior "\",\"invert\":false}"
+#define DASH      "{\"String\":\"-\"}"
 #define REGEX(re) SPLIT("{\"Regex\":\"" re "\"}", "Isolated")
 
 static void test_split(void **state)
@@ -270,24 +283,29 @@ static void test_split(void **state)
 	check_words(SPLIT(DASH, "Contiguous"), text, "the|-|final|--|countdown");
 	check_words(SPLIT(DASH, "MergedWithNext"), "-a--", "-a|-|-");
 	check_words(SPLIT(DASH, "MergedWithPrevious"), "--a", "-|-|a");
-	check_words("{\"type\":\"Split\",\"pattern\":{\"Regex\":\"[a-z]+\"},\"behavior\":\"Removed\",\"invert\":true}", text,
-		    "the|final|countdown");
+	check_words("{\"type\":\"Split\",\"pattern\":{\"Regex\":\"[a-z]+\"},\"behavior\":\"Removed\",\"invert\":true}",
+		    text, "the|final|countdown");
 	check_words(SPLIT("{\"String\":\"\"}", "Isolated"), "ab", "ab");
 	check_words(REGEX("x*"), "axxb", "a|xx|b"); /* empty matches are none */
 	check_words("{\"type\":\"Digits\",\"individual_digits\":true}", "a12\xd9\xa3", "a|1|2|\xd9\xa3");
-	check_words("{\"type\":\"Digits\",\"individual_digits\":false}", "a12\xc2\xb2" "b3", "a|12\xc2\xb2|b|3");
+	check_words("{\"type\":\"Digits\",\"individual_digits\":false}",
+		    "a12\xc2\xb2"
+		    "b3",
+		    "a|12\xc2\xb2|b|3");
 	check_words("{\"type\":\"Punctuation\"}", "a,.b\xe2\x80\xa6", "a|,|.|b|\xe2\x80\xa6");
 	check_words("{\"type\":\"Punctuation\",\"behavior\":\"Contiguous\"}", "a,.b", "a|,.|b");
-	check_words("{\"type\":\"Sequence\",\"pretokenizers\":[" SPLIT("{\"String\":\" \"}", "Removed") ","
-		    "{\"type\":\"Digits\",\"individual_digits\":true}]}", "a 1b", "a|1|b");
+	check_words("{\"type\":\"Sequence\",\"pretokenizers\":[" SPLIT(
+			    "{\"String\":\" \"}", "Removed") ","
+							     "{\"type\":\"Digits\",\"individual_digits\":true}]}",
+		    "a 1b", "a|1|b");
 }
 
 static void test_byte_level_steps(void **state)
 {
 	(void)state;
-	check_words("{\"type\":\"ByteLevel\",\"add_prefix_space\":true}", "I'm 3a!",
-		    TINY_G "I|'m|" TINY_G "3|a|!");
-	check_words("{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"use_regex\":false}", " x\n", TINY_G "x\xc4\x8a");
+	check_words("{\"type\":\"ByteLevel\",\"add_prefix_space\":true}", "I'm 3a!", TINY_G "I|'m|" TINY_G "3|a|!");
+	check_words("{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"use_regex\":false}", " x\n",
+		    TINY_G "x\xc4\x8a");
 	check_words("{\"type\":\"ByteLevel\",\"add_prefix_space\":false}", "a  b   ",
 		    "a|" TINY_G "|" TINY_G "b|" TINY_G TINY_G TINY_G);
 	for (unsigned b = 0; b < 256; b++)
@@ -311,7 +329,8 @@ static void test_metaspace(void **state)
 	tiny t = tiny_spm;
 	t.normalizer = NULL;
 	t.pre_tokenizer = META("\"prepend_scheme\":\"first\",\"split\":false");
-	t.decoder = "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"ByteFallback\"}," META("\"prepend_scheme\":\"first\"") "]}";
+	t.decoder = "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"ByteFallback\"}," META(
+		"\"prepend_scheme\":\"first\"") "]}";
 	mzm_tokenizer *tok = must_open(&t, true);
 	assert_string_equal(ENCODE(tok, "a</s>a", MZM_TOK_PARSE_SPECIAL), "259 260 2 260");
 	assert_string_equal(ENCODE(tok, "</s>a", MZM_TOK_PARSE_SPECIAL), "2 260");
@@ -328,9 +347,19 @@ static void test_metaspace(void **state)
 static void test_patterns(void **state)
 {
 	(void)state;
-	check_words(REGEX("\\\\s+"), "a \xe1\xa0\x8e\xe2\x80\x83" "b", "a| |\xe1\xa0\x8e|\xe2\x80\x83|b"); /* U+180E is no blank */
-	check_words(REGEX("[^\\\\s]+"), "a\xc2\x85" "b", "a|\xc2\x85|b");
-	check_words(REGEX("\\\\S+"), "a\xc2\xa0" "b", "a|\xc2\xa0|b");
+	/* U+180E is no blank */
+	check_words(REGEX("\\\\s+"),
+		    "a \xe1\xa0\x8e\xe2\x80\x83"
+		    "b",
+		    "a| |\xe1\xa0\x8e|\xe2\x80\x83|b");
+	check_words(REGEX("[^\\\\s]+"),
+		    "a\xc2\x85"
+		    "b",
+		    "a|\xc2\x85|b");
+	check_words(REGEX("\\\\S+"),
+		    "a\xc2\xa0"
+		    "b",
+		    "a|\xc2\xa0|b");
 	check_words(REGEX("\\\\h+"), "xBEEFx", "x|BEEF|x");
 	check_words(REGEX("[\\\\h_]+"), "xBE_Fx", "x|BE_F|x");
 	check_words(REGEX("\\\\w+"), "a\xcc\x81_1 -", "a\xcc\x81_1| -");
@@ -354,7 +383,7 @@ static void test_patterns(void **state)
 
 /* Tokens 0..3 are a..d; token 4 + r is made by merge r. */
 typedef struct rules {
-	int  left[N_MERGES], right[N_MERGES];
+	int left[N_MERGES], right[N_MERGES];
 	char content[N_SYMBOLS + N_MERGES][64];
 } rules;
 
@@ -365,10 +394,11 @@ static void make_rules(rules *r, uint64_t *rng)
 	for (int m = 0; m < N_MERGES;) {
 		int a = (int)(testing_random(rng) % (uint64_t)(N_SYMBOLS + m));
 		int b = (int)(testing_random(rng) % (uint64_t)(N_SYMBOLS + m)), id = N_SYMBOLS + m, i = 0;
-		if (strlen(r->content[a]) + strlen(r->content[b]) > 12)
+		size_t n_a = strlen(r->content[a]), n_b = strlen(r->content[b]);
+		if (n_a + n_b > 12)
 			continue;
-		strcpy(r->content[id], r->content[a]);
-		strcat(r->content[id], r->content[b]);
+		memmove(r->content[id], r->content[a], n_a);
+		memmove(r->content[id] + n_a, r->content[b], n_b + 1);
 		while (strcmp(r->content[i], r->content[id]) != 0)
 			i++;
 		if (i < id)
@@ -388,7 +418,8 @@ static mzm_tokenizer *open_rules(const rules *r)
 		mzm_str_printf(&json, "%s\"%s\":%d", i ? "," : "", r->content[i], i);
 	mzm_str_puts(&json, "},\"merges\":[");
 	for (int m = 0; m < N_MERGES; m++)
-		mzm_str_printf(&json, "%s[\"%s\",\"%s\"]", m ? "," : "", r->content[r->left[m]], r->content[r->right[m]]);
+		mzm_str_printf(&json, "%s[\"%s\",\"%s\"]", m ? "," : "", r->content[r->left[m]],
+			       r->content[r->right[m]]);
 	mzm_str_puts(&json, "]}}");
 	assert_int_equal(mzm_tokenizer_parse(&tok, json.data, json.len, NULL, 0, "rules", NULL), MZM_OK);
 	mzm_str_free(&json);
@@ -496,7 +527,7 @@ static const char *decode(const mzm_tokenizer *tok, const int32_t *ids, size_t n
 }
 
 #define DECODE(tok, ...) decode(tok, (const int32_t[]){__VA_ARGS__}, sizeof((int32_t[]){__VA_ARGS__}) / 4)
-#define BAD "\xef\xbf\xbd"
+#define BAD              "\xef\xbf\xbd"
 
 static void test_decoding(void **state)
 {
@@ -549,7 +580,8 @@ static void test_decoding_spm(void **state)
 	tok = must_open(&t, true);
 	assert_string_equal(DECODE(tok, 260, 261), "a b");
 	mzm_tokenizer_close(tok);
-	t.decoder = "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Strip\",\"content\":\"a\",\"start\":1,\"stop\":1}]}";
+	t.decoder =
+		"{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Strip\",\"content\":\"a\",\"start\":1,\"stop\":1}]}";
 	t.vocab = ",\"aba\":286,\"caaa\":287";
 	t.merges = "";
 	tok = must_open(&t, true);
@@ -559,8 +591,8 @@ static void test_decoding_spm(void **state)
 
 static void test_byte_names(void **state)
 {
-	static const char *const not_names[] = {"<0x-1>", "<0x0a>", "<0xA>", "<0xAAA>", "<0XAA>", "<0xGG>", "<0x A>", "<0xAA",
-						"<0xA\n>", ""};
+	static const char *const not_names[] = {"<0x-1>", "<0x0a>", "<0xA>", "<0xAAA>", "<0XAA>",
+						"<0xGG>", "<0x A>", "<0xAA", "<0xA\n>", ""};
 	(void)state;
 	assert_int_equal(mzm_byte_of_name("<0x00>", 6), 0);
 	assert_int_equal(mzm_byte_of_name("<0xFE>", 6), 254);
@@ -606,15 +638,15 @@ static void test_around(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_byte_level),	 cmocka_unit_test(test_spm),
-		cmocka_unit_test(test_unknown),		 cmocka_unit_test(test_ignore_merges),
-		cmocka_unit_test(test_added),		 cmocka_unit_test(test_added_normalized),
-		cmocka_unit_test(test_normalizers),	 cmocka_unit_test(test_many_marks),
-		cmocka_unit_test(test_split),		 cmocka_unit_test(test_byte_level_steps),
-		cmocka_unit_test(test_metaspace),	 cmocka_unit_test(test_patterns),
-		cmocka_unit_test(test_merging),		 cmocka_unit_test(test_any_bytes),
-		cmocka_unit_test(test_decoding),	 cmocka_unit_test(test_decoding_spm),
-		cmocka_unit_test(test_byte_names),	 cmocka_unit_test(test_around),
+		cmocka_unit_test(test_byte_level),  cmocka_unit_test(test_spm),
+		cmocka_unit_test(test_unknown),     cmocka_unit_test(test_ignore_merges),
+		cmocka_unit_test(test_added),       cmocka_unit_test(test_added_normalized),
+		cmocka_unit_test(test_normalizers), cmocka_unit_test(test_many_marks),
+		cmocka_unit_test(test_split),       cmocka_unit_test(test_byte_level_steps),
+		cmocka_unit_test(test_metaspace),   cmocka_unit_test(test_patterns),
+		cmocka_unit_test(test_merging),     cmocka_unit_test(test_any_bytes),
+		cmocka_unit_test(test_decoding),    cmocka_unit_test(test_decoding_spm),
+		cmocka_unit_test(test_byte_names),  cmocka_unit_test(test_around),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

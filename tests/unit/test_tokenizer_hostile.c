@@ -6,10 +6,21 @@
 #include "base/clock.h"
 #include "tiny_tokenizer.h"
 
-/* The file is refused with this status, and the message holds these words. */
-static void check_refused(const char *json, size_t len, const char *config, mzm_status want, const char *words)
+/* JSON is easier to read here with ' for ". */
+static char *quoted(char *s)
 {
+	for (char *c = s; (c = strchr(c, '\'')); c++)
+		*c = '"';
+	return s;
+}
+
+/* The file is refused with this status, and the message holds these words. */
+static void check_refused(const char *json, size_t len, const char *config, mzm_status want, const char *plain)
+{
+	char words[128];
 	mzm_err err = {0};
+	snprintf(words, sizeof words, "%s", plain);
+	quoted(words);
 	mzm_tokenizer *tok;
 	mzm_status st = mzm_tokenizer_parse(&tok, json, len, config, config ? strlen(config) : 0, "place", &err);
 	if (st != want || !strstr(err.message, words) || strncmp(err.message, "place", 5) != 0)
@@ -21,55 +32,57 @@ static void check_refused(const char *json, size_t len, const char *config, mzm_
 
 static void refuse_text(const char *json, mzm_status want, const char *words)
 {
-	check_refused(json, strlen(json), NULL, want, words);
+	char *copy = quoted(strdup(json));
+	check_refused(copy, strlen(copy), NULL, want, words);
+	free(copy);
 }
 
 static void refuse_tiny(const tiny *t, mzm_status want, const char *words)
 {
-	mzm_str json = tiny_json(t, true);
-	check_refused(json.data, json.len, NULL, want, words);
+	mzm_str json = tiny_json(t, true); /* has no ' of its own */
+	check_refused(quoted(json.data), json.len, NULL, want, words);
 	mzm_str_free(&json);
 }
 
-#define MODEL(vocab, merges) "{\"model\":{\"type\":\"BPE\",\"vocab\":" vocab ",\"merges\":" merges "}}"
+#define MODEL(vocab, merges) "{'model':{'type':'BPE','vocab':" vocab ",'merges':" merges "}}"
 
 static void test_refused_model(void **state)
 {
 	static const struct {
 		const char *json;
-		mzm_status  status;
+		mzm_status status;
 		const char *words;
 	} cases[] = {
 		{"", MZM_EFORMAT, "line 1"},
 		{"[]", MZM_EFORMAT, "not an object"},
-		{"{}", MZM_EFORMAT, "\"model\" is not an object"},
-		{"{\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", MZM_EUNSUPPORTED, "type \"Unigram\" is not supported"},
-		{"{\"model\":{\"type\":\"WordPiece\"}}", MZM_EUNSUPPORTED, "\"WordPiece\""},
-		{"{\"model\":{\"vocab\":{\"a\":0}}}", MZM_EUNSUPPORTED, "type \"\""},
-		{MODEL("[]", "[]"), MZM_EFORMAT, "\"vocab\" is not an object"},
+		{"{}", MZM_EFORMAT, "'model' is not an object"},
+		{"{'model':{'type':'Unigram','vocab':[]}}", MZM_EUNSUPPORTED, "type 'Unigram' is not supported"},
+		{"{'model':{'type':'WordPiece'}}", MZM_EUNSUPPORTED, "'WordPiece'"},
+		{"{'model':{'vocab':{'a':0}}}", MZM_EUNSUPPORTED, "type ''"},
+		{MODEL("[]", "[]"), MZM_EFORMAT, "'vocab' is not an object"},
 		{MODEL("{}", "[]"), MZM_EFORMAT, "no token at all"},
-		{MODEL("{\"a\":-1}", "[]"), MZM_EFORMAT, "token \"a\": id -1"},
-		{MODEL("{\"a\":0.5}", "[]"), MZM_EFORMAT, "token \"a\": id 0.5"},
-		{MODEL("{\"a\":16777216}", "[]"), MZM_EFORMAT, "id 16777216"},
-		{MODEL("{\"a\":1e300}", "[]"), MZM_EFORMAT, "token \"a\""},
-		{MODEL("{\"a\":16777215}", "[]"), MZM_EFORMAT, "id 16777215, but only 1 tokens"},
-		{MODEL("{\"a\":\"0\"}", "[]"), MZM_EFORMAT, "token \"a\": the id is not a number"},
-		{MODEL("{\"a\":0,\"b\":0}", "[]"), MZM_EFORMAT, "id 0 is given to \"a\" and to \"b\""},
-		{MODEL("{\"a\":0,\"a\":1}", "[]"), MZM_EFORMAT, "duplicate"},
-		{MODEL("{\"a\":0,\"b\\u001b[2J\":0}", "[]"), MZM_EFORMAT, "\"b?[2J\""}, /* no escapes into terminals */
-		{MODEL("{\"a\":0}", "{}"), MZM_EFORMAT, "\"merges\" is not an array"},
-		{MODEL("{\"a\":0,\"aa\":1}", "[\"a a\",\"a\"]"), MZM_EFORMAT, "merges[1]: \"a\" is not two tokens"},
-		{MODEL("{\"a\":0,\"aa\":1}", "[\"a a a\"]"), MZM_EFORMAT, "merges[0]"},
-		{MODEL("{\"a\":0,\"aa\":1}", "[\"a a\",\"aa x\"]"), MZM_EFORMAT, "merges[1]: \"x\" is not in the vocabulary"},
-		{MODEL("{\"a\":0,\"aa\":1}", "[\"aa a\"]"), MZM_EFORMAT, "merges[0]: \"aaa\" is not in the vocabulary"},
-		{MODEL("{\"a\":0,\"\":1}", "[[\"a\",\"\"]]"), MZM_EFORMAT, "merges[0]: an empty half"}, /* a cycle */
-		{MODEL("{\"a\":0}", "[[\"a\"]]"), MZM_EFORMAT, "merges[0]: neither"},
-		{MODEL("{\"a\":0}", "[5]"), MZM_EFORMAT, "merges[0]: neither"},
-		{"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"unk_token\":\"u\"}}", MZM_EFORMAT, "unk_token \"u\""},
-		{"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"dropout\":0.1}}", MZM_EUNSUPPORTED, "dropout"},
-		{"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"end_of_word_suffix\":\"</w>\"}}", MZM_EUNSUPPORTED,
+		{MODEL("{'a':-1}", "[]"), MZM_EFORMAT, "token 'a': id -1"},
+		{MODEL("{'a':0.5}", "[]"), MZM_EFORMAT, "token 'a': id 0.5"},
+		{MODEL("{'a':16777216}", "[]"), MZM_EFORMAT, "id 16777216"},
+		{MODEL("{'a':1e300}", "[]"), MZM_EFORMAT, "token 'a'"},
+		{MODEL("{'a':16777215}", "[]"), MZM_EFORMAT, "id 16777215, but only 1 tokens"},
+		{MODEL("{'a':'0'}", "[]"), MZM_EFORMAT, "token 'a': the id is not a number"},
+		{MODEL("{'a':0,'b':0}", "[]"), MZM_EFORMAT, "id 0 is given to 'a' and to 'b'"},
+		{MODEL("{'a':0,'a':1}", "[]"), MZM_EFORMAT, "duplicate"},
+		{MODEL("{'a':0,'b\\u001b[2J':0}", "[]"), MZM_EFORMAT, "'b?[2J'"}, /* no escapes into terminals */
+		{MODEL("{'a':0}", "{}"), MZM_EFORMAT, "'merges' is not an array"},
+		{MODEL("{'a':0,'aa':1}", "['a a','a']"), MZM_EFORMAT, "merges[1]: 'a' is not two tokens"},
+		{MODEL("{'a':0,'aa':1}", "['a a a']"), MZM_EFORMAT, "merges[0]"},
+		{MODEL("{'a':0,'aa':1}", "['a a','aa x']"), MZM_EFORMAT, "merges[1]: 'x' is not in the vocabulary"},
+		{MODEL("{'a':0,'aa':1}", "['aa a']"), MZM_EFORMAT, "merges[0]: 'aaa' is not in the vocabulary"},
+		{MODEL("{'a':0,'':1}", "[['a','']]"), MZM_EFORMAT, "merges[0]: an empty half"}, /* a cycle */
+		{MODEL("{'a':0}", "[['a']]"), MZM_EFORMAT, "merges[0]: neither"},
+		{MODEL("{'a':0}", "[5]"), MZM_EFORMAT, "merges[0]: neither"},
+		{"{'model':{'vocab':{'a':0},'merges':[],'unk_token':'u'}}", MZM_EFORMAT, "unk_token 'u'"},
+		{"{'model':{'vocab':{'a':0},'merges':[],'dropout':0.1}}", MZM_EUNSUPPORTED, "dropout"},
+		{"{'model':{'vocab':{'a':0},'merges':[],'end_of_word_suffix':'</w>'}}", MZM_EUNSUPPORTED,
 		 "end_of_word_suffix"},
-		{"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"byte_fallback\":1}}", MZM_EFORMAT, "byte_fallback"},
+		{"{'model':{'vocab':{'a':0},'merges':[],'byte_fallback':1}}", MZM_EFORMAT, "byte_fallback"},
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
@@ -80,51 +93,51 @@ static void test_refused_steps(void **state)
 {
 	enum { NORM, PRE, POST, DEC, ADDED };
 	static const struct {
-		int         member;
+		int member;
 		const char *json;
-		mzm_status  status;
+		mzm_status status;
 		const char *words;
 	} cases[] = {
-		{NORM, "{\"type\":\"Precompiled\"}", MZM_EUNSUPPORTED, "normalizer: type \"Precompiled\" is not supported"},
-		{NORM, "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":\"Nmt\"}]}", MZM_EUNSUPPORTED,
-		 "normalizer: normalizers[1]: type \"Nmt\""},
-		{NORM, "{\"type\":\"Sequence\"}", MZM_EFORMAT, "\"normalizers\" is not an array"},
-		{NORM, "{\"type\":7}", MZM_EFORMAT, "\"type\" is not a string"},
-		{NORM, "{}", MZM_EFORMAT, "\"type\" is missing"},
+		{NORM, "{'type':'Precompiled'}", MZM_EUNSUPPORTED, "normalizer: type 'Precompiled' is not supported"},
+		{NORM, "{'type':'Sequence','normalizers':[{'type':'NFC'},{'type':'Nmt'}]}", MZM_EUNSUPPORTED,
+		 "normalizer: normalizers[1]: type 'Nmt'"},
+		{NORM, "{'type':'Sequence'}", MZM_EFORMAT, "'normalizers' is not an array"},
+		{NORM, "{'type':7}", MZM_EFORMAT, "'type' is not a string"},
+		{NORM, "{}", MZM_EFORMAT, "'type' is missing"},
 		{NORM, "7", MZM_EFORMAT, "normalizer: not an object"},
-		{NORM, "{\"type\":\"Prepend\"}", MZM_EFORMAT, "Prepend: \"prepend\" is missing"},
-		{NORM, "{\"type\":\"Replace\",\"content\":\"\"}", MZM_EFORMAT, "Replace: \"pattern\""},
-		{NORM, "{\"type\":\"Replace\",\"content\":\"\",\"pattern\":{\"Glob\":\"*\"}}", MZM_EFORMAT, "neither"},
-		{PRE, "{\"type\":\"UnicodeScripts\"}", MZM_EUNSUPPORTED, "pre_tokenizer: type \"UnicodeScripts\""},
-		{PRE, "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a(b\"}}", MZM_EFORMAT, "pattern \"a(b\" does not compile"},
-		{PRE, "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"[a[b]]\"}}", MZM_EUNSUPPORTED, "a class in a class"},
-		{PRE, "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"[a&&b]\"}}", MZM_EUNSUPPORTED, "intersection"},
-		{PRE, "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(*ACCEPT)\"}}", MZM_EUNSUPPORTED, "(*"},
-		{PRE, "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\Qa\"}}", MZM_EUNSUPPORTED, "escape"},
-		{PRE, "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\\\\C\"}}", MZM_EFORMAT, "does not compile"},
-		{PRE, "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a{2,3}+\"}}", MZM_EUNSUPPORTED, "repeated repetition"},
-		{PRE, "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"((((a{1000}){1000}){1000}){1000})\"}}", MZM_EFORMAT,
+		{NORM, "{'type':'Prepend'}", MZM_EFORMAT, "Prepend: 'prepend' is missing"},
+		{NORM, "{'type':'Replace','content':''}", MZM_EFORMAT, "Replace: 'pattern'"},
+		{NORM, "{'type':'Replace','content':'','pattern':{'Glob':'*'}}", MZM_EFORMAT, "neither"},
+		{PRE, "{'type':'UnicodeScripts'}", MZM_EUNSUPPORTED, "pre_tokenizer: type 'UnicodeScripts'"},
+		{PRE, "{'type':'Split','pattern':{'Regex':'a(b'}}", MZM_EFORMAT, "pattern 'a(b' does not compile"},
+		{PRE, "{'type':'Split','pattern':{'Regex':'[a[b]]'}}", MZM_EUNSUPPORTED, "a class in a class"},
+		{PRE, "{'type':'Split','pattern':{'Regex':'[a&&b]'}}", MZM_EUNSUPPORTED, "intersection"},
+		{PRE, "{'type':'Split','pattern':{'Regex':'(*ACCEPT)'}}", MZM_EUNSUPPORTED, "(*"},
+		{PRE, "{'type':'Split','pattern':{'Regex':'\\\\Qa'}}", MZM_EUNSUPPORTED, "escape"},
+		{PRE, "{'type':'Split','pattern':{'Regex':'a\\\\C'}}", MZM_EFORMAT, "does not compile"},
+		{PRE, "{'type':'Split','pattern':{'Regex':'a{2,3}+'}}", MZM_EUNSUPPORTED, "repeated repetition"},
+		{PRE, "{'type':'Split','pattern':{'Regex':'((((a{1000}){1000}){1000}){1000})'}}", MZM_EFORMAT,
 		 "does not compile"},
-		{PRE, "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"Odd\"}", MZM_EUNSUPPORTED, "\"Odd\""},
-		{PRE, "{\"type\":\"Metaspace\",\"replacement\":\"ab\"}", MZM_EFORMAT, "not one character"},
-		{PRE, "{\"type\":\"Metaspace\",\"prepend_scheme\":\"odd\"}", MZM_EUNSUPPORTED, "prepend_scheme \"odd\""},
-		{POST, "{\"type\":\"Odd\"}", MZM_EUNSUPPORTED, "post_processor: type \"Odd\""},
-		{POST, "{\"type\":\"TemplateProcessing\",\"single\":[]}", MZM_EUNSUPPORTED, "leaves the text out"},
-		{POST, "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"x\"}}]}", MZM_EFORMAT,
-		 "no ids for the special token \"x\""},
-		{POST, "{\"type\":\"BertProcessing\",\"cls\":[\"a\",9999],\"sep\":[\"a\",1]}", MZM_EFORMAT, "id 9999 is no token"},
-		{POST, "{\"type\":\"BertProcessing\",\"cls\":[\"a\",-1],\"sep\":[\"a\",1]}", MZM_EFORMAT, "whole number"},
-		{DEC, "{\"type\":\"WordPiece\"}", MZM_EUNSUPPORTED, "decoder: type \"WordPiece\""},
-		{DEC, "{\"type\":\"Strip\",\"content\":\"ab\"}", MZM_EFORMAT, "not one character"},
-		{DEC, "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Fuse\"},{\"type\":\"ByteFallback\"}]}", MZM_EUNSUPPORTED,
+		{PRE, "{'type':'Split','pattern':{'Regex':'a'},'behavior':'Odd'}", MZM_EUNSUPPORTED, "'Odd'"},
+		{PRE, "{'type':'Metaspace','replacement':'ab'}", MZM_EFORMAT, "not one character"},
+		{PRE, "{'type':'Metaspace','prepend_scheme':'odd'}", MZM_EUNSUPPORTED, "prepend_scheme 'odd'"},
+		{POST, "{'type':'Odd'}", MZM_EUNSUPPORTED, "post_processor: type 'Odd'"},
+		{POST, "{'type':'TemplateProcessing','single':[]}", MZM_EUNSUPPORTED, "leaves the text out"},
+		{POST, "{'type':'TemplateProcessing','single':[{'SpecialToken':{'id':'x'}}]}", MZM_EFORMAT,
+		 "no ids for the special token 'x'"},
+		{POST, "{'type':'BertProcessing','cls':['a',9999],'sep':['a',1]}", MZM_EFORMAT, "id 9999 is no token"},
+		{POST, "{'type':'BertProcessing','cls':['a',-1],'sep':['a',1]}", MZM_EFORMAT, "whole number"},
+		{DEC, "{'type':'WordPiece'}", MZM_EUNSUPPORTED, "decoder: type 'WordPiece'"},
+		{DEC, "{'type':'Strip','content':'ab'}", MZM_EFORMAT, "not one character"},
+		{DEC, "{'type':'Sequence','decoders':[{'type':'Fuse'},{'type':'ByteFallback'}]}", MZM_EUNSUPPORTED,
 		 "may follow Fuse"},
-		{DEC, "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Fuse\"},{\"type\":\"Strip\",\"content\":\" \",\"start\":2}]}",
+		{DEC, "{'type':'Sequence','decoders':[{'type':'Fuse'},{'type':'Strip','content':' ','start':2}]}",
 		 MZM_EUNSUPPORTED, "Strip of more"},
-		{ADDED, "{\"id\":400}", MZM_EFORMAT, "added_tokens[0]: no string \"content\""},
-		{ADDED, "{\"id\":-4,\"content\":\"x\"}", MZM_EFORMAT, "added_tokens[0]: token \"x\""},
-		{ADDED, "{\"id\":1,\"content\":\"zz\"}", MZM_EFORMAT, "id 1 is given to \"<s>\" and to \"zz\""},
-		{ADDED, "{\"id\":400,\"content\":\"<s>\"}", MZM_EFORMAT, "token \"<s>\" has the ids 1 and 400"},
-		{ADDED, "{\"id\":400,\"content\":\"x<\"},{\"id\":400,\"content\":\"x<\"}", MZM_EFORMAT, "there twice"},
+		{ADDED, "{'id':400}", MZM_EFORMAT, "added_tokens[0]: no string 'content'"},
+		{ADDED, "{'id':-4,'content':'x'}", MZM_EFORMAT, "added_tokens[0]: token 'x'"},
+		{ADDED, "{'id':1,'content':'zz'}", MZM_EFORMAT, "id 1 is given to '<s>' and to 'zz'"},
+		{ADDED, "{'id':400,'content':'<s>'}", MZM_EFORMAT, "token '<s>' has the ids 1 and 400"},
+		{ADDED, "{'id':400,'content':'x<'},{'id':400,'content':'x<'}", MZM_EFORMAT, "there twice"},
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -137,15 +150,18 @@ static void test_refused_steps(void **state)
 
 static void test_refused_config(void **state)
 {
-	static const char *const cases[][2] = {{"{\"add_bos_token\":true}", "\"bos_token\" names no token"},
-					       {"{\"add_bos_token\":true,\"bos_token\":\"zz\"}", "names no token"},
-					       {"{\"add_bos_token\":1}", "neither true nor false"},
+	static const char *const cases[][2] = {{"{'add_bos_token':true}", "'bos_token' names no token"},
+					       {"{'add_bos_token':true,'bos_token':'zz'}", "names no token"},
+					       {"{'add_bos_token':1}", "neither true nor false"},
 					       {"[]", "tokenizer_config.json: not an object"},
 					       {"{", "tokenizer_config.json"}};
 	mzm_str json = tiny_json(&tiny_bytes, false);
 	(void)state;
-	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-		check_refused(json.data, json.len, cases[i][0], MZM_EFORMAT, cases[i][1]);
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		char config[128];
+		snprintf(config, sizeof config, "%s", cases[i][0]);
+		check_refused(json.data, json.len, quoted(config), MZM_EFORMAT, cases[i][1]);
+	}
 	mzm_str_free(&json);
 }
 
@@ -199,11 +215,11 @@ static void test_sizes(void **state)
 	a[mb + 1] = 0;
 	for (size_t len = mb; len <= mb + 1; len++) {
 		mzm_str json = {0};
-		mzm_str_printf(&json, MODEL("{\"a\":0,\"%.*s\":70000}", "[]"), (int)len, a);
-		mzm_status st = mzm_tokenizer_parse(&tok, json.data, json.len, NULL, 0, "place", &err);
+		mzm_str_printf(&json, MODEL("{'a':0,'%.*s':60000}", "[]"), (int)len, a);
+		mzm_status st = mzm_tokenizer_parse(&tok, quoted(json.data), json.len, NULL, 0, "place", &err);
 		assert_int_equal(st, len == mb ? MZM_OK : MZM_EFORMAT);
 		if (tok)
-			assert_int_equal(strlen(mzm_token_content(tok, 70000)), len == mb ? mb : 0);
+			assert_int_equal(strlen(mzm_token_content(tok, 60000)), len == mb ? mb : 0);
 		mzm_tokenizer_close(tok);
 		mzm_str_free(&json);
 	}
@@ -263,7 +279,8 @@ static void test_truncations(void **state)
 
 static size_t mutate(char *s, size_t len, uint64_t *rng)
 {
-	static const char *const words[] = {"-1", "1e9", "null", "\"\"", "{}", "[]", "\\u0000", "0.5", "16777215", "\xff"};
+	static const char *const words[] = {"-1", "1e9",     "null", "\"\"",     "{}",
+					    "[]", "\\u0000", "0.5",  "16777215", "\xff"};
 	size_t at = testing_random(rng) % len, n = 1 + testing_random(rng) % 8;
 	const char *word = words[testing_random(rng) % 10];
 	switch (testing_random(rng) % 4) {
@@ -312,25 +329,32 @@ static void test_mutations(void **state)
 
 /* ---- time ---- */
 
+static double cpu_seconds(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
 static double seconds_of(const mzm_tokenizer *tok, const char *unit, size_t len)
 {
 	size_t k = strlen(unit), n;
 	char *text = malloc(len);
 	int32_t *ids;
-	struct timespec a, b;
 	for (size_t i = 0; i < len; i++)
 		text[i] = unit[i % k];
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &a);
+	double start = cpu_seconds();
 	assert_int_equal(mzm_tokenize(tok, text, len, MZM_TOK_PARSE_SPECIAL, &ids, &n, NULL), MZM_OK);
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &b);
+	start = cpu_seconds() - start;
 	mzm_ids_free(ids);
 	free(text);
-	return (double)(b.tv_sec - a.tv_sec) + (double)(b.tv_nsec - a.tv_nsec) * 1e-9;
+	return start;
 }
 
 static void test_long_runs(void **state)
 {
-	static const char *const units[] = {"a", " ", "\n", "\x80", "\xe2\x82\xac", "\xcc\x87\xcc\xa3", "<", "<tool", "a ", "\xff" "a", "a\n "};
+	static const char *const units[] = {"a", " ", "\n", "\x80", "\xe2\x82\xac", "\xcc\x87\xcc\xa3",
+					    "<", "<tool", "a ", "\xff ", "a\n "};
 	tiny nfc = tiny_bytes;
 	(void)state;
 	nfc.normalizer = "{\"type\":\"NFC\"}";
@@ -338,9 +362,11 @@ static void test_long_runs(void **state)
 	for (int kind = 0; kind < 3; kind++) {
 		mzm_tokenizer *tok = tiny_open(kinds[kind], kind == 1, NULL);
 		for (size_t u = 0; u < sizeof units / sizeof *units; u++) {
-			double small = seconds_of(tok, units[u], (size_t)1 << 18), large = seconds_of(tok, units[u], (size_t)1 << 20);
-			if (large > 10 * (small + 0.05)) /* linear: 4, quadratic: 16 */
-				fail_msg("%s: 256 KiB of unit %zu take %.3f s, 1 MiB %.3f s", kind == 1 ? "spm" : "bytes", u, small, large);
+			double small = seconds_of(tok, units[u], (size_t)1 << 16);
+			double large = seconds_of(tok, units[u], (size_t)1 << 20);
+			if (large > 80 * (small + 0.01)) /* linear: 16, quadratic: 256 */
+				fail_msg("%s: 64 KiB of unit %zu take %.3f s, 1 MiB %.3f s",
+					 kind == 1 ? "spm" : "bytes", u, small, large);
 		}
 		mzm_tokenizer_close(tok);
 	}
@@ -365,12 +391,12 @@ static void test_slow_patterns(void **state)
 		t.pre_tokenizer = pre.data;
 		mzm_tokenizer *tok = tiny_open(&t, false, &err);
 		assert_non_null(tok);
-		int64_t start = mzm_now_ns();
+		double start = cpu_seconds();
 		mzm_status st = mzm_tokenize(tok, text, len, 0, &ids, &n, &err);
-		double seconds = (double)(mzm_now_ns() - start) * 1e-9;
+		double seconds = cpu_seconds() - start;
 		print_message("%s: %s after %.2f s\n", patterns[i], mzm_status_text(st), seconds);
-		assert_true(st == MZM_OK || (st == MZM_EUNSUPPORTED && strstr(err.message, "too many steps")));
-		assert_true(seconds < 60);
+		assert_true(seconds < 20);
+		assert_true(st == MZM_OK || (st == MZM_EUNSUPPORTED && strstr(err.message, "too long")));
 		mzm_ids_free(ids);
 		mzm_tokenizer_close(tok);
 		mzm_str_free(&pre);
@@ -436,13 +462,15 @@ static void test_arguments(void **state)
 
 static mzm_status read_and_use(const mzm_str *json, const char *config, bool *same, mzm_err *err)
 {
-	static const char text[] = "The inn e\xcc\x81 <|end|> \xff  \xe4\xbd\xa0 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+	static const char text[] = "The inn e\xcc\x81 <|end|> \xff  \xe4\xbd\xa0 "
+				   "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 	mzm_tokenizer *tok = NULL;
 	int32_t *ids = NULL;
 	char *back = NULL;
 	size_t n, len;
 	mzm_status st;
-	MZM_TRY_OUT(mzm_tokenizer_parse(&tok, json->data, json->len, config, config ? strlen(config) : 0, "place", err));
+	MZM_TRY_OUT(
+		mzm_tokenizer_parse(&tok, json->data, json->len, config, config ? strlen(config) : 0, "place", err));
 	MZM_TRY_OUT(mzm_tokenize(tok, text, sizeof text - 1, 3, &ids, &n, err));
 	MZM_TRY_OUT(mzm_detokenize(tok, ids, n, &back, &len, err));
 	*same = strstr(back, "inn \xc3\xa9") != NULL;
@@ -460,11 +488,12 @@ static void test_failing_memory(void **state)
 	size_t live = mzm_mem_live();
 	long n_calls = 0, n_failed = 0;
 	(void)state;
-	t.normalizer = "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":\"Lowercase\"},{\"type\":\"Replace\","
-		       "\"pattern\":{\"Regex\":\"x+\"},\"content\":\"y\"}]}";
-	t.pre_tokenizer = "{\"type\":\"Sequence\",\"pretokenizers\":[" 
-			  "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(?:a|b)+|\\\\s+\"},\"behavior\":\"MergedWithNext\"},"
-			  "{\"type\":\"ByteLevel\",\"use_regex\":false}]}";
+	t.normalizer = "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":\"Lowercase\"},"
+		       "{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"x+\"},\"content\":\"y\"}]}";
+	t.pre_tokenizer =
+		"{\"type\":\"Sequence\",\"pretokenizers\":["
+		"{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(?:a|b)+|\\\\s+\"},\"behavior\":\"MergedWithNext\"},"
+		"{\"type\":\"ByteLevel\",\"use_regex\":false}]}";
 	for (long k = 1;; k++) {
 		mzm_str json = tiny_json(&t, false);
 		mzm_err err = {0};
@@ -479,7 +508,8 @@ static void test_failing_memory(void **state)
 			break;
 		}
 		n_failed += st != MZM_OK;
-		assert_true(st == MZM_ENOMEM || (st == MZM_OK && same)); /* compiling a pattern to machine code may fail */
+		assert_true(st == MZM_ENOMEM ||
+			    (st == MZM_OK && same)); /* compiling a pattern to machine code may fail */
 		assert_true(st == MZM_OK || strstr(err.message, "out of memory"));
 	}
 	print_message("%ld allocations, %ld failures passed on\n", n_calls, n_failed);
@@ -491,7 +521,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_refused_model),  cmocka_unit_test(test_refused_steps),
 		cmocka_unit_test(test_refused_config), cmocka_unit_test(test_depth),
-		cmocka_unit_test(test_sizes),	       cmocka_unit_test(test_truncations),
+		cmocka_unit_test(test_sizes),          cmocka_unit_test(test_truncations),
 		cmocka_unit_test(test_mutations),      cmocka_unit_test(test_long_runs),
 		cmocka_unit_test(test_slow_patterns),  cmocka_unit_test(test_growth),
 		cmocka_unit_test(test_arguments),      cmocka_unit_test(test_failing_memory),

@@ -11,8 +11,8 @@
 
 #define SEPARATOR "\n__ggml_vocab_test__\n"
 
-static const char *const names[] = {"llama2", "llama3", "qwen2", "gpt2", "gpt_neox", "falcon", "phi2", "phi3",
-				    "roberta_opt"};
+static const char *const names[] = {"llama2", "llama3", "qwen2", "gpt2",       "gpt_neox",
+				    "falcon", "phi2",   "phi3",  "roberta_opt"};
 #define N_NAMES (sizeof names / sizeof *names)
 
 /* ---- opening ---- */
@@ -36,11 +36,11 @@ static char *gpt2_json(size_t *len)
 		for (char *line = strtok_r(bpe, "\n", &state); line; line = strtok_r(NULL, "\n", &state))
 			if (strncmp(line, "#version", 8) != 0)
 				json_array_append_new(merges, json_string(line));
-		json_t *root = json_pack("{s:{s:s,s:o,s:o},s:{s:s,s:b},s:{s:s},s:[{s:i,s:s,s:b,s:b}]}", "model", "type", "BPE",
-					 "vocab", json_loads(vocab, 0, NULL), "merges", merges, "pre_tokenizer", "type",
-					 "ByteLevel", "add_prefix_space", 0, "decoder", "type", "ByteLevel",
-					 "added_tokens", "id", 50256, "content", "<|endoftext|>", "special", 1,
-					 "normalized", 0);
+		json_t *root =
+			json_pack("{s:{s:s,s:o,s:o},s:{s:s,s:b},s:{s:s},s:[{s:i,s:s,s:b,s:b}]}", "model", "type", "BPE",
+				  "vocab", json_loads(vocab, 0, NULL), "merges", merges, "pre_tokenizer", "type",
+				  "ByteLevel", "add_prefix_space", 0, "decoder", "type", "ByteLevel", "added_tokens",
+				  "id", 50256, "content", "<|endoftext|>", "special", 1, "normalized", 0);
 		assert_non_null(root);
 		out = json_dumps(root, JSON_COMPACT);
 		*len = strlen(out);
@@ -59,7 +59,7 @@ static mzm_tokenizer *open_shared(const char *name)
 	size_t len;
 	mzm_err err = {0};
 	mzm_tokenizer *tok = NULL;
-	snprintf(file, sizeof file, strchr(name, '/') ? "%s/tokenizer.json" : "tokenizers/%s/tokenizer.json", name);
+	snprintf(file, sizeof file, "%s%s/tokenizer.json", strchr(name, '/') ? "" : "tokenizers/", name);
 	char *json = strcmp(name, "gpt2") == 0 ? gpt2_json(&len) : shared_text(file, &len);
 	if (!json)
 		return NULL;
@@ -146,7 +146,7 @@ static bool round_trip(const mzm_tokenizer *tok, const char *text, size_t len)
 static void test_ggml_vectors(void **state)
 {
 	static const char *const pairs[][2] = {{"llama-spm", "llama2"}, {"llama-bpe", "llama3"}, {"qwen2", "qwen2"},
-					       {"gpt-2", "gpt2"},	{"falcon", "falcon"},	 {"phi-3", "phi3"}};
+					       {"gpt-2", "gpt2"},       {"falcon", "falcon"},    {"phi-3", "phi3"}};
 	(void)state;
 	for (size_t p = 0; p < sizeof pairs / sizeof *pairs; p++) {
 		char file[128];
@@ -240,7 +240,8 @@ static void test_hf_vectors(void **state)
 			free(want);
 			line = eol + 1;
 		}
-		print_message("hf %s: %zu of %zu vectors, %zu of %zu round trips\n", names[t], n_same, n, n_back, n_tried);
+		print_message("hf %s: %zu of %zu vectors, %zu of %zu round trips\n", names[t], n_same, n, n_back,
+			      n_tried);
 		assert_int_equal(n, 199);
 		assert_int_equal(n_same, n);
 		assert_int_equal(n_back, n_tried);
@@ -349,6 +350,13 @@ static void test_random_bytes(void **state)
 	}
 }
 
+static double cpu_seconds(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
 /* Megabytes a second over the published texts, and growth with one long run of a character. */
 static void test_speed(void **state)
 {
@@ -366,16 +374,16 @@ static void test_speed(void **state)
 		memset(run, t & 1 ? ' ' : 'a', 1 << 20);
 		for (int i = 0; i < 3; i++) {
 			int32_t *ids;
-			int64_t start = mzm_now_ns();
+			double start = cpu_seconds();
 			const char *s = i ? run : texts;
-			size_t k = i == 0 ? len : i == 1 ? (size_t)1 << 18 : (size_t)1 << 20;
+			size_t k = i == 0 ? len : i == 1 ? (size_t)1 << 16 : (size_t)1 << 20;
 			assert_int_equal(mzm_tokenize(tok, s, k, 0, &ids, &n, NULL), MZM_OK);
-			seconds[i] = (double)(mzm_now_ns() - start) * 1e-9;
+			seconds[i] = cpu_seconds() - start;
 			mzm_ids_free(ids);
 		}
-		print_message("%s: %.1f MB/s; a run of 256 KiB %.3f s, of 1 MiB %.3f s\n", names[t],
+		print_message("%s: %.1f MB/s; a run of 64 KiB %.3f s, of 1 MiB %.3f s\n", names[t],
 			      (double)len * 1e-6 / seconds[0], seconds[1], seconds[2]);
-		assert_true(seconds[2] < 10 * (seconds[1] + 0.05)); /* linear would be 4; quadratic 16 */
+		assert_true(seconds[2] < 80 * (seconds[1] + 0.01)); /* linear would be 16; quadratic 256 */
 		mzm_tokenizer_close(tok);
 		free(run);
 	}
@@ -385,9 +393,9 @@ static void test_speed(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_ggml_vectors),	   cmocka_unit_test(test_hf_vectors),
+		cmocka_unit_test(test_ggml_vectors),        cmocka_unit_test(test_hf_vectors),
 		cmocka_unit_test(test_with_special_tokens), cmocka_unit_test(test_model_prompts),
-		cmocka_unit_test(test_random_bytes),	   cmocka_unit_test(test_speed),
+		cmocka_unit_test(test_random_bytes),        cmocka_unit_test(test_speed),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -28,25 +28,28 @@ static const tiny tiny_bytes = {
 	.added = "{\"id\":300,\"content\":\"<|end|>\",\"special\":true,\"normalized\":false},"
 		 "{\"id\":301,\"content\":\"<tool>\",\"special\":false,\"normalized\":false}",
 	.model = "",
-	.vocab = ",\"" TINY_G "t\":256,\"he\":257,\"" TINY_G "the\":258,\"aa\":259,\"aaaa\":260,\"in\":261,\"" TINY_G TINY_G
-		 "\":262",
+	.vocab = ",\"" TINY_G "t\":256,\"he\":257,\"" TINY_G
+		 "the\":258,\"aa\":259,\"aaaa\":260,\"in\":261,\"" TINY_G TINY_G "\":262",
 	.merges = "\"" TINY_G " t\",\"h e\",\"" TINY_G "t he\",\"a a\",\"aa aa\",\"i n\",\"" TINY_G " " TINY_G "\"",
 };
 
 static const tiny tiny_spm = {
 	.normalizer = "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"" TINY_MARK "\"},"
 		      "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"" TINY_MARK "\"}]}",
-	.post_processor = "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\",\"type_id\":0}},"
-			  "{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],\"special_tokens\":{\"<s>\":{\"id\":\"<s>\",\"ids\":[1],"
-			  "\"tokens\":[\"<s>\"]}}}",
-	.decoder = "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":\"" TINY_MARK "\"},"
-		   "\"content\":\" \"},{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"},"
-		   "{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}]}",
+	.post_processor =
+		"{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\",\"type_id\":0}},"
+		"{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],\"special_tokens\":{\"<s>\":{\"id\":\"<s>\",\"ids\":[1],"
+		"\"tokens\":[\"<s>\"]}}}",
+	.decoder =
+		"{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":\"" TINY_MARK "\"},"
+		"\"content\":\" \"},{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"},"
+		"{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}]}",
 	.added = "{\"id\":0,\"content\":\"<unk>\",\"special\":true,\"normalized\":false},"
 		 "{\"id\":1,\"content\":\"<s>\",\"special\":true,\"normalized\":false},"
 		 "{\"id\":2,\"content\":\"</s>\",\"special\":true,\"normalized\":false}",
 	.model = "\"unk_token\":\"<unk>\",\"fuse_unk\":true,\"byte_fallback\":true,",
-	.vocab = ",\"" TINY_MARK "t\":286,\"he\":287,\"" TINY_MARK "the\":288,\"" TINY_MARK TINY_MARK "\":289,\"aa\":290",
+	.vocab = ",\"" TINY_MARK "t\":286,\"he\":287,\"" TINY_MARK "the\":288,\"" TINY_MARK TINY_MARK
+		 "\":289,\"aa\":290",
 	.merges = "[\"" TINY_MARK "\",\"t\"],[\"h\",\"e\"],[\"" TINY_MARK "t\",\"he\"],[\"" TINY_MARK "\",\"" TINY_MARK
 		  "\"],[\"a\",\"a\"]",
 };
