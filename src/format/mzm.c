@@ -158,7 +158,6 @@ mzm_status mzm_header_parse(mzm_header *out, const uint8_t page[MZM_HEADER_BYTES
 
 void mzm_entry_pack(uint8_t out[MZM_TENSOR_BYTES], const mzm_entry *e)
 {
-	memset(out, 0, MZM_TENSOR_BYTES);
 	put32(out, e->kind);
 	put32(out + 4, (uint32_t)e->layer);
 	put32(out + 8, e->dtype);
@@ -168,6 +167,7 @@ void mzm_entry_pack(uint8_t out[MZM_TENSOR_BYTES], const mzm_entry *e)
 	put32(out + 24, e->first_extent);
 	put32(out + 28, e->n_extents);
 	put64(out + 32, e->raw_bytes);
+	put64(out + 40, e->reserved);
 }
 
 static mzm_entry entry_unpack(const uint8_t *p)
@@ -182,6 +182,7 @@ static mzm_entry entry_unpack(const uint8_t *p)
 		.first_extent = get32(p + 24),
 		.n_extents = get32(p + 28),
 		.raw_bytes = get64(p + 32),
+		.reserved = get64(p + 40),
 	};
 }
 
@@ -315,6 +316,8 @@ static mzm_status check_entry(const mzm_entry *e, mzm_tensor *t, uint32_t first_
 	bool norm = t->kind == MZM_T_ATTN_NORM || t->kind == MZM_T_FFN_NORM || t->kind == MZM_T_OUT_NORM;
 	if (e->role != 0)
 		return mzm_fail(err, MZM_EUNSUPPORTED, "role %u is not supported", e->role);
+	if (e->reserved != 0)
+		return mzm_fail(err, MZM_EFORMAT, "reserved bytes are not zero");
 	if (e->dtype >= MZM_N_DTYPES)
 		return mzm_fail(err, MZM_EUNSUPPORTED, "type %u is not supported", e->dtype);
 	if (e->kind != (uint32_t)t->kind || e->layer != t->layer)

@@ -43,6 +43,7 @@ typedef struct mzm_entry {
 	uint32_t n_rows, n_cols;
 	uint32_t first_extent, n_extents;
 	uint64_t raw_bytes;
+	uint64_t reserved;          /* 0 */
 } mzm_entry;
 
 /* Little-endian images. parse checks magic, version, checksum and every number against file_bytes. */

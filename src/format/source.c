@@ -15,6 +15,8 @@
 #include "format/mzm.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files are little endian and read in place");
+_Static_assert(MZM_ACT_SILU == 0 && MZM_ACT_RELU == 1 && MZM_ROPE_PLAIN == 0 && MZM_ROPE_LLAMA3 == 1,
+	       "numbers of the hash");
 
 /* ---- hash ---- */
 

@@ -5,15 +5,18 @@
  * `started`, the members' through `finished`, which costs one atomic operation each. */
 #include "kern/threads.h"
 
+#include <limits.h>
+#include <linux/futex.h>
 #include <omp.h>
-#include <sched.h>
 #include <stdalign.h>
 #include <stdatomic.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 #include "kern/cores.h"
 
-#define N_SPINS 2000 /* some 40 microseconds; longer waits give the core away */
+#define N_SPINS 2000 /* some 40 microseconds; who waits longer sleeps, so that a busy machine can run the others */
 
 struct mzm_team {
 	int         n_max;
@@ -25,7 +28,8 @@ struct mzm_team {
 	alignas(MZM_ALIGN) atomic_uint started;    /* regions begun: the caller releases fn, ctx and what ctx leads to */
 	alignas(MZM_ALIGN) atomic_uint finished;   /* calls of fn returned: each releases what it wrote */
 	alignas(MZM_ALIGN) atomic_int  arrived;    /* at the barrier */
-	alignas(MZM_ALIGN) atomic_uint generation; /* barriers passed */
+	alignas(MZM_ALIGN) atomic_uint generation; /* barriers passed; what sleepers sleep on */
+	alignas(MZM_ALIGN) atomic_int  sleeping;   /* threads that may be asleep in a barrier */
 };
 
 mzm_status mzm_team_create(mzm_team **out, int n_threads, mzm_err *err)
@@ -96,8 +100,14 @@ static inline void pause_core(void)
 #endif
 }
 
+static long futex(atomic_uint *word, int operation, unsigned value)
+{
+	return syscall(SYS_futex, word, operation, value, NULL, NULL, 0);
+}
+
 /* The last to arrive opens the next generation; the others wait for it. The generation is read before arriving, while
- * it cannot change. */
+ * it cannot change. A thread counts itself as sleeping before the kernel compares the generation once more, and the
+ * opener stores the generation before it looks for sleepers: one of the two sees the other. */
 void mzm_team_barrier(mzm_team *team, int rank)
 {
 	(void)rank;
@@ -107,17 +117,20 @@ void mzm_team_barrier(mzm_team *team, int rank)
 	unsigned now = atomic_load_explicit(&team->generation, memory_order_relaxed);
 	if (atomic_fetch_add_explicit(&team->arrived, 1, memory_order_acq_rel) == size - 1) {
 		atomic_store_explicit(&team->arrived, 0, memory_order_relaxed);
-		atomic_store_explicit(&team->generation, now + 1, memory_order_release);
+		atomic_store(&team->generation, now + 1);
+		if (atomic_load(&team->sleeping) > 0)
+			futex(&team->generation, FUTEX_WAKE_PRIVATE, INT_MAX);
 		return;
 	}
-	for (int spins = 0; atomic_load_explicit(&team->generation, memory_order_acquire) == now; spins++) {
-		if (spins < N_SPINS) {
-			pause_core();
-		} else {
-			sched_yield();
-			spins = N_SPINS;
-		}
+	for (int spins = 0; spins < N_SPINS; spins++) {
+		if (atomic_load_explicit(&team->generation, memory_order_acquire) != now)
+			return;
+		pause_core();
 	}
+	atomic_fetch_add(&team->sleeping, 1);
+	while (atomic_load(&team->generation) == now)
+		futex(&team->generation, FUTEX_WAIT_PRIVATE, now);
+	atomic_fetch_sub(&team->sleeping, 1);
 }
 
 int mzm_threads_alone_begin(void)

@@ -26,7 +26,7 @@ int        mzm_team_size(const mzm_team *team); /* inside fn: the ranks that are
 typedef void (*mzm_team_fn)(void *ctx, mzm_team *team, int rank);
 void mzm_team_run(mzm_team *team, mzm_team_fn fn, void *ctx);
 
-/* Inside fn only: waits until every rank has arrived. Spins briefly, then yields. */
+/* Inside fn only: waits until every rank has arrived. Spins briefly, then sleeps. */
 void mzm_team_barrier(mzm_team *team, int rank);
 
 /* Between the two calls a library that uses OpenMP itself stays on the calling thread. Pass what begin

@@ -314,8 +314,8 @@ static void test_index_fields(void **state)
 		for (int at = 0; at < 48; at += 4)
 			for (size_t v = 0; v < sizeof values / sizeof values[0]; v++) {
 				uint64_t entry = row < n_tensors ? index + 48 * row : extents + 48 * (row - n_tensors);
-				bool wide = row < n_tensors ? at == 32 : at == 0 || at >= 32;
-				if ((row < n_tensors && at >= 40) || (!wide && values[v] > 0xffffffffu))
+				bool wide = at >= 32 || (row >= n_tensors && at == 0);
+				if (!wide && values[v] > 0xffffffffu)
 					continue;
 				memcpy(copy, file, n);
 				put(copy + entry + at, values[v], wide && at % 8 == 0 ? 8 : 4);

@@ -723,7 +723,7 @@ static void test_two_importers(void **state)
 		mzm_import_params params = mzm_import_params_default();
 		params.progress = wait_for_peer;
 		params.user = fds;
-		_exit(mzm_import(src_dir, out, &params, NULL));
+		_exit((int)mzm_import(src_dir, out, &params, NULL));
 	}
 	assert_int_equal(read(to_parent[0], &c, 1), 1);
 	import_fails(src_dir, out, NULL, MZM_EIO, "another process is writing it");
