@@ -359,7 +359,8 @@ MZM_API mzm_import_params mzm_import_params_default(void);
 
 /* Writes the container out_path from a Hugging Face directory or another container. Atomic: out_path is the old file,
  * absent, or complete, whatever happens. */
-MZM_API mzm_status mzm_import(const char *src_path, const char *out_path, const mzm_import_params *params, mzm_err *err);
+MZM_API mzm_status mzm_import(const char *src_path, const char *out_path, const mzm_import_params *params,
+			      mzm_err *err);
 
 /* Describes a model file without loading its weights, as a JSON object. *json -> mzm_string_free. With
  * verify, reads every byte and checks every checksum first. */

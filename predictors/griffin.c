@@ -78,7 +78,8 @@ static void griffin_settle(mzm_predictor *base)
 		const double *stat = g->stat + (size_t)l * (size_t)g->n_ffn;
 		for (int32_t j = 0; j < g->n_ffn; j++)
 			g->score[j] = (float)stat[j];
-		mzm_select_top(g->rows + (size_t)l * (size_t)base->n_keep, base->n_keep, g->score, g->n_ffn, g->scratch);
+		mzm_select_top(g->rows + (size_t)l * (size_t)base->n_keep, base->n_keep, g->score, g->n_ffn,
+			       g->scratch);
 	}
 }
 

@@ -100,7 +100,8 @@ class Llama:
             a = torch.zeros_like(a).scatter(1, largest, a.gather(1, largest))
         z = a * F.linear(h, up)
         if collect:
-            statistic = (z / z.norm(dim=1, keepdim=True)).norm(dim=0)
+            norm = z.norm(dim=1, keepdim=True)  # a position without any active neuron has no say
+            statistic = torch.where(norm > 0, z / norm, torch.zeros_like(z)).norm(dim=0)
             self.selected[i] = torch.zeros(a.shape[1])
             self.selected[i][statistic.topk(n_keep).indices] = 1
         if predictor == "griffin":

@@ -52,7 +52,8 @@ mzm_status mzm_file_open(mzm_file **out, const char *path, mzm_err *err)
 	if (fstat(fd, &sb) != 0)
 		st = mzm_fail(err, MZM_EIO, "%s: %s", path, strerror(errno));
 	else if (!S_ISREG(sb.st_mode))
-		st = mzm_fail(err, MZM_EIO, "%s: %s", path, S_ISDIR(sb.st_mode) ? "is a directory" : "not a regular file");
+		st = mzm_fail(err, MZM_EIO, "%s: %s", path,
+			      S_ISDIR(sb.st_mode) ? "is a directory" : "not a regular file");
 	else if (!(f = mzm_alloc(sizeof *f)) || !(f->path = mzm_strdup(path)))
 		st = mzm_fail(err, MZM_ENOMEM, "%s: out of memory", path);
 	if (st != MZM_OK) {
@@ -93,8 +94,8 @@ uint64_t mzm_file_bytes_read(const mzm_file *f)
 mzm_status mzm_file_read_at(mzm_file *f, void *dst, size_t n, uint64_t offset, mzm_err *err)
 {
 	if (offset > f->size || n > f->size - offset)
-		return mzm_fail(err, MZM_EFORMAT, "%s: wanted %zu bytes at offset %llu, but the file has %llu", f->path, n,
-				(unsigned long long)offset, (unsigned long long)f->size);
+		return mzm_fail(err, MZM_EFORMAT, "%s: wanted %zu bytes at offset %llu, but the file has %llu", f->path,
+				n, (unsigned long long)offset, (unsigned long long)f->size);
 	size_t done = 0;
 	while (done < n) {
 		size_t want = n - done < ((size_t)1 << 30) ? n - done : (size_t)1 << 30;

@@ -43,8 +43,9 @@ static void interpolate(mzm_costs *out, const double *cost, int n)
 	for (int32_t m = 1, i = 0; m <= MZM_MAX_PERIOD; m++) {
 		while (i + 2 < n && m > measured[i + 1])
 			i++;
-		double at = n < 2 ? cost[0]
-				  : cost[i] + (cost[i + 1] - cost[i]) * (m - measured[i]) / (measured[i + 1] - measured[i]);
+		double at = cost[0];
+		if (n >= 2)
+			at = cost[i] + (cost[i + 1] - cost[i]) * (m - measured[i]) / (measured[i + 1] - measured[i]);
 		out->check[m] = (float)(m > 1 && at < (double)out->check[m - 1] ? (double)out->check[m - 1] : at);
 	}
 }

@@ -164,8 +164,8 @@ static int32_t judge(generation *g, const mzm_verifier *verifier, const float *r
 		*next = mzm_sampler_choose(g->s->sampler, logits, g->n + i);
 		bool stands = false;
 		if (i < n) {
-			mzm_judgement j = {logits, ids[g->n + i], *next, g->p->accept, g->p->threshold, g->p->check_temp,
-					   g->s->sampler};
+			mzm_judgement j = {logits, ids[g->n + i], *next, g->p->accept, g->p->threshold,
+					   g->p->check_temp, g->s->sampler};
 			stands = verifier->stands(&j);
 			g->full_prob[i] = traced_prob(g, logits, ids[g->n + i]);
 		}
@@ -250,12 +250,13 @@ static mzm_status check_prompt(const mzm_session *s, const int32_t *prompt, int3
 	if (n < 1)
 		return mzm_fail(err, MZM_EARG, "the prompt is empty: it has no token to continue from");
 	if (n >= mzm_session_n_ctx(s))
-		return mzm_fail(err, MZM_ECONTEXT, "the prompt has %d tokens; the context holds %d, one new token included", n,
+		return mzm_fail(err, MZM_ECONTEXT,
+				"the prompt has %d tokens; the context holds %d, one new token included", n,
 				mzm_session_n_ctx(s));
 	for (int32_t i = 0; i < n; i++) {
 		if (prompt[i] < 0 || prompt[i] >= n_vocab)
-			return mzm_fail(err, MZM_EARG, "prompt token %d is %d; the vocabulary has 0 to %d", i, prompt[i],
-					n_vocab - 1);
+			return mzm_fail(err, MZM_EARG, "prompt token %d is %d; the vocabulary has 0 to %d", i,
+					prompt[i], n_vocab - 1);
 	}
 	return MZM_OK;
 }
@@ -294,7 +295,8 @@ static mzm_status settle_costs(generation *g)
 		mzm_monitor_reset(&s->monitor);
 	if (g->p->period > 0) {
 		costs.sparse = (float)mzm_model_density(
-			s->model, mzm_pred_ffn_share(pred->ops->stage, (double)pred->n_keep / s->model->weights->cfg.n_ffn));
+			s->model,
+			mzm_pred_ffn_share(pred->ops->stage, (double)pred->n_keep / s->model->weights->cfg.n_ffn));
 		for (int i = 1; i <= MZM_MAX_PERIOD; i++)
 			costs.check[i] = 1;
 	} else if (g->p->costs) {
@@ -318,8 +320,9 @@ static void fill_densities(generation *g)
 	if (g->p->mode == MZM_MODE_DENSE)
 		return;
 	const mzm_predictor *pred = g->s->predictor;
-	double share = r->n_sparse_passes ? g->ffn_share / r->n_sparse_passes
-					  : mzm_pred_ffn_share(pred->ops->stage, (double)pred->n_keep / m->weights->cfg.n_ffn);
+	double share = r->n_sparse_passes
+			       ? g->ffn_share / r->n_sparse_passes
+			       : mzm_pred_ffn_share(pred->ops->stage, (double)pred->n_keep / m->weights->cfg.n_ffn);
 	r->density = mzm_model_density(m, share);
 	r->read_density = mzm_model_read_density(m, share);
 	r->sparse_work = r->density * r->n_sparse_passes; /* density is linear in the share */

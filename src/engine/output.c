@@ -37,6 +37,7 @@ mzm_status mzm_output_create(mzm_output **out, const mzm_model *model, const mzm
 	MZM_TRY_OUT(collect_stop_ids(o, model, err));
 	if (o->tok) {
 		o->decoder = mzm_text_decoder_init(o->tok);
+		o->decoder.started = true; /* the prompt was first: a blank at the front of the answer is its own */
 		o->cap = o->longest_stop + mzm_text_decoder_max(o->tok) + 1;
 		MZM_TRY_OUT(mzm_alloc_for((void **)&o->held, o->cap, "the text", err));
 	}

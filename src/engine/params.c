@@ -85,10 +85,11 @@ static mzm_status check_sampling(const mzm_gen_params *p, mzm_err *err)
 	bool sampling = p->temp > 0 || p->top_k > 0 || p->top_p < 1 || p->min_p > 0;
 	if (p->mode == MZM_MODE_SIRIUS && sampling)
 		return mzm_fail(err, MZM_EUNDEFINED,
-				"sampling (temp, top-k, top-p, min-p) is not defined in sirius mode, whose threshold presumes a "
-				"greedy draft; use exact, dense or sparse mode");
+				"sampling (temp, top-k, top-p, min-p) is not defined in sirius mode, whose threshold "
+				"presumes a greedy draft; use exact, dense or sparse mode");
 	if (p->mode == MZM_MODE_SIRIUS && p->accept == MZM_ACCEPT_REFERENCE && p->repeat_penalty != 1)
-		return mzm_fail(err, MZM_EUNDEFINED, "a repetition penalty is not defined with the published rule (reference)");
+		return mzm_fail(err, MZM_EUNDEFINED,
+				"a repetition penalty is not defined with the published rule (reference)");
 	return MZM_OK;
 }
 

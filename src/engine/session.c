@@ -12,7 +12,8 @@ static mzm_status context_size(int32_t *n_ctx, const mzm_model *m, int32_t wante
 {
 	int32_t limit = m->weights->cfg.n_ctx;
 	if (wanted < 0 || wanted > limit)
-		return mzm_fail(err, MZM_EARG, "a context of %d tokens was asked for; the model allows 1 to %d", wanted, limit);
+		return mzm_fail(err, MZM_EARG, "a context of %d tokens was asked for; the model allows 1 to %d", wanted,
+				limit);
 	*n_ctx = wanted ? wanted : limit < MZM_DEFAULT_CTX ? limit : MZM_DEFAULT_CTX;
 	return MZM_OK;
 }
@@ -35,7 +36,8 @@ mzm_status mzm_session_create(mzm_session **out, const mzm_model *model, const m
 	MZM_TRY_OUT(mzm_team_create(&s->team, params->n_threads, err));
 	MZM_TRY_OUT(mzm_state_create(&s->state, model->weights, model->kern, s->team, n_ctx, err));
 	MZM_TRY_OUT(mzm_sampler_create(&s->sampler, model->weights->cfg.n_vocab, model->kern, err));
-	MZM_TRY_OUT(mzm_alloc_for((void **)&s->ids, ((size_t)n_ctx + MZM_MAX_PERIOD) * sizeof *s->ids, "the tokens", err));
+	MZM_TRY_OUT(
+		mzm_alloc_for((void **)&s->ids, ((size_t)n_ctx + MZM_MAX_PERIOD) * sizeof *s->ids, "the tokens", err));
 	mzm_monitor_reset(&s->monitor);
 	*out = s;
 	return MZM_OK;
@@ -82,15 +84,16 @@ size_t mzm_session_bytes(const mzm_session *s)
 	return mzm_state_bytes(s->state);
 }
 
-mzm_status mzm_session_forward(mzm_session *s, float *logits, const int32_t *ids, int32_t n, int32_t n_rows, mzm_err *err)
+mzm_status mzm_session_forward(mzm_session *s, float *logits, const int32_t *ids, int32_t n, int32_t n_rows,
+			       mzm_err *err)
 {
 	const mzm_config *cfg = &s->model->weights->cfg;
 	int32_t room = mzm_session_n_ctx(s) - mzm_session_len(s);
 	if (n < 1 || n_rows < 0 || n_rows > n)
 		return mzm_fail(err, MZM_EARG, "%d tokens with %d rows of logits", n, n_rows);
 	if (n > room)
-		return mzm_fail(err, MZM_ECONTEXT, "%d tokens do not fit: the context has room for %d more of %d", n, room,
-				mzm_session_n_ctx(s));
+		return mzm_fail(err, MZM_ECONTEXT, "%d tokens do not fit: the context has room for %d more of %d", n,
+				room, mzm_session_n_ctx(s));
 	for (int32_t i = 0; i < n; i++) {
 		if (ids[i] < 0 || ids[i] >= cfg->n_vocab)
 			return mzm_fail(err, MZM_EARG, "token %d is %d; the vocabulary has 0 to %d", i, ids[i],

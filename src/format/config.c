@@ -292,7 +292,7 @@ mzm_status mzm_config_from_hf(mzm_config *out, const json_t *config, const json_
 	const char *act;
 	int64_t bos;
 	int which;
-	double eps;
+	double eps = 0;
 	MZM_TRY(need_object(config, "the configuration", err));
 	MZM_TRY(hf_arch(&c, config, err));
 	MZM_TRY(hf_shape(&c, config, err));
@@ -394,7 +394,7 @@ mzm_status mzm_config_from_json(mzm_config *out, const json_t *obj, mzm_err *err
 	mzm_config c = {.rope = MZM_ROPE_PLAIN};
 	const char *arch, *act;
 	int which;
-	double eps;
+	double eps = 0;
 	MZM_TRY(need_object(obj, "the configuration", err));
 	MZM_TRY(need_text(obj, "arch", &arch, err));
 	MZM_TRY(pick(known_archs, N_OF(known_archs), "arch", arch, &which, err));

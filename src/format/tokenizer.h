@@ -1,7 +1,14 @@
 /* tokenizer.h - Hugging Face tokenizer.json: byte-level BPE and SentencePiece-style BPE.
  *
  * The type and its public calls (tokenize, decode, look-ups) are in mirzam.h; this header adds what the
- * library itself needs. Immutable after creation; encoding may run in any number of threads at once. */
+ * library itself needs. Immutable after creation; encoding may run in any number of threads at once.
+ *
+ * Any bytes can be encoded. Those that are not UTF-8 are neither normalised nor split by patterns: they become
+ * their byte's token where the pre-tokenizer is ByteLevel or the model has byte_fallback, so that the bytes
+ * of the tokens (mzm_token_bytes) are the input again; else the unknown token, or nothing where there is none.
+ *
+ * A text decoder drops the blank that a SentencePiece-style file puts in front of a text. To decode the
+ * continuation of a text, push the text's tokens first, or set `started`. */
 #ifndef MZM_TOKENIZER_H
 #define MZM_TOKENIZER_H
 

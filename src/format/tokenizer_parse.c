@@ -111,6 +111,7 @@ static mzm_status wrap(mzm_tokenizer *tok, const wrapping *w, mzm_err *err)
 static mzm_status as_id(const json_t *value, int32_t *id, mzm_err *err)
 {
 	double d = json_is_number(value) ? json_number_value(value) : -1;
+	*id = -1;
 	if (!(d >= 0 && d < MZM_TOK_MAX_ID) || d != (double)(int32_t)d)
 		return mzm_fail(err, MZM_EFORMAT, "an id is not a whole number of 0 .. %d", MZM_TOK_MAX_ID - 1);
 	*id = (int32_t)d;

@@ -17,10 +17,12 @@
 static mzm_status get_string(const json_t *obj, const char *key, bool required, const char **s, size_t *len,
 			     mzm_err *err)
 {
+	*len = 0;
 	MZM_TRY(mzm_json_string(obj, key, NULL, s, err));
 	if (!*s && required)
 		return mzm_fail(err, MZM_EFORMAT, "\"%s\" is missing", key);
-	*len = *s ? json_string_length(json_object_get(obj, key)) : 0;
+	if (*s)
+		*len = json_string_length(json_object_get(obj, key));
 	return MZM_OK;
 }
 

@@ -17,7 +17,8 @@ static void gate_rows(mzm_state *s, const mzm_layer *l, const int32_t *rows, int
 }
 
 /* z = g * up over this rank's share of the list, in place of g; g lies in list order; no barrier. */
-static void up_rows(mzm_state *s, const mzm_layer *l, const int32_t *rows, int32_t n, float *g, mzm_team *team, int rank)
+static void up_rows(mzm_state *s, const mzm_layer *l, const int32_t *rows, int32_t n, float *g, mzm_team *team,
+		    int rank)
 {
 	int32_t begin, end;
 	size_t ld = (size_t)s->w->cfg.n_ffn;

@@ -125,7 +125,8 @@ static void output_head(mzm_state *s, mzm_team *team, int rank)
 	int32_t n = s->pass->n_rows, begin, end;
 	const float *x = s->x + (size_t)(s->pass->n_pos - n) * (size_t)cfg->dim;
 	mzm_norm(s, s->h, x, s->w->out_norm, n, team, rank);
-	mzm_matmul(s, &s->w->head, NULL, cfg->n_vocab, s->h, s->logits, (size_t)cfg->n_vocab, n, team, rank, &begin, &end);
+	mzm_matmul(s, &s->w->head, NULL, cfg->n_vocab, s->h, s->logits, (size_t)cfg->n_vocab, n, team, rank, &begin,
+		   &end);
 }
 
 static void forward_rank(void *ctx, mzm_team *team, int rank)

@@ -26,8 +26,9 @@ mzm_status mzm_kv_create(mzm_kv **out, const mzm_config *cfg, int32_t max_tok, m
 	kv->max_tok = max_tok;
 	mzm_carve c = {0};
 	kv_layout(kv, &c);
-	mzm_status st = c.overflow ? mzm_fail(err, MZM_EARG, "a context of %d tokens is larger than memory can be", max_tok)
-				   : mzm_alloc_for(&kv->block, c.used, "the KV cache (a smaller context needs less)", err);
+	mzm_status st =
+		c.overflow ? mzm_fail(err, MZM_EARG, "a context of %d tokens is larger than memory can be", max_tok)
+			   : mzm_alloc_for(&kv->block, c.used, "the KV cache (a smaller context needs less)", err);
 	if (st != MZM_OK) {
 		mzm_free(kv);
 		return st;

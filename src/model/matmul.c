@@ -31,8 +31,8 @@ static void gemm_rows(mzm_state *s, const mzm_matrix *m, const float *x, float *
 		int32_t n = end - r < MZM_GEMM_ROWS ? end - r : MZM_GEMM_ROWS;
 		for (int32_t i = 0; i < n; i++)
 			s->kern->to_f32(wide + (size_t)i * (size_t)m->n_cols, row_at(m, r + i), m->dtype, m->n_cols);
-		note_failure(s, mzm_gemm_nt(y + r, ldy, x, (size_t)m->n_cols, wide, (size_t)m->n_cols, n_pos, n, m->n_cols,
-					    NULL));
+		note_failure(s, mzm_gemm_nt(y + r, ldy, x, (size_t)m->n_cols, wide, (size_t)m->n_cols, n_pos, n,
+					    m->n_cols, NULL));
 	}
 }
 

@@ -21,7 +21,7 @@ typedef struct mzm_pred_env {
 	const mzm_config *cfg;
 	float             keep;      /* 0 < keep <= 1 */
 	uint64_t          seed;
-	const float      *down_norm; /* [n_layers, n_ffn] Euclidean norm of each neuron's down row; NULL unless needs_down_norm */
+	const float      *down_norm; /* [n_layers, n_ffn] norm of each neuron's down row; NULL unless needs_down_norm */
 } mzm_pred_env;
 
 typedef struct mzm_predictor_ops mzm_predictor_ops;

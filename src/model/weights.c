@@ -94,7 +94,8 @@ mzm_status mzm_weights_load(mzm_weights **out, mzm_source *src, mzm_progress_fn 
 	*out = NULL;
 	MZM_TRY(mzm_alloc_for((void **)&w, sizeof *w, "the model", err));
 	w->cfg = *mzm_source_config(src);
-	MZM_TRY_OUT(mzm_alloc_for((void **)&data, (size_t)mzm_tensor_count(&w->cfg) * sizeof *data, "the tensors", err));
+	MZM_TRY_OUT(
+		mzm_alloc_for((void **)&data, (size_t)mzm_tensor_count(&w->cfg) * sizeof *data, "the tensors", err));
 	mzm_carve c = {0};
 	weights_layout(w, src, data, &c);
 	if (c.overflow)

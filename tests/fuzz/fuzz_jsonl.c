@@ -46,7 +46,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	mze_lines lines = {.file = file, .max_bytes = 4096};
 	mze_line_kind kind;
-	while ((kind = mze_lines_next(&lines)) == MZE_LINE_WHOLE || kind == MZE_LINE_TORN || kind == MZE_LINE_TOO_LONG) {
+	while ((kind = mze_lines_next(&lines)) == MZE_LINE_WHOLE || kind == MZE_LINE_TORN ||
+	       kind == MZE_LINE_TOO_LONG) {
 		check(lines.line.len <= lines.max_bytes && lines.next <= size && lines.offset < lines.next);
 		if (kind != MZE_LINE_TOO_LONG)
 			read_line(lines.line.data, lines.line.len);

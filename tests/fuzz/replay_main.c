@@ -279,7 +279,8 @@ int main(int argc, char **argv)
 	for (int i = optind; i < argc; i++)
 		read_seeds(argv[i]);
 	if (n_seeds == 0) {
-		fprintf(stderr, "usage: %s [-n MUTATIONS] [-t SECONDS] [-s SEED] [-i MUTATION] DIR_OR_FILE...\n", argv[0]);
+		fprintf(stderr, "usage: %s [-n MUTATIONS] [-t SECONDS] [-s SEED] [-i MUTATION] DIR_OR_FILE...\n",
+			argv[0]);
 		return 2;
 	}
 	watch_failures();

@@ -346,6 +346,35 @@ static void test_index_fields(void **state)
 	free(file);
 }
 
+/* Parts that are whole, but too many, too few or in the wrong place. */
+static void test_wrong_places(void **state)
+{
+	(void)state;
+	size_t n;
+	uint8_t *file = make_small(-1, &n), *copy = calloc(1, n + 64);
+	uint64_t meta = get(file + 24, 8), index = get(file + 56, 8);
+	memcpy(copy, file, n); /* an extent more than the tensors need */
+	memcpy(copy + n, file + n - 48, 48);
+	put(copy + 16, n + 48, 8);
+	put(copy + 64, n + 48 - index, 8);
+	put(copy + 84, get(file + 84, 4) + 1, 4);
+	reseal(copy, n + 48);
+	expect(copy, n + 48, MZM_EFORMAT, "index: 1 extents belong to no tensor");
+	memset(copy, 0, n + 64); /* 64 bytes in front of the metadata */
+	memcpy(copy, file, (size_t)meta);
+	memcpy(copy + meta + 64, file + meta, n - (size_t)meta);
+	put(copy + 16, n + 64, 8);
+	put(copy + 24, meta + 64, 8);
+	put(copy + 56, index + 64, 8);
+	reseal(copy, n + 64);
+	expect(copy, n + 64, MZM_EFORMAT, "index: the metadata does not follow the last extent");
+	memcpy(copy, file, n); /* padding that is not zero, checksums notwithstanding */
+	copy[meta - 1] = 1;
+	expect(copy, n, MZM_EFORMAT, "padding in front of the metadata");
+	free(copy);
+	free(file);
+}
+
 /* Metadata replaced by other text; sizes and checksums right. */
 static void with_metadata(const uint8_t *file, size_t n, const char *text, mzm_status code, const char *word)
 {
@@ -573,8 +602,17 @@ static void test_extents(void **state)
 		}
 	}
 	assert_int_equal(n_updown, 2 * 3); /* 2.56 MB each */
+	assert_true(mzm_source_bytes_read(src) < n / 2);
 	mzm_source_close(src);
 	assert_int_equal(verify(&err), MZM_OK);
+	uint64_t updown = get(file + 56, 8) + 48 * 8; /* with an extent less than its rows need */
+	uint8_t *copy = malloc(n);
+	memcpy(copy, file, n);
+	put(copy + updown + 28, 2, 4);
+	reseal(copy, n);
+	expect(copy, n, MZM_EFORMAT, "layers.0.updown: its extents hold");
+	testing_write(path, file, n);
+	free(copy);
 	for (size_t len = n - n % 4096; len > 0; len -= 4096) { /* cut at every page */
 		assert_int_equal(truncate(path, (off_t)len), 0);
 		if (len != n)
@@ -605,6 +643,61 @@ static void test_changed_while_open(void **state)
 	free(file);
 }
 
+typedef struct reader {
+	mzm_source *src;
+	uint64_t    sum;
+	mzm_status  status;
+} reader;
+
+static void *read_everything(void *arg)
+{
+	reader *r = arg;
+	static const size_t most = 300 * 8 * 4;
+	uint8_t *data = malloc(most);
+	for (int round = 0; round < 20 && r->status == MZM_OK; round++)
+		for (int32_t i = 0; i < 18 && r->status == MZM_OK; i++) {
+			mzm_tensor t = mzm_source_tensor(r->src, i);
+			r->status = mzm_source_read(r->src, i, data, NULL);
+			r->sum = r->sum * 31 + mzm_sum64(data, mzm_tensor_bytes(&t));
+		}
+	free(data);
+	return NULL;
+}
+
+/* Reading may run in any number of threads, from both kinds of source. */
+static void test_threads(void **state)
+{
+	(void)state;
+	size_t n;
+	char src_dir[300];
+	hf_build b;
+	free(make_small(-1, &n));
+	snprintf(src_dir, sizeof src_dir, "%s/src", dir);
+	hf_init(&b, "BF16", true);
+	assert_int_equal(mkdir(src_dir, 0700), 0);
+	hf_write(&b, src_dir);
+	hf_free(&b);
+	uint64_t sums[2] = {0};
+	for (int form = 0; form < 2; form++) {
+		mzm_source *src;
+		pthread_t threads[4];
+		reader readers[4] = {{0}};
+		assert_int_equal(mzm_source_open(&src, form ? path : src_dir, NULL), MZM_OK);
+		for (int i = 0; i < 4; i++) {
+			readers[i].src = src;
+			assert_int_equal(pthread_create(&threads[i], NULL, read_everything, &readers[i]), 0);
+		}
+		for (int i = 0; i < 4; i++) {
+			assert_int_equal(pthread_join(threads[i], NULL), 0);
+			assert_int_equal(readers[i].status, MZM_OK);
+			assert_true(readers[i].sum == readers[0].sum);
+		}
+		sums[form] = readers[0].sum;
+		mzm_source_close(src);
+	}
+	assert_true(sums[0] == sums[1]);
+}
+
 /* Not files: refused, not waited for. */
 static void test_not_files(void **state)
 {
@@ -626,10 +719,11 @@ int main(void)
 {
 #define IN_DIR(f) cmocka_unit_test_setup_teardown(f, make_dir, remove_dir)
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_planes), cmocka_unit_test(test_pack), cmocka_unit_test(test_bad_frames),
-		IN_DIR(test_header_fields), IN_DIR(test_index_fields), IN_DIR(test_metadata), IN_DIR(test_bit_flips),
-		IN_DIR(test_truncations), IN_DIR(test_mutations), IN_DIR(test_writer_contract), IN_DIR(test_extents),
-		IN_DIR(test_changed_while_open), IN_DIR(test_not_files),
+		cmocka_unit_test(test_planes),   cmocka_unit_test(test_pack),  cmocka_unit_test(test_bad_frames),
+		IN_DIR(test_header_fields),      IN_DIR(test_index_fields),    IN_DIR(test_wrong_places),
+		IN_DIR(test_metadata),           IN_DIR(test_bit_flips),       IN_DIR(test_truncations),
+		IN_DIR(test_mutations),          IN_DIR(test_writer_contract), IN_DIR(test_extents),
+		IN_DIR(test_changed_while_open), IN_DIR(test_threads),         IN_DIR(test_not_files),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,8 +10,8 @@
 #include "tiny_model.h"
 
 static const tiny_spec base_spec = {
-	.n_layers = 3, .dim = 48, .n_ffn = 100, .n_heads = 6, .n_kv_heads = 2, .head_dim = 8, .n_vocab = 131, .n_ctx = 256,
-	.dtype = "F32", .eos = -1,
+	.n_layers = 3, .dim = 48, .n_ffn = 100, .n_heads = 6, .n_kv_heads = 2, .head_dim = 8, .n_vocab = 131,
+	.n_ctx = 256, .dtype = "F32", .eos = -1,
 };
 
 typedef struct rig {

@@ -46,7 +46,8 @@ static void test_select_top(void **state)
 	float score[MAX], scratch[MAX];
 	int32_t got[MAX], want[MAX];
 	for (uint64_t trial = 0; trial < 400; trial++) {
-		int32_t n = 1 + (int32_t)(mzm_rng_u64(1, trial, 0) % MAX), k = 1 + (int32_t)(mzm_rng_u64(1, trial, 1) % (uint64_t)n);
+		int32_t n = 1 + (int32_t)(mzm_rng_u64(1, trial, 0) % MAX),
+			k = 1 + (int32_t)(mzm_rng_u64(1, trial, 1) % (uint64_t)n);
 		int levels = trial % 3 == 0 ? 5 : 1 << 20; /* every third one is full of ties */
 		for (int32_t i = 0; i < n; i++) {
 			double u = mzm_rng_unit(2, trial, (uint64_t)i);
@@ -59,6 +60,11 @@ static void test_select_top(void **state)
 		mzm_select_top(got, k, score, n, scratch);
 		assert_memory_equal(got, want, (size_t)k * sizeof *got);
 	}
+}
+
+static float draw(int stream, int t, int j)
+{
+	return (float)mzm_rng_unit((uint64_t)stream, (uint64_t)t, (uint64_t)j);
 }
 
 static void test_griffin_formula(void **state)
@@ -74,7 +80,7 @@ static void test_griffin_formula(void **state)
 		for (int l = 0; l < 2; l++) {
 			for (int t = 0; t < T; t++)
 				for (int j = 0; j < 50; j++)
-					z[t][j] = t == 4 ? 0 : (float)mzm_rng_unit((uint64_t)(round * 2 + l), (uint64_t)t, (uint64_t)j) - 0.5f;
+					z[t][j] = t == 4 ? 0 : draw(round * 2 + l, t, j) - 0.5f;
 			for (int j = 0; j < 50; j++) {
 				double s = 0;
 				for (int t = 0; t < T; t++) {

@@ -33,7 +33,7 @@ static void open_bench(bench *b, const char *path)
 {
 	mzm_err err = {0};
 	mzm_session_params sp = mzm_session_params_default();
-	sp.n_threads = 2;
+	sp.n_threads = 1;
 	if (mzm_model_open(&b->model, path, NULL, &err) != MZM_OK ||
 	    mzm_session_create(&b->session, b->model, &sp, &err) != MZM_OK)
 		fail_msg("%s", err.message);
@@ -61,8 +61,9 @@ static double gap_at(bench *b, const char *prompt, const int32_t *ids, int32_t a
 	size_t n;
 	int32_t n_vocab = mzm_model_get_info(b->model)->n_vocab;
 	float *logits = malloc((size_t)n_vocab * sizeof *logits);
-	assert_int_equal(mzm_tokenize(mzm_model_tokenizer(b->model), prompt, strlen(prompt), MZM_TOK_ADD_SPECIAL, &p, &n, NULL),
-			 MZM_OK);
+	assert_int_equal(
+		mzm_tokenize(mzm_model_tokenizer(b->model), prompt, strlen(prompt), MZM_TOK_ADD_SPECIAL, &p, &n, NULL),
+		MZM_OK);
 	mzm_session_truncate(b->session, 0);
 	assert_int_equal(mzm_session_forward(b->session, logits, p, (int32_t)n, 1, NULL), MZM_OK);
 	if (at > 0)
@@ -151,7 +152,9 @@ static void run_problem(bench *b, tally *t, int i, const mzm_gen_params *params,
 static mzm_gen_params params_of(const char *name, double keep)
 {
 	mzm_gen_params p = mzm_gen_params_default();
-	p.mode = strstr(name, "+sirius") ? MZM_MODE_SIRIUS : strcmp(name, "dense") == 0 ? MZM_MODE_DENSE : MZM_MODE_SPARSE;
+	p.mode = strstr(name, "+sirius")      ? MZM_MODE_SIRIUS
+		 : strcmp(name, "dense") == 0 ? MZM_MODE_DENSE
+					      : MZM_MODE_SPARSE;
 	p.accept = MZM_ACCEPT_REFERENCE;
 	p.predictor = strncmp(name, "topk", 4) == 0 ? "topk" : "griffin";
 	p.keep = (float)keep;
@@ -172,7 +175,8 @@ static void expect_row(bench *b, const json_t *row, json_t *const *recorded, dou
 	for (int i = 0; i < 100; i++)
 		run_problem(b, &t, i, &p, recorded[i], p.mode == MZM_MODE_DENSE);
 	double aal = t.checks ? (double)t.gained / t.checks : 0;
-	print_message("%-15s right %d (reference %.0f)  same text %d  AAL %.3f (%.3f)  tokens %d (%.0f)  density %.4f (%.4f)\n",
+	print_message("%-15s right %d (reference %.0f)  same text %d  AAL %.3f (%.3f)  tokens %d (%.0f)  density %.4f "
+		      "(%.4f)\n",
 		      mode, t.right, 100 * number(row, "accuracy"), t.same, aal, number(row, "aal"), t.tokens,
 		      number(row, "tokens"), t.density, number(row, "density"));
 	assert_true(fabs(t.right - 100 * number(row, "accuracy")) <= 3);
@@ -271,7 +275,8 @@ static void test_demo_logits(void **state)
 		mzm_session_truncate(b.session, 0);
 		assert_int_equal(mzm_session_forward(b.session, logits, ids, n, 1, NULL), MZM_OK);
 		for (int32_t v = 0; v < n_vocab; v++)
-			worst = fmax(worst, fabs((double)logits[v] - json_number_value(json_array_get(want, (size_t)v))));
+			worst = fmax(worst,
+				     fabs((double)logits[v] - json_number_value(json_array_get(want, (size_t)v))));
 		print_message("prompt %zu: largest difference of %d logits %.1e\n", i, n_vocab, worst);
 		assert_true(worst < 1e-3);
 		free(ids);
@@ -289,18 +294,23 @@ static void expect_story(bench *b, const json_t *o)
 	const char *text = json_string_value(json_object_get(o, "prompt"));
 	int32_t *ids;
 	size_t n_ids;
-	assert_int_equal(mzm_tokenize(mzm_model_tokenizer(b->model), text, strlen(text), MZM_TOK_ADD_SPECIAL, &ids, &n_ids, NULL),
+	assert_int_equal(mzm_tokenize(mzm_model_tokenizer(b->model), text, strlen(text), MZM_TOK_ADD_SPECIAL, &ids,
+				      &n_ids, NULL),
 			 MZM_OK);
 	assert_int_equal(n_ids, n_prompt);
 	assert_memory_equal(ids, prompt, n_ids * sizeof *ids);
 	mzm_ids_free(ids);
 
+	char answer[4096] = "";
 	mzm_gen_params p = mzm_gen_params_default();
 	mzm_gen_result r;
 	p.max_tokens = n_greedy;
+	p.on_text = append_text;
+	p.user = answer;
 	assert_int_equal(mzm_generate(b->session, prompt, n_prompt, &p, &r, NULL), MZM_OK);
 	assert_int_equal(r.n_tokens, n_greedy);
 	assert_memory_equal(r.tokens, greedy, (size_t)n_greedy * sizeof *greedy);
+	assert_string_equal(answer, json_string_value(json_object_get(o, "generated_text")));
 
 	json_t *top5 = json_object_get(o, "top5");
 	float *logits = malloc((size_t)n_vocab * sizeof *logits);

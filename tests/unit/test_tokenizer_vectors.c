@@ -6,7 +6,7 @@
 #include <jansson.h>
 
 #include "base/clock.h"
-#include "base/mem.h"
+#include "base/str.h"
 #include "format/tokenizer.h"
 
 #define SEPARATOR "\n__ggml_vocab_test__\n"
@@ -55,12 +55,14 @@ static char *gpt2_json(size_t *len)
 
 static mzm_tokenizer *open_shared(const char *name)
 {
-	char file[128];
+	mzm_str file = {0};
 	size_t len;
 	mzm_err err = {0};
 	mzm_tokenizer *tok = NULL;
-	snprintf(file, sizeof file, "%s%s/tokenizer.json", strchr(name, '/') ? "" : "tokenizers/", name);
-	char *json = strcmp(name, "gpt2") == 0 ? gpt2_json(&len) : shared_text(file, &len);
+	mzm_str_puts(&file, strchr(name, '/') ? "" : "tokenizers/");
+	mzm_str_path(&file, name, "tokenizer.json");
+	char *json = strcmp(name, "gpt2") == 0 ? gpt2_json(&len) : shared_text(file.data, &len);
+	mzm_str_free(&file);
 	if (!json)
 		return NULL;
 	int64_t start = mzm_now_ns();

@@ -86,13 +86,14 @@ static inline void tiny_write_config(const tiny_model *m)
 	FILE *f = fopen(path, "w");
 	const tiny_spec *s = &m->spec;
 	fprintf(f,
-		"{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"hidden_act\":\"%s\",\"hidden_size\":%d,"
-		"\"intermediate_size\":%d,\"num_hidden_layers\":%d,\"num_attention_heads\":%d,\"num_key_value_heads\":%d,"
-		"\"head_dim\":%d,\"vocab_size\":%d,\"rms_norm_eps\":1e-05,\"rope_theta\":10000.0,"
+		"{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"hidden_act\":\"%s\","
+		"\"hidden_size\":%d,\"intermediate_size\":%d,\"num_hidden_layers\":%d,\"num_attention_heads\":%d,"
+		"\"num_key_value_heads\":%d,\"head_dim\":%d,\"vocab_size\":%d,\"rms_norm_eps\":1e-05,"
+		"\"rope_theta\":10000.0,"
 		"\"max_position_embeddings\":%d,\"tie_word_embeddings\":%s,\"attention_bias\":false,\"mlp_bias\":false,"
 		"\"bos_token_id\":null,\"torch_dtype\":\"float32\"",
-		s->relu ? "relu" : "silu", s->dim, s->n_ffn, s->n_layers, s->n_heads, s->n_kv_heads, s->head_dim, s->n_vocab,
-		s->n_ctx, s->tied ? "true" : "false");
+		s->relu ? "relu" : "silu", s->dim, s->n_ffn, s->n_layers, s->n_heads, s->n_kv_heads, s->head_dim,
+		s->n_vocab, s->n_ctx, s->tied ? "true" : "false");
 	if (s->eos >= 0)
 		fprintf(f, ",\"eos_token_id\":%d", s->eos);
 	if (s->llama3_rope)
