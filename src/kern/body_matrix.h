@@ -19,7 +19,7 @@
 #if defined(VEC_IS_ARRAY) || __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
 #define UNROLL
 #elif defined(__clang__)
-#define UNROLL _Pragma("unroll")
+#define UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
@@ -76,23 +76,59 @@ VEC void rows_step(v16 *sum, const char *const *w, const float *x, size_t ldx, i
 	}
 }
 
+/* With one position, where memory alone sets the pace, a little ahead in the same row is what to prefetch, into L1.
+ * With several there is time for the rows that come next, wherever a list has them; into L2, as rows that lie a power
+ * of two apart would push each other out of L1. */
+#define AHEAD_BYTES 1024
+
+/* An address as an integer, as it may point behind the matrix. */
+VEC void prefetch(uintptr_t address, int n_p)
+{
+	if (n_p == 1)
+		__builtin_prefetch((const void *)address, 0, 3);
+	else
+		__builtin_prefetch((const void *)address, 0, 2);
+}
+
+/* Where list entry i looks ahead when the tile or group holds n_rows entries. */
+VEC uintptr_t look_ahead(const void *w, size_t stride, const int32_t *rows, int32_t n_list, int32_t i, int32_t n_rows,
+			 int n_p)
+{
+	if (n_p > 1 && i + n_rows < n_list)
+		return (uintptr_t)row_at(w, stride, rows, i + n_rows);
+	return (uintptr_t)row_at(w, stride, rows, i) + AHEAD_BYTES;
+}
+
 /* Outputs of n_r list entries from i on and n_p positions from p0 on; n_r, n_p and dtype are constants. */
 VEC void rows_tile(const mzm_rows_job *job, int32_t i, int32_t p0, int n_r, int n_p, mzm_dtype dtype)
 {
 	const char *w[MAX_SIDE];
+	uintptr_t ahead[MAX_SIDE];
 	const float *x = job->x + (size_t)p0 * job->ldx;
+	size_t ldx = job->ldx, line = 64 / elem_bytes(dtype);
 	int32_t c = 0, n_cols = job->n_cols;
 	v16 sum[MAX_SUMS];
 	UNROLL
-	for (int r = 0; r < n_r; r++)
+	for (int r = 0; r < n_r; r++) {
 		w[r] = row_at(job->w, job->stride, job->rows, i + r);
+		ahead[r] = look_ahead(job->w, job->stride, job->rows, job->n_rows, i + r, n_r, n_p);
+	}
 	UNROLL
 	for (int k = 0; k < n_r * n_p; k++)
 		sum[k] = v16_set1(0.0f);
+	/* the tile of a row's first positions fetches for all */
+	for (; p0 == 0 && c + (int32_t)line <= n_cols; c += (int32_t)line) {
+		UNROLL
+		for (int r = 0; r < n_r; r++)
+			prefetch(ahead[r] + (size_t)c * elem_bytes(dtype), n_p);
+		UNROLL
+		for (int32_t k = 0; k < (int32_t)line; k += 16)
+			rows_step(sum, w, x, ldx, c + k, 16, n_r, n_p, dtype);
+	}
 	for (; c + 16 <= n_cols; c += 16)
-		rows_step(sum, w, x, job->ldx, c, 16, n_r, n_p, dtype);
+		rows_step(sum, w, x, ldx, c, 16, n_r, n_p, dtype);
 	if (c < n_cols)
-		rows_step(sum, w, x, job->ldx, c, n_cols - c, n_r, n_p, dtype);
+		rows_step(sum, w, x, ldx, c, n_cols - c, n_r, n_p, dtype);
 	UNROLL
 	for (int p = 0; p < n_p; p++) {
 		UNROLL
@@ -163,16 +199,27 @@ static void rows(const mzm_rows_job *job, int32_t i0, int32_t i1)
 
 /* ---- accum ---- */
 
-/* Rows of one group, read side by side; y is loaded and stored once per group. */
-#define GROUP 16
+/* Rows of one group: y is loaded and stored once per group. With one position fewer streams are faster. */
+#define GROUP_MAX 16
+#define GROUP_ONE_POS 8
 /* The part of y that stays in L1 while the rows pass by. */
 #define Y_BLOCK_BYTES (32 << 10)
 
 typedef struct group {
-	const char  *w[GROUP];
+	const char  *w[GROUP_MAX];
+	uintptr_t    ahead[GROUP_MAX];
 	const float *a; /* [n_pos, lda], from the group's first row on */
 	int32_t      n;
 } group;
+
+/* The cache lines of n_c vectors from column c on. */
+VEC void prefetch_w(uintptr_t row, int32_t c, int n_p, int n_c, mzm_dtype dtype)
+{
+	uintptr_t at = row + (size_t)c * elem_bytes(dtype);
+	UNROLL
+	for (size_t k = 0; k < (size_t)n_c * 16 * elem_bytes(dtype); k += 64)
+		prefetch(at + k, n_p);
+}
 
 /* Adds a group of rows to n_p positions of y from p0 on, n_c vectors from column c on; with n_c == 1 only the `left`
  * columns that there are. n_p, n_c and dtype are constants. */
@@ -194,6 +241,8 @@ VEC void accum_tile(const mzm_accum_job *job, const group *g, int32_t p0, int32_
 		UNROLL
 		for (int k = 0; k < n_c; k++)
 			wide[k] = tail ? load_w_tail(g->w[i], c, left, dtype) : load_w(g->w[i], c + 16 * k, dtype);
+		if (p0 == 0)
+			prefetch_w(g->ahead[i], c, n_p, n_c, dtype);
 		UNROLL
 		for (int p = 0; p < n_p; p++) {
 			v16 as = v16_set1(a[(size_t)p * lda + (size_t)i]);
@@ -248,17 +297,27 @@ static void accum_group(const mzm_accum_job *job, const group *g, int32_t c, int
 	}
 }
 
+/* `size` list entries from i on, or those that are left. */
+static group make_group(const mzm_accum_job *job, int32_t i, int32_t size)
+{
+	group g = {.a = job->a + i, .n = job->n_rows - i < size ? job->n_rows - i : size};
+	for (int32_t k = 0; k < g.n; k++) {
+		g.w[k] = row_at(job->w, job->stride, job->rows, i + k);
+		g.ahead[k] = look_ahead(job->w, job->stride, job->rows, job->n_rows, i + k, size, job->n_pos);
+	}
+	return g;
+}
+
 static void accum(const mzm_accum_job *job, int32_t c0, int32_t c1)
 {
 	int32_t width = Y_BLOCK_BYTES / (int32_t)sizeof(float) / job->n_pos / 64 * 64;
+	int32_t size = job->n_pos == 1 ? GROUP_ONE_POS : GROUP_MAX;
 	for (int32_t c = c0, end; c < c1; c = end) {
 		end = c1 - c < width ? c1 : c + width;
 		for (int32_t p = 0; p < job->n_pos; p++)
 			memset(job->y + (size_t)p * job->ldy + c, 0, (size_t)(end - c) * sizeof(float));
-		for (int32_t i = 0; i < job->n_rows; i += GROUP) {
-			group g = {.a = job->a + i, .n = job->n_rows - i < GROUP ? job->n_rows - i : GROUP};
-			for (int32_t k = 0; k < g.n; k++)
-				g.w[k] = row_at(job->w, job->stride, job->rows, i + k);
+		for (int32_t i = 0; i < job->n_rows; i += size) {
+			group g = make_group(job, i, size);
 			accum_group(job, &g, c, end);
 		}
 	}

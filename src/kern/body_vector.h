@@ -139,8 +139,8 @@ static float max_abs(const float *x, int32_t n)
 		top = v16_max_abs(top, get(x + i, n - i));
 	float lanes[16], best = 0.0f;
 	v16_store(lanes, top);
-	for (int i = 0; i < 16; i++)
-		if (mzm_f32_bits(lanes[i]) > mzm_f32_bits(best)) /* no signs here, so bits order as values, NaN on top */
+	for (int i = 0; i < 16; i++) /* without signs the bits are in the order of the values, NaN on top */
+		if (mzm_f32_bits(lanes[i]) > mzm_f32_bits(best))
 			best = lanes[i];
 	return best;
 }

@@ -1,4 +1,5 @@
-/* kern_scalar.c - the table "scalar": sixteen lanes in an array: runs on any CPU, where fmaf may be a library call: slow, and the reference. */
+/* kern_scalar.c - the table "scalar": sixteen lanes in an array. It runs on any CPU and is the reference for the
+ * others; where fmaf is a library call it is slow. */
 #include "kern/vec_scalar.h"
 
 #include "kern/body_matrix.h"

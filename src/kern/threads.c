@@ -25,7 +25,7 @@ struct mzm_team {
 	void       *ctx;
 
 	/* each on a cache line of its own */
-	alignas(MZM_ALIGN) atomic_uint started;    /* regions begun: the caller releases fn, ctx and what ctx leads to */
+	alignas(MZM_ALIGN) atomic_uint started;    /* regions begun: the caller releases fn, ctx and all behind */
 	alignas(MZM_ALIGN) atomic_uint finished;   /* calls of fn returned: each releases what it wrote */
 	alignas(MZM_ALIGN) atomic_int  arrived;    /* at the barrier */
 	alignas(MZM_ALIGN) atomic_uint generation; /* barriers passed; what sleepers sleep on */

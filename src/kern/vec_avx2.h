@@ -9,10 +9,10 @@
 
 #define VEC static inline __attribute__((always_inline))
 
-/* 16 registers of 8 lanes: six sums (12) leave two each for weights and inputs. */
+/* 16 registers of 8 lanes: a tile of six sums takes 12. */
 #define VEC_DECODE_ROWS 4
-#define VEC_ROWS 3
-#define VEC_POS 2
+#define VEC_ROWS 2
+#define VEC_POS 3
 #define VEC_COLS 2
 
 typedef struct v16 {

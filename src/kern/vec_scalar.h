@@ -19,7 +19,7 @@
 
 #include "kern/exp_poly.h"
 
-#define VEC static inline __attribute__((always_inline))
+#define VEC static inline /* forced inlining only makes it slow to compile */
 
 #define VEC_DECODE_ROWS 2
 #define VEC_ROWS 2

@@ -259,7 +259,7 @@ static void free_seeds(void)
 
 int main(int argc, char **argv)
 {
-	bool long_form = getenv("MIRZAM_LONG") != NULL;
+	bool long_form = getenv("MIRZAM_LONG") != NULL && getenv("MIRZAM_SHORT") == NULL;
 	uint64_t n = long_form ? 1000000 : 5000, seed = 1, only = UINT64_MAX;
 	double limit = long_form ? 60 : 5;
 	int opt;

@@ -14,7 +14,7 @@ static float *logits_of(const char *path, const int32_t *ids, int n, const char 
 {
 	mzm_err err = {0};
 	mzm_model *model;
-	mzm_session *session;
+	mzm_session *session = NULL;
 	mzm_model_params mp = mzm_model_params_default();
 	mzm_session_params sp = mzm_session_params_default();
 	mp.isa = isa;

@@ -17,7 +17,8 @@
 
 static const struct shape {
 	int32_t m, n, k;
-} shapes[] = {{1, 1, 1}, {1, 7, 33}, {5, 3, 2}, {16, 16, 16}, {17, 65, 100}, {64, 172, 256}, {128, 96, 1000}, {33, 512, 64}};
+} shapes[] = {{1, 1, 1},      {1, 7, 33},     {5, 3, 2},       {16, 16, 16},
+	      {17, 65, 100}, {64, 172, 256}, {128, 96, 1000}, {33, 512, 64}};
 
 #define N_SHAPES (sizeof shapes / sizeof *shapes)
 
@@ -164,7 +165,8 @@ static void same_bits_at_any_address(void **state)
 		struct shape s = shapes[k];
 		size_t lda = (size_t)s.k, ldb = (size_t)s.k, ldc = (size_t)s.n, n_c = (size_t)s.m * ldc;
 		float *a = mat_new(s.m, s.k, lda, 1), *b = mat_new(s.n, s.k, ldb, 2);
-		float *want = mat_new(s.m, 0, ldc, 3), *c = mat_new(s.m, 0, ldc, 3), *moved = mat_new(s.m + 1, 0, lda, 3);
+		float *want = mat_new(s.m, 0, ldc, 3), *c = mat_new(s.m, 0, ldc, 3);
+		float *moved = mat_new(s.m + 1, 0, lda, 3);
 		assert_int_equal(mzm_gemm_nt(want, ldc, a, lda, b, ldb, s.m, s.n, s.k, NULL), MZM_OK);
 		for (size_t shift = 0; shift < 16; shift++) {
 			memcpy(moved + shift, a, (size_t)s.m * lda * sizeof *a);

@@ -1,108 +1,14 @@
-/* test_kern.c - every table the CPU has, against the order that kern.h states and against double precision.
+/* test_kern.c - the matrix products of every table the CPU has, against the order that kern.h states and against double
+ * precision; the functions on single vectors are in test_kern_vec.c.
  *
  * The order is written out once more here, one fused multiply-add after the other. That a table equals it bit for bit
  * is the strongest test: it makes tables, ranges, numbers of positions and index lists equal among themselves. The
  * double-precision bound guards against an error that code and reference share. Inputs sit in a sea of NaN, and once
  * against an unreadable page; outputs in a pattern that must survive. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
-#include "base/half.h"
-#include "base/rng.h"
-#include "kern/kern.h"
-
-#define MARGIN 64 /* floats around every buffer */
-#define CANARY 0x7fc0dead
-
-/* For each table this CPU can run. */
-#define EACH_TABLE(t) \
-	for (const mzm_kern *const *t = mzm_kern_tables; *t; t++) \
-		if (!(*t)->supported()) \
-			continue; \
-		else
-
-static bool same(float a, float b)
-{
-	return mzm_f32_bits(a) == mzm_f32_bits(b) || (isnan(a) && isnan(b));
-}
-
-static void check_same(const float *got, const float *want, size_t n, const char *table, const char *what)
-{
-	for (size_t i = 0; i < n; i++)
-		if (!same(got[i], want[i]))
-			fail_msg("%s, %s: element %zu is %a, not %a", table, what, i, (double)got[i], (double)want[i]);
-}
-
-/* ---- buffers ---- */
-
-static uint64_t draw; /* counter of the random numbers */
-
-/* Mostly in -1 .. 1, some large, some tiny, some zero. */
-static float random_value(void)
-{
-	uint64_t r = mzm_rng_u64(7, 1, draw++);
-	float v = (float)(r >> 40) * 0x1p-23f - 1.0f;
-	switch (r & 31) {
-	case 0:
-		return v * 1000.0f;
-	case 1:
-		return v * 1e-6f;
-	case 2:
-		return (r & 32) ? 0.0f : -0.0f;
-	default:
-		return v;
-	}
-}
-
-/* n floats of canary with a margin before and behind; -> floats_free */
-static float *floats_new(size_t n)
-{
-	float *p = malloc((n + 2 * MARGIN) * sizeof *p);
-	assert_non_null(p);
-	for (size_t i = 0; i < n + 2 * MARGIN; i++)
-		p[i] = mzm_bits_f32(CANARY);
-	return p + MARGIN;
-}
-
-static float *floats_random(size_t n)
-{
-	float *p = floats_new(n);
-	for (size_t i = 0; i < n; i++)
-		p[i] = random_value();
-	return p;
-}
-
-static void floats_free(float *p)
-{
-	free(p - MARGIN);
-}
-
-static bool untouched(const float *p, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		if (mzm_f32_bits(p[i]) != CANARY)
-			return false;
-	return true;
-}
-
-/* The margins of a buffer of n floats, and the gaps behind the first n_used of every ld. */
-static void check_untouched(const float *p, size_t n, size_t ld, size_t n_used)
-{
-	assert_true(untouched(p - MARGIN, MARGIN));
-	assert_true(untouched(p + n, MARGIN));
-	for (size_t row = 0; row < n; row += ld)
-		assert_true(untouched(p + row + n_used, ld - n_used));
-}
+#include "kern_testing.h"
 
 /* ---- matrices ---- */
 
@@ -169,22 +75,6 @@ static const float *wide_row(const matrix *m, int32_t r)
 }
 
 /* ---- the stated order, written out ---- */
-
-static float fold(float *lane)
-{
-	for (int half = 8; half > 0; half /= 2)
-		for (int i = 0; i < half; i++)
-			lane[i] = lane[i] + lane[i + half];
-	return lane[0];
-}
-
-static float stated_dot(const float *a, const float *b, int32_t n)
-{
-	float lane[16] = {0};
-	for (int32_t i = 0; i < (n + 15) / 16 * 16; i++)
-		lane[i % 16] = i < n ? fmaf(a[i], b[i], lane[i % 16]) : fmaf(0.0f, 0.0f, lane[i % 16]);
-	return fold(lane);
-}
 
 static void stated_rows(const mzm_rows_job *job, const matrix *m, float *y)
 {
@@ -429,8 +319,14 @@ static void positions_and_lists_change_nothing(void **state)
 		(*t)->rows(&rows, 0, N);
 		(*t)->accum(&accum, 0, COLS);
 		for (int32_t p = 0; p < POS; p++) {
-			mzm_rows_job r1 = {MZM_BF16, m.w, m.stride, all, N, COLS, x + p * COLS, COLS, 1, y1 + p * N, N};
-			mzm_accum_job a1 = {MZM_BF16, m.w, m.stride, all, N, COLS, a + p * N, N, 1, z1 + p * COLS, COLS};
+			mzm_rows_job r1 = rows;
+			mzm_accum_job a1 = accum;
+			r1.rows = a1.rows = all;
+			r1.n_pos = a1.n_pos = 1;
+			r1.x = x + p * COLS;
+			r1.y = y1 + p * N;
+			a1.a = a + p * N;
+			a1.y = z1 + p * COLS;
 			(*t)->rows(&r1, 0, N);
 			(*t)->accum(&a1, 0, COLS);
 		}
@@ -542,338 +438,6 @@ static void nothing_is_read_past_the_end(void **state)
 	}
 }
 
-/* ---- vectors ---- */
-
-static void vectors_keep_the_stated_order(void **state)
-{
-	(void)state;
-	for (int32_t n = 1; n <= 150; n++) {
-		float *a = floats_random((size_t)n), *b = floats_random((size_t)n), *want = floats_new((size_t)n);
-		float s = random_value(), top = 0.0f;
-		for (int32_t i = 0; i < n; i++)
-			top = fmaxf(top, fabsf(a[i]));
-		EACH_TABLE (t) {
-			float *y = floats_new((size_t)n);
-			float d = (*t)->dot(a, b, n), ref = stated_dot(a, b, n);
-			check_same(&d, &ref, 1, (*t)->name, "dot");
-#define TRY(call, expr, what)                                                     \
-	for (int32_t i = 0; i < n; i++) {                                         \
-		y[i] = a[i];                                                      \
-		want[i] = (expr);                                                 \
-	}                                                                         \
-	call;                                                                     \
-	check_same(y, want, (size_t)n, (*t)->name, what);                         \
-	check_untouched(y, (size_t)n, (size_t)n, (size_t)n)
-			TRY((*t)->axpy(y, s, b, n), fmaf(s, b[i], a[i]), "axpy");
-			TRY((*t)->add(y, b, n), a[i] + b[i], "add");
-			TRY((*t)->mul(y, b, n), a[i] * b[i], "mul");
-			TRY((*t)->act(y, MZM_ACT_RELU, n), a[i] < 0 ? 0.0f : a[i], "relu");
-			TRY((*t)->act(y, MZM_ACT_SILU, n), a[i] / (1.0f + mzm_expf(0.0f - a[i])), "silu");
-#undef TRY
-			assert_true((*t)->max_abs(a, n) == top);
-			floats_free(y);
-		}
-		floats_free(a);
-		floats_free(b);
-		floats_free(want);
-	}
-}
-
-static void max_abs_reports_nan(void **state)
-{
-	(void)state;
-	float x[37] = {0};
-	EACH_TABLE (t) {
-		for (int i = 0; i < 37; i++) {
-			x[i] = -NAN;
-			x[(i + 5) % 37] = -INFINITY;
-			assert_true(isnan((*t)->max_abs(x, 37)));
-			x[i] = 0.0f;
-			assert_true((*t)->max_abs(x, 37) == INFINITY);
-			x[(i + 5) % 37] = 0.0f;
-		}
-		assert_true((*t)->max_abs(x, 0) == 0.0f);
-	}
-}
-
-static void all_halves_widen_exactly(void **state)
-{
-	(void)state;
-	enum { N = 65536 };
-	uint16_t *h = malloc(N * sizeof *h);
-	assert_non_null(h);
-	for (int i = 0; i < N; i++)
-		h[i] = (uint16_t)i;
-	EACH_TABLE (t) {
-		float *y = floats_new(N);
-		(*t)->to_f32(y, h, MZM_BF16, N);
-		for (int i = 0; i < N; i++) {
-			assert_int_equal(mzm_f32_bits(y[i]), mzm_f32_bits(mzm_bf16_to_f32((uint16_t)i)));
-			assert_int_equal(mzm_f32_to_bf16(y[i]), isnan(y[i]) ? i | 0x40 : i);
-		}
-		(*t)->to_f32(y, h, MZM_F16, N);
-		for (int i = 0; i < N; i++) {
-			assert_int_equal(mzm_f32_bits(y[i]), mzm_f32_bits(mzm_f16_to_f32((uint16_t)i)));
-			assert_int_equal(mzm_f32_to_f16(y[i]), isnan(y[i]) ? i | 0x200 : i);
-		}
-		check_untouched(y, N, N, N);
-		floats_free(y);
-	}
-	free(h);
-}
-
-/* ---- exp, silu, softmax ---- */
-
-/* Distance of got from the exact value in units of the last place of the exact value. */
-static double ulps(float got, double exact)
-{
-	if (fabs(exact) >= 0x1.ffffffp+127)
-		return isinf(got) ? 0 : INFINITY;
-	int e;
-	frexp(exact, &e);
-	double ulp = ldexp(1, e - 24 < -149 ? -149 : e - 24);
-	return fabs((double)got - exact) / ulp;
-}
-
-/* f of every step-th float, all signs and exponents. */
-static double worst_ulps(float (*f)(float x), double (*exact)(double x), uint32_t step, float low)
-{
-	double worst = 0;
-	for (uint64_t bits = 0; bits <= 0xffffffffu; bits += step) {
-		float x = mzm_bits_f32((uint32_t)bits);
-		if (isnan(x) || x < low)
-			continue;
-		double u = ulps(f(x), exact((double)x));
-		worst = u > worst ? u : worst;
-	}
-	return worst;
-}
-
-static void exp_is_close_everywhere(void **state)
-{
-	(void)state;
-	double worst = worst_ulps(mzm_expf, exp, 2003, -INFINITY);
-	for (float x = -104.5f; x < 89.5f; x += 0x1.8p-14f) { /* evenly where it matters */
-		double u = ulps(mzm_expf(x), exp((double)x));
-		worst = u > worst ? u : worst;
-	}
-	print_message("exp: at most %.3f ulp\n", worst);
-	assert_true(worst <= 2);
-	assert_true(isnan(mzm_expf(NAN)) && isnan(mzm_expf(-NAN)));
-	assert_true(mzm_expf(INFINITY) == INFINITY && mzm_expf(-INFINITY) == 0.0f);
-	assert_true(mzm_expf(0.0f) == 1.0f && mzm_expf(-0.0f) == 1.0f);
-	assert_true(mzm_expf(88.72283f) <= 0x1.fffffep+127f && mzm_expf(88.7229f) == INFINITY);
-	assert_int_equal(mzm_f32_bits(mzm_expf(-103.2f)), 1); /* the smallest denormal */
-}
-
-static double exact_silu(double x)
-{
-	return x / (1 + exp(-x));
-}
-
-static float stated_silu(float x)
-{
-	return x / (1.0f + mzm_expf(0.0f - x));
-}
-
-static void silu_is_close_everywhere(void **state)
-{
-	(void)state;
-	double worst = worst_ulps(stated_silu, exact_silu, 2003, -88.0f);
-	print_message("silu: at most %.3f ulp\n", worst);
-	assert_true(worst <= 4);
-	enum { N = 1 << 16 }; /* a vector of all floats that 16 bits can tell apart */
-	float *y = floats_new(N), *want = floats_new(N);
-	EACH_TABLE (t) {
-		for (uint32_t i = 0; i < N; i++) {
-			y[i] = mzm_bits_f32(i << 16 | 0x1234);
-			want[i] = stated_silu(y[i]);
-		}
-		(*t)->act(y, MZM_ACT_SILU, N);
-		check_same(y, want, N, (*t)->name, "silu");
-	}
-	/* below -88.7 exp(-x) is infinite: the result is -0, and what is lost is less than 1e-36 */
-	assert_true(stated_silu(-90.0f) == 0.0f && fabs(exact_silu(-88.72)) < 1e-36);
-	floats_free(y);
-	floats_free(want);
-}
-
-/* What softmax states: lanes summed with Kahan's correction, folded, then a division. */
-static void stated_softmax(float *x, int32_t n)
-{
-	float max = -INFINITY, sum[16] = {0}, lost[16] = {0};
-	for (int32_t i = 0; i < n; i++)
-		max = x[i] > max ? x[i] : max;
-	for (int32_t i = 0; i < (n + 15) / 16 * 16; i++) {
-		float e = i < n ? mzm_expf(x[i] - (max == -INFINITY ? 0.0f : max)) : 0.0f;
-		float term = e - lost[i % 16], next = sum[i % 16] + term;
-		lost[i % 16] = (next - sum[i % 16]) - term;
-		sum[i % 16] = next;
-		if (i < n)
-			x[i] = e;
-	}
-	float total = fold(sum);
-	for (int32_t i = 0; i < n; i++)
-		x[i] /= total == 0.0f ? 1.0f : total;
-}
-
-static void check_softmax(const float *in, int32_t n)
-{
-	float *want = floats_new((size_t)n), *y = floats_new((size_t)n);
-	double total = 0, max = -INFINITY;
-	memcpy(want, in, (size_t)n * sizeof *in);
-	stated_softmax(want, n);
-	for (int32_t i = 0; i < n; i++)
-		max = (double)in[i] > max ? (double)in[i] : max;
-	for (int32_t i = 0; i < n; i++)
-		total += exp((double)(in[i] - (float)max)); /* the difference rounded, as the kernel must */
-	EACH_TABLE (t) {
-		memcpy(y, in, (size_t)n * sizeof *in);
-		(*t)->softmax(y, n);
-		check_same(y, want, (size_t)n, (*t)->name, "softmax");
-		check_untouched(y, (size_t)n, (size_t)n, (size_t)n);
-		double sum = 0;
-		for (int32_t i = 0; i < n; i++) {
-			assert_true(ulps(y[i], exp((double)(in[i] - (float)max)) / total) <= 4);
-			sum += (double)y[i];
-		}
-		assert_true(fabs(sum - 1) <= 1e-6);
-	}
-	floats_free(want);
-	floats_free(y);
-}
-
-static void softmax_sums_to_one(void **state)
-{
-	(void)state;
-	static const int32_t sizes[] = {1000, 4096, 131072};
-	for (int32_t n = 1; n <= 70; n++) {
-		float *x = floats_random((size_t)n);
-		check_softmax(x, n);
-		x[n / 2] = 3e38f; /* all others vanish */
-		check_softmax(x, n);
-		for (int32_t i = 0; i < n / 2; i++)
-			x[i] = -INFINITY; /* masked */
-		check_softmax(x, n);
-		floats_free(x);
-	}
-	for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
-		int32_t n = sizes[k];
-		float *x = floats_random((size_t)n);
-		for (int32_t i = 0; i < n; i++)
-			x[i] = 3 * fmodf(x[i], 1.0f);
-		check_softmax(x, n);
-		for (int32_t i = 0; i < n; i++)
-			x[i] = i == 0 ? 0.0f : -1.2f; /* equal terms: every rounding errs the same way */
-		check_softmax(x, n);
-		floats_free(x);
-	}
-}
-
-static void softmax_of_nothing_and_of_nan(void **state)
-{
-	(void)state;
-	EACH_TABLE (t) {
-		for (int32_t n = 1; n <= 40; n++) {
-			float x[40];
-			for (int32_t i = 0; i < n; i++)
-				x[i] = -INFINITY;
-			(*t)->softmax(x, n);
-			for (int32_t i = 0; i < n; i++)
-				assert_true(x[i] == 0.0f);
-			for (int32_t i = 0; i < n; i++)
-				x[i] = i == n / 2 ? NAN : -INFINITY;
-			(*t)->softmax(x, n);
-			for (int32_t i = 0; i < n; i++)
-				assert_true(isnan(x[i]));
-		}
-	}
-}
-
-/* ---- rmsnorm, rope ---- */
-
-static void try_rmsnorm(int32_t n, float eps)
-{
-	float *x = floats_random((size_t)n), *w = floats_random((size_t)n), *want = floats_new((size_t)n);
-	float r = 1.0f / sqrtf(stated_dot(x, x, n) / (float)n + eps);
-	double squares = 0;
-	for (int32_t i = 0; i < n; i++) {
-		squares += (double)x[i] * (double)x[i];
-		want[i] = (x[i] * r) * w[i];
-	}
-	double exact_r = 1 / sqrt(squares / n + (double)eps);
-	EACH_TABLE (t) {
-		float *y = floats_new((size_t)n);
-		(*t)->rmsnorm(y, x, w, eps, n);
-		check_same(y, want, (size_t)n, (*t)->name, "rmsnorm");
-		check_untouched(y, (size_t)n, (size_t)n, (size_t)n);
-		for (int32_t i = 0; i < n; i++) {
-			double exact = (double)x[i] * exact_r * (double)w[i];
-			assert_true(fabs((double)y[i] - exact) <= 1e-6 * fabs(exact) + 0x1p-149);
-		}
-		memcpy(y, x, (size_t)n * sizeof *x);
-		(*t)->rmsnorm(y, y, w, eps, n); /* in place */
-		check_same(y, want, (size_t)n, (*t)->name, "rmsnorm in place");
-		floats_free(y);
-	}
-	floats_free(x);
-	floats_free(w);
-	floats_free(want);
-}
-
-static void rmsnorm_is_close(void **state)
-{
-	(void)state;
-	for (int32_t n = 1; n <= 70; n++)
-		try_rmsnorm(n, 1e-5f);
-	try_rmsnorm(1000, 1e-6f);
-	try_rmsnorm(4096, 1e-5f);
-	try_rmsnorm(16384, 1e-6f);
-	EACH_TABLE (t) { /* an all-zero row stays zero */
-		float x[20] = {0}, w[20] = {1, 2, 3}, y[20];
-		(*t)->rmsnorm(y, x, w, 1e-5f, 20);
-		for (int i = 0; i < 20; i++)
-			assert_true(y[i] == 0.0f);
-	}
-}
-
-static void rope_rotates(void **state)
-{
-	(void)state;
-	for (int32_t n = 2; n <= 160; n += 2) {
-		int32_t half = n / 2;
-		float *x = floats_new((size_t)n), *cs = floats_new((size_t)n), *want = floats_new((size_t)n);
-		for (int32_t i = 0; i < half; i++) {
-			double angle = 131072 * pow(10000, -2.0 * i / n);
-			cs[2 * i] = (float)cos(angle);
-			cs[2 * i + 1] = (float)sin(angle);
-		}
-		for (int32_t i = 0; i < n; i++)
-			x[i] = fmodf(random_value(), 1.0f);
-		for (int32_t i = 0; i < half; i++) {
-			want[i] = fmaf(x[i], cs[2 * i], -(x[i + half] * cs[2 * i + 1]));
-			want[i + half] = fmaf(x[i + half], cs[2 * i], x[i] * cs[2 * i + 1]);
-		}
-		EACH_TABLE (t) {
-			float *y = floats_new((size_t)n);
-			memcpy(y, x, (size_t)n * sizeof *x);
-			(*t)->rope(y, cs, n);
-			check_same(y, want, (size_t)n, (*t)->name, "rope");
-			check_untouched(y, (size_t)n, (size_t)n, (size_t)n);
-			for (int32_t i = 0; i < half; i++) {
-				double angle = 131072 * pow(10000, -2.0 * i / n);
-				double a = (double)x[i], b = (double)x[i + half];
-				assert_true(fabs((double)y[i] - (a * cos(angle) - b * sin(angle))) <= 1e-6);
-				assert_true(fabs((double)y[i + half] - (b * cos(angle) + a * sin(angle))) <= 1e-6);
-			}
-			floats_free(y);
-		}
-		floats_free(x);
-		floats_free(cs);
-		floats_free(want);
-	}
-}
-
 /* ---- names ---- */
 
 static void tables_and_types_have_names(void **state)
@@ -914,15 +478,6 @@ int main(void)
 		cmocka_unit_test(empty_products),
 		cmocka_unit_test(non_finite_weights_stay_where_they_are),
 		cmocka_unit_test(nothing_is_read_past_the_end),
-		cmocka_unit_test(vectors_keep_the_stated_order),
-		cmocka_unit_test(max_abs_reports_nan),
-		cmocka_unit_test(all_halves_widen_exactly),
-		cmocka_unit_test(exp_is_close_everywhere),
-		cmocka_unit_test(silu_is_close_everywhere),
-		cmocka_unit_test(softmax_sums_to_one),
-		cmocka_unit_test(softmax_of_nothing_and_of_nan),
-		cmocka_unit_test(rmsnorm_is_close),
-		cmocka_unit_test(rope_rotates),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -106,7 +106,7 @@ static inline void tiny_write_config(const tiny_model *m)
 static inline void tiny_write_weights(tiny_model *m)
 {
 	const tiny_spec *s = &m->spec;
-	double g = s->scale ? (double)s->scale : 1.0, in = g * 1.7 / sqrt(s->dim), ff = g * 1.7 / sqrt(s->n_ffn);
+	double g = s->scale > 0 ? (double)s->scale : 1.0, in = g * 1.7 / sqrt(s->dim), ff = g * 1.7 / sqrt(s->n_ffn);
 	int q = s->n_heads * s->head_dim, kv = s->n_kv_heads * s->head_dim;
 	m->embed = tiny_tensor(m, "model.embed_tokens.weight", s->n_vocab, s->dim, 1.0, 0);
 	m->layer = calloc((size_t)s->n_layers, sizeof *m->layer);
