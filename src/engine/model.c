@@ -83,18 +83,12 @@ static void fill_info(mzm_model *m, mzm_source *src)
 	memcpy(info->eos_ids, cfg->eos_ids, sizeof info->eos_ids);
 }
 
+/* A model without one can still continue tokens. */
 static mzm_status open_tokenizer(mzm_model *m, mzm_source *src, mzm_err *err)
 {
-	size_t len, config_len;
-	const char *json = mzm_source_side_file(src, MZM_TOKENIZER_JSON, &len);
-	const char *config = mzm_source_side_file(src, MZM_TOKENIZER_CONFIG, &config_len);
-	if (!json)
-		return MZM_OK; /* tokens can still be generated from tokens */
-	MZM_TRY(mzm_tokenizer_parse(&m->tokenizer, json, len, config, config ? config_len : 0, "tokenizer.json", err));
-	if (mzm_token_count(m->tokenizer) > m->weights->cfg.n_vocab)
-		return mzm_fail(err, MZM_EFORMAT, "tokenizer.json has ids up to %d, but the model's vocabulary has %d",
-				mzm_token_count(m->tokenizer) - 1, m->weights->cfg.n_vocab);
-	return MZM_OK;
+	size_t len;
+	return mzm_source_side_file(src, MZM_TOKENIZER_JSON, &len) ? mzm_source_tokenizer(&m->tokenizer, src, err)
+								   : MZM_OK;
 }
 
 mzm_status mzm_model_open(mzm_model **out, const char *path, const mzm_model_params *params, mzm_err *err)

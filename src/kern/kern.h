@@ -7,7 +7,7 @@
  * whatever the range, the number of positions, the index list or the table. The order: 16 lanes, lane
  * i sums the products of columns i, i+16, ... by fused multiply-add from +0; then lanes fold 16 -> 8
  * -> 4 -> 2 -> 1 (lane i with lane i + half). Missing columns of the last 16 count as zero products.
- * All tables, the scalar one too, keep this order, so they give equal bits. */
+ * All tables, the scalar one too, keep this order, so they give equal bits (of a NaN, that it is one). */
 #ifndef MZM_KERN_H
 #define MZM_KERN_H
 
@@ -67,8 +67,8 @@ typedef struct mzm_kern {
 	void  (*mul)(float *y, const float *x, int32_t n);               /* y *= x */
 	void  (*act)(float *y, mzm_act act, int32_t n);                  /* in place; silu(x) = x / (1 + exp(-x)) */
 	void  (*rmsnorm)(float *y, const float *x, const float *weight, float eps, int32_t n);
-	void  (*softmax)(float *x, int32_t n);                           /* in place; max subtracted; n >= 1 */
-	float (*max_abs)(const float *x, int32_t n);
+	void  (*softmax)(float *x, int32_t n);                           /* in place; n >= 1; if all are -inf: zeros */
+	float (*max_abs)(const float *x, int32_t n);                     /* NaN when there is one */
 	void  (*to_f32)(float *y, const void *x, mzm_dtype dtype, int32_t n); /* widen a row */
 	/* Rotates pairs (i, i + n/2) of one head, HF order. cos_sin: [n/2, 2] for this position. */
 	void  (*rope)(float *x, const float *cos_sin, int32_t n);
