@@ -255,7 +255,10 @@ typedef struct mzm_cli_file {
 	char *temp; /* NULL: written directly */
 } mzm_cli_file;
 
+/* Refuses a path that names a file this run reads (EARG). */
 mzm_status mzm_cli_file_create(mzm_cli_file *file, const char *path, mzm_err *err);
+void       mzm_cli_note_input(const char *path); /* this run reads it; NULL and absent files are forgotten */
+mzm_status mzm_cli_check_output(const char *path, mzm_err *err);
 /* Flushes, checks for errors of all earlier writes, renames. Always ends the file. */
 mzm_status mzm_cli_file_commit(mzm_cli_file *file, mzm_err *err);
 void       mzm_cli_file_abort(mzm_cli_file *file); /* removes the temporary; after a commit, or zeroed: no effect */

@@ -72,6 +72,34 @@ mzm_status mzm_cli_read_stream(mzm_cli_bytes *b, FILE *f, const char *name, mzm_
 
 /* ---- files ---- */
 
+/* Files that this run reads, the first few: an output must not take the place of one. */
+static struct {
+	dev_t dev;
+	ino_t ino;
+} inputs[8];
+static int n_inputs;
+
+void mzm_cli_note_input(const char *path)
+{
+	struct stat sb;
+	if (path && n_inputs < (int)MZM_CLI_COUNT(inputs) && stat(path, &sb) == 0 && S_ISREG(sb.st_mode)) {
+		inputs[n_inputs].dev = sb.st_dev;
+		inputs[n_inputs++].ino = sb.st_ino;
+	}
+}
+
+mzm_status mzm_cli_check_output(const char *path, mzm_err *err)
+{
+	struct stat sb;
+	if (stat(path, &sb) != 0)
+		return MZM_OK;
+	for (int i = 0; i < n_inputs; i++) {
+		if (inputs[i].dev == sb.st_dev && inputs[i].ino == sb.st_ino)
+			return mzm_cli_set_err(err, MZM_EARG, "%s: this run reads it; writing would replace it", path);
+	}
+	return MZM_OK;
+}
+
 static mzm_status cannot(mzm_err *err, const char *path)
 {
 	return mzm_cli_set_err(err, errno == ENOMEM ? MZM_ENOMEM : MZM_EIO, "%s: %s", path, strerror(errno));
@@ -121,6 +149,8 @@ mzm_status mzm_cli_file_create(mzm_cli_file *file, const char *path, mzm_err *er
 		file->path = strdup("standard output");
 		return file->path ? MZM_OK : mzm_cli_set_err(err, MZM_ENOMEM, "out of memory");
 	}
+	if (mzm_cli_check_output(path, err) != MZM_OK)
+		return MZM_EARG;
 	file->path = exists ? realpath(path, NULL) : strdup(path);
 	if (!file->path)
 		return cannot(err, path);

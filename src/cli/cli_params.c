@@ -64,6 +64,7 @@ int mzm_cli_open(mzm_model **model, mzm_session **session, const mzm_cli_command
 	sp.n_ctx = m->n_ctx;
 	sp.n_threads = m->n_threads;
 	mzm_status st = mzm_cli_model_path(&path, m, &err);
+	mzm_cli_note_input(st == MZM_OK ? path : NULL);
 	if (st == MZM_OK)
 		st = mzm_model_open(model, path, &mp, &err);
 	mzm_cli_progress_clear(&progress);

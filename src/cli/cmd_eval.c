@@ -277,12 +277,16 @@ static int open_and_evaluate(const eval_options *o, int argc, char **argv)
 	mzm_status st = o->data ? MZM_OK : mzm_cli_data_path(&data, DEMO_DATA, &err);
 	if (st == MZM_OK && !data)
 		st = mzm_cli_set_err(&err, MZM_ENOMEM, "out of memory");
-	if (st == MZM_OK)
-		st = probe(o->json, &err);
-	if (st == MZM_OK)
-		st = probe(o->report, &err);
 	mzm_cli_catch_interrupt();
 	int code = st == MZM_OK ? mzm_cli_open(&model, NULL, &command, &o->model) : mzm_cli_fail(&err);
+	mzm_cli_note_input(data);
+	mzm_cli_note_input(o->fewshot);
+	if (code == MZM_CLI_GO)
+		st = probe(o->json, &err);
+	if (code == MZM_CLI_GO && st == MZM_OK)
+		st = probe(o->report, &err);
+	if (code == MZM_CLI_GO && st != MZM_OK)
+		code = mzm_cli_fail(&err);
 	if (code == MZM_CLI_GO)
 		code = evaluate(o, data, model, argc, argv);
 	mzm_model_close(model);

@@ -64,6 +64,7 @@ static mzm_status read_file(mzm_cli_bytes *text, const char *path, mzm_err *err)
 	if (!f)
 		return mzm_cli_set_err(err, MZM_EIO, "%s: %s", path, strerror(errno));
 	mzm_status st = read_text(text, f, path, err);
+	mzm_cli_note_input(path);
 	fclose(f);
 	return st;
 }

@@ -12,6 +12,10 @@ mzm_status mzm_run_trace_open(mzm_run_trace *trace, const char *path, const mzm_
 	*trace = (mzm_run_trace){.path = path, .tok = tok};
 	if (!path)
 		return MZM_OK;
+	if (strcmp(path, "-") == 0)
+		return mzm_cli_set_err(err, MZM_EARG, "--trace needs a file: the text is on standard output");
+	if (mzm_cli_check_output(path, err) != MZM_OK)
+		return MZM_EARG;
 	trace->cap = 2 * mzm_text_decoder_max(tok); /* a token and the flush */
 	trace->buf = malloc(trace->cap ? trace->cap : 1);
 	if (!trace->buf)

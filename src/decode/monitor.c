@@ -116,6 +116,8 @@ bool mzm_monitor_push(mzm_monitor *m, float confidence)
 static void fit(mzm_monitor *m, const mzm_certainty *c, bool accepted)
 {
 	double f[MZM_MONITOR_FEATURES];
+	if (!isfinite(c->prob) || !isfinite(c->margin) || !isfinite(c->entropy))
+		return; /* a broken model teaches nothing */
 	features(f, c);
 	double p = logistic(m, f), miss = (accepted ? 1 : 0) - p;
 	for (int i = 0; i < MZM_MONITOR_FEATURES; i++) {

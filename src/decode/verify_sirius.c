@@ -12,6 +12,8 @@ static bool sirius_stands(const mzm_judgement *j)
 	float max, entropy;
 	if (j->accept == MZM_ACCEPT_SIRIUS && j->id == j->choice)
 		return true;
+	if (j->accept == MZM_ACCEPT_RELATIVE && j->threshold >= 1) /* the limit is exact mode, ties included */
+		return j->id == j->choice;
 	float p = mzm_sampler_prob(j->sampler, j->logits, j->id, j->check_temp, &max,
 				   j->accept == MZM_ACCEPT_TYPICAL ? &entropy : NULL);
 	switch (j->accept) {

@@ -56,11 +56,14 @@ mzm_status mzm_session_measure_costs(mzm_session *s, const mzm_gen_params *param
 	int32_t ids[MZM_MAX_PERIOD] = {0};
 	int32_t room = mzm_session_n_ctx(s) - mzm_session_len(s);
 	int n = 0;
+	mzm_gen_params defaults = mzm_gen_params_default();
+	if (!params)
+		params = &defaults;
 	memset(out, 0, sizeof *out);
 	MZM_TRY(mzm_gen_params_check(params, err));
 	MZM_TRY(mzm_session_use_predictor(s, params, err));
-	if (mzm_session_len(s) == 0 && s->predictor->ops->settle)
-		s->predictor->ops->settle(s->predictor); /* any set will do for timing */
+	if (s->predictor->ops->settle)
+		s->predictor->ops->settle(s->predictor); /* one that saw no prompt: any set will do for timing */
 	while (n < N_MEASURED && measured[n] <= room)
 		n++;
 	if (n == 0)

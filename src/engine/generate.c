@@ -20,6 +20,7 @@ typedef struct generation {
 	int32_t               n;       /* verified tokens in s->ids */
 	int32_t               limit;   /* tokens there may be */
 	bool                  done;
+	bool                  cancelled; /* by a callback */
 	int64_t               start_ns;
 	int32_t               last_gained; /* by the latest check */
 	double                ffn_share;   /* sum over sparse passes */
@@ -48,8 +49,10 @@ static mzm_token_event event_at(const generation *g, mzm_token_kind kind, int32_
 
 static void report(generation *g, const mzm_token_event *e)
 {
-	if (g->p->on_token && g->p->on_token(g->p->user, e))
+	if (!g->cancelled && g->p->on_token && g->p->on_token(g->p->user, e)) {
+		g->cancelled = true; /* nothing more reaches the caller */
 		finish(g, MZM_FINISH_CANCELLED);
+	}
 }
 
 /* Appends a verified token: the only way into the text. */
@@ -58,13 +61,19 @@ static void emit(generation *g, const mzm_token_event *e)
 	g->s->ids[g->n++] = e->id;
 	g->r->n_tokens++;
 	report(g, e);
+	if (g->cancelled)
+		return;
 	mzm_verdict v = mzm_output_push(g->out, e->id);
 	if (v != MZM_GO_ON)
 		finish(g, v == MZM_AT_EOS ? MZM_FINISH_EOS : MZM_FINISH_STOP);
-	if (g->out->cancelled)
+	if (g->out->cancelled) {
+		g->cancelled = true;
 		finish(g, MZM_FINISH_CANCELLED);
+	}
+	if (g->p->max_tokens && g->r->n_tokens >= g->p->max_tokens)
+		finish(g, MZM_FINISH_LENGTH);
 	if (g->n >= g->limit)
-		finish(g, g->limit == mzm_session_n_ctx(g->s) ? MZM_FINISH_CONTEXT : MZM_FINISH_LENGTH);
+		finish(g, MZM_FINISH_CONTEXT);
 }
 
 /* ---- prefill ---- */
@@ -302,9 +311,11 @@ static mzm_status settle_costs(generation *g)
 	} else if (g->p->costs) {
 		costs = *g->p->costs;
 	} else {
-		if (s->costs.sparse <= 0)
-			MZM_TRY(mzm_session_measure_costs(s, g->p, &s->costs, g->err));
 		costs = s->costs;
+		if (costs.sparse <= 0)
+			MZM_TRY(mzm_session_measure_costs(s, g->p, &costs, g->err));
+		if (mzm_session_n_ctx(s) - g->kv->len >= MZM_MAX_PERIOD)
+			s->costs = costs; /* with less room long checks were not measured */
 	}
 	mzm_monitor_set_costs(&s->monitor, &costs);
 	if (g->p->period == 0)
@@ -341,8 +352,10 @@ static mzm_status run(generation *g)
 	g->r->prefill_ns = decode_start - g->start_ns;
 	emit(g, &first);
 	mzm_status st = is_checked(g->p->mode) ? decode_checked(g) : decode_plain(g);
-	if (g->r->finish != MZM_FINISH_CANCELLED)
+	if (!g->cancelled)
 		mzm_output_finish(g->out);
+	if (g->out->cancelled)
+		g->r->finish = MZM_FINISH_CANCELLED;
 	g->r->decode_ns = mzm_now_ns() - decode_start;
 	fill_densities(g);
 	return st;

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "format/tokenizer_utf8.h"
+
 static const char *const mode_names[] = {"dense", "sparse", "sirius", "exact"};
 static const char *const accept_names[] = {"sirius", "reference", "relative", "typical"};
 static const char *const kind_names[] = {"first", "plain", "accepted", "corrected", "bonus", "rolled_back"};
@@ -93,8 +95,33 @@ static mzm_status check_sampling(const mzm_gen_params *p, mzm_err *err)
 	return MZM_OK;
 }
 
+static mzm_status check_stops(const mzm_gen_params *p, mzm_err *err)
+{
+	MZM_TRY(check_range("stop strings", p->n_stop, 0, 10000, err));
+	for (int32_t i = 0; i < p->n_stop; i++) {
+		if (!p->stop || !p->stop[i] || !*p->stop[i])
+			return mzm_fail(err, MZM_EARG, "stop string %d is empty", i + 1);
+		size_t len = strlen(p->stop[i]);
+		if (mzm_utf8_valid(p->stop[i], len) != len) /* text is released in whole characters */
+			return mzm_fail(err, MZM_EARG, "stop string %d is not UTF-8", i + 1);
+	}
+	return MZM_OK;
+}
+
+/* Costs handed in for the monitor, which divides by them. */
+static mzm_status check_costs(const mzm_costs *c, mzm_err *err)
+{
+	MZM_TRY(check_range("cost of a sparse pass", (double)c->sparse, 1e-6, 1e6, err));
+	for (int i = 1; i <= MZM_MAX_PERIOD; i++)
+		MZM_TRY(check_range("cost of a check", (double)c->check[i], 1e-6, 1e6, err));
+	return MZM_OK;
+}
+
 mzm_status mzm_gen_params_check(const mzm_gen_params *p, mzm_err *err)
 {
+	mzm_gen_params defaults = mzm_gen_params_default();
+	if (!p)
+		p = &defaults;
 	if ((unsigned)p->mode >= COUNT(mode_names) || (unsigned)p->accept >= COUNT(accept_names))
 		return mzm_fail(err, MZM_EARG, "unknown mode or acceptance rule");
 	if (!p->draft || !mzm_drafter_find(p->draft))
@@ -107,10 +134,8 @@ mzm_status mzm_gen_params_check(const mzm_gen_params *p, mzm_err *err)
 	MZM_TRY(check_range("threshold", p->threshold, 0, 1, err));
 	MZM_TRY(check_range("check-temp", p->check_temp, 0.01, 100, err));
 	MZM_TRY(check_range("max-tokens", p->max_tokens, 0, MZM_MAX_CTX, err));
-	MZM_TRY(check_range("stop strings", p->n_stop, 0, 10000, err));
-	for (int32_t i = 0; i < p->n_stop; i++) {
-		if (!p->stop || !p->stop[i] || !*p->stop[i])
-			return mzm_fail(err, MZM_EARG, "stop string %d is empty", i + 1);
-	}
+	MZM_TRY(check_stops(p, err));
+	if (p->costs && p->period == 0)
+		MZM_TRY(check_costs(p->costs, err));
 	return check_sampling(p, err);
 }

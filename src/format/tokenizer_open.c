@@ -28,8 +28,13 @@ static mzm_status open_dir(mzm_tokenizer **out, const char *dir, mzm_err *err)
 	mzm_str json = {0}, config = {0};
 	mzm_str_path(&json, dir, "tokenizer.json");
 	mzm_str_path(&config, dir, "tokenizer_config.json");
-	mzm_status st = json.failed || config.failed ? mzm_fail(err, MZM_ENOMEM, "%s: out of memory", dir)
-						     : open_json(out, json.data, config.data, err);
+	mzm_status st;
+	if (json.failed || config.failed)
+		st = mzm_fail(err, MZM_ENOMEM, "%s: out of memory", dir);
+	else if (!mzm_path_exists(json.data))
+		st = mzm_fail(err, MZM_EFORMAT, "%s: there is no tokenizer.json", dir);
+	else
+		st = open_json(out, json.data, config.data, err);
 	mzm_str_free(&json);
 	mzm_str_free(&config);
 	return st;

@@ -181,6 +181,10 @@ usage "tokenize: decode with --ids" "--decode goes with none" tokenize --decode 
 
 expect "missing model: exit 1, named" 1 "$work/none.mzm: " run -m "$work/none.mzm" -p a
 expect "missing prompt file" 1 "$work/none.txt: No such file" run -f "$work/none.txt"
+echo hi > "$work/prompt.txt"
+expect "an output must not replace an input" 2 "reads it" run -f "$work/prompt.txt" -n 2 --trace "$work/prompt.txt"
+expect "the prompt is still there" 0 "" tokenize "$(cat "$work/prompt.txt")"
+expect "a trace needs a file" 2 "needs a file" run -p hi -n 2 --trace -
 expect "prompt file is a directory" 1 "$work: " run -f "$work"
 mkdir "$work/empty"
 call run -m "$work/empty" -p a

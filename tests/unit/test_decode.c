@@ -206,7 +206,9 @@ static void test_verifiers(void **state)
 	assert_true(stands(s, flat, 0, MZM_ACCEPT_SIRIUS, 0.2f));
 	assert_false(stands(s, flat, 0, MZM_ACCEPT_REFERENCE, 0.2f));
 	assert_false(stands(s, flat, 1, MZM_ACCEPT_SIRIUS, 0.2f));
-	assert_true(stands(s, flat, 1, MZM_ACCEPT_RELATIVE, 1.0f));
+	assert_true(stands(s, flat, 1, MZM_ACCEPT_RELATIVE, 0.99f));
+	assert_false(stands(s, flat, 1, MZM_ACCEPT_RELATIVE, 1.0f)); /* alpha 1 is exact mode: ties to the lower id */
+	assert_true(stands(s, flat, 0, MZM_ACCEPT_RELATIVE, 1.0f));
 	assert_false(stands(s, two, 1, MZM_ACCEPT_RELATIVE, 0.2f));
 	assert_true(stands(s, flat, 1, MZM_ACCEPT_TYPICAL, 0.09f)); /* 0.3 exp(-H) = 0.3/8 */
 	assert_false(stands(s, two, 1, MZM_ACCEPT_TYPICAL, 0.5f));

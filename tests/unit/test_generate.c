@@ -69,6 +69,7 @@ typedef struct record {
 	int     stop_after; /* tokens; 0 = never */
 	int     last_check, n_drafted;      /* draft tokens in all blocks, as the events tell */
 	int     n_full_checks, n_full_gained, full_block; /* checks of blocks that long, and what they gained */
+	int     n_calls_after_stop; /* callbacks that came although one had said stop */
 	long    allocations_at_first, allocations_at_last;
 } record;
 
@@ -78,6 +79,7 @@ static mzm_session *sessions[3]; /* by number of threads */
 static int on_token(void *user, const mzm_token_event *e)
 {
 	record *r = user;
+	r->n_calls_after_stop += r->stop_after && r->n >= r->stop_after;
 	r->n_kind[e->kind]++;
 	if (e->check != r->last_check) {
 		r->n_drafted += e->block - 1;
@@ -98,6 +100,7 @@ static int on_token(void *user, const mzm_token_event *e)
 static int on_text(void *user, const char *bytes, size_t n)
 {
 	record *r = user;
+	r->n_calls_after_stop += r->stop_after && r->n >= r->stop_after;
 	memcpy(r->text + r->text_len, bytes, n);
 	r->text_len += n;
 	r->text[r->text_len] = 0;
@@ -415,6 +418,7 @@ static void test_cancel(void **state)
 		mzm_gen_result res = generate(&r, 2, prompt, params(MZM_MODE_EXACT, "griffin", 0.5, 16));
 		assert_int_equal(res.finish, MZM_FINISH_CANCELLED);
 		assert_int_equal(r.n, stop);
+		assert_int_equal(r.n_calls_after_stop, 0);
 		assert_int_equal(mzm_session_len(sessions[2]), res.n_prompt + r.n - 1);
 	}
 	free(prompt);
@@ -478,6 +482,22 @@ static void test_requests_are_independent(void **state)
 static void test_measured_costs(void **state)
 {
 	(void)state;
+	/* a context with no room for long checks must not leave its costs to the next request */
+	int32_t *ids = calloc(1023, sizeof *ids);
+	mzm_session *fresh;
+	mzm_gen_result res;
+	mzm_session_params sp = {.n_threads = 1};
+	mzm_gen_params q = params(MZM_MODE_EXACT, "griffin", 0.5, 0);
+	assert_int_equal(mzm_session_create(&fresh, model, &sp, NULL), MZM_OK);
+	assert_int_equal(mzm_generate(fresh, ids, 1023, &q, &res, NULL), MZM_OK);
+	assert_true(fresh->costs.sparse == 0);
+	q.max_tokens = 5;
+	assert_int_equal(mzm_generate(fresh, ids, 20, &q, &res, NULL), MZM_OK);
+	assert_int_equal(res.finish, MZM_FINISH_LENGTH);
+	assert_true(fresh->costs.sparse > 0 && fresh->costs.check[32] > 1);
+	mzm_session_free(fresh);
+	free(ids);
+
 	mzm_costs c;
 	mzm_gen_params p = params(MZM_MODE_EXACT, "griffin", 0.5, 0);
 	int32_t len = mzm_session_len(sessions[1]);
@@ -523,6 +543,16 @@ static void test_refusals(void **state)
 	REFUSED(predictor, "clairvoyant");
 	REFUSED(draft, "horoscope");
 	REFUSED(n_stop, 1);
+	const char *half_a_character[] = {"\x85zz"};
+	mzm_costs no_costs = {0};
+	mzm_gen_params r = params(MZM_MODE_EXACT, "griffin", 0.5, 0);
+	r.stop = half_a_character;
+	r.n_stop = 1;
+	assert_int_equal(mzm_gen_params_check(&r, NULL), MZM_EARG); /* text leaves in whole characters */
+	r.n_stop = 0;
+	r.costs = &no_costs;
+	assert_int_equal(mzm_gen_params_check(&r, NULL), MZM_EARG);
+	assert_int_equal(mzm_gen_params_check(NULL, NULL), MZM_OK);
 	REFUSED(mode, (mzm_mode)9);
 #undef REFUSED
 	mzm_mode m;
