@@ -471,7 +471,25 @@ int32_t mzm_tensor_index(const mzm_config *cfg, mzm_tensor_kind kind, int32_t la
 
 size_t mzm_tensor_bytes(const mzm_tensor *t)
 {
-	return (size_t)t->n_rows * (size_t)t->n_cols * mzm_dtype_bytes(t->dtype);
+	return (size_t)t->n_rows * mzm_row_bytes(t->dtype, t->n_cols);
+}
+
+#define N_DRAFT_KINDS 6
+
+int32_t mzm_draft_count(const mzm_config *cfg)
+{
+	return N_DRAFT_KINDS * cfg->n_layers + 1;
+}
+
+mzm_tensor mzm_draft_at(const mzm_config *cfg, int32_t i)
+{
+	static const mzm_tensor_kind kinds[N_DRAFT_KINDS] = {MZM_T_WQ, MZM_T_WK,   MZM_T_WV,
+							     MZM_T_WO, MZM_T_GATE, MZM_T_UPDOWN};
+	mzm_tensor t = {.kind = MZM_T_HEAD, .layer = -1, .n_rows = cfg->n_vocab, .n_cols = cfg->dim};
+	if (i < N_DRAFT_KINDS * cfg->n_layers)
+		t = mzm_tensor_at(cfg, mzm_tensor_index(cfg, kinds[i % N_DRAFT_KINDS], i / N_DRAFT_KINDS));
+	t.role = MZM_ROLE_DRAFT;
+	return t;
 }
 
 const char *mzm_tensor_name(const mzm_tensor *t, char buf[64])
@@ -481,10 +499,11 @@ const char *mzm_tensor_name(const mzm_tensor *t, char buf[64])
 		[MZM_T_WV] = "wv", [MZM_T_WO] = "wo", [MZM_T_FFN_NORM] = "ffn_norm", [MZM_T_GATE] = "gate",
 		[MZM_T_UPDOWN] = "updown", [MZM_T_OUT_NORM] = "out_norm", [MZM_T_HEAD] = "head",
 	};
+	const char *image = t->role == MZM_ROLE_DRAFT ? "draft." : "";
 	if (t->layer >= 0)
-		snprintf(buf, 64, "layers.%d.%s", (int)t->layer, names[t->kind]);
+		snprintf(buf, 64, "%slayers.%d.%s", image, (int)t->layer, names[t->kind]);
 	else
-		snprintf(buf, 64, "%s", names[t->kind]);
+		snprintf(buf, 64, "%s%s", image, names[t->kind]);
 	return buf;
 }
 

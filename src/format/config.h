@@ -53,7 +53,11 @@ typedef enum mzm_tensor_kind {
 	MZM_N_TENSOR_KINDS
 } mzm_tensor_kind;
 
+/* A container may hold a second, smaller image of the matrices for drafts beside the model's own. */
+typedef enum mzm_role { MZM_ROLE_MODEL, MZM_ROLE_DRAFT } mzm_role;
+
 typedef struct mzm_tensor {
+	mzm_role        role;
 	mzm_tensor_kind kind;
 	int32_t         layer;      /* -1 outside layers */
 	mzm_dtype       dtype;
@@ -66,7 +70,11 @@ int32_t mzm_tensor_count(const mzm_config *cfg);
 mzm_tensor mzm_tensor_at(const mzm_config *cfg, int32_t i);
 int32_t    mzm_tensor_index(const mzm_config *cfg, mzm_tensor_kind kind, int32_t layer);
 size_t     mzm_tensor_bytes(const mzm_tensor *t);
-/* "layers.3.gate", "embed": the name in containers and messages. buf of 64. */
+/* The tensors of a draft image in file order (layer 0: wq wk wv wo gate updown; ...; head, which a tied model has
+ * here too). Embedding and norms are the model's. */
+int32_t    mzm_draft_count(const mzm_config *cfg);
+mzm_tensor mzm_draft_at(const mzm_config *cfg, int32_t i);
+/* "layers.3.gate", "embed", "draft.layers.3.gate": the name in containers and messages. buf of 64. */
 const char *mzm_tensor_name(const mzm_tensor *t, char buf[64]);
 
 uint64_t mzm_config_n_params(const mzm_config *cfg);     /* a tied embedding counts once */

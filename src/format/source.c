@@ -210,6 +210,16 @@ mzm_tensor mzm_source_tensor(const mzm_source *src, int32_t i)
 	return src->tensors[i];
 }
 
+int32_t mzm_source_n_tensors(const mzm_source *src)
+{
+	return src->n_tensors;
+}
+
+bool mzm_source_has_draft(const mzm_source *src)
+{
+	return src->n_tensors > mzm_tensor_count(&src->cfg);
+}
+
 const char *mzm_source_format(const mzm_source *src)
 {
 	return src->ops->format;

@@ -16,10 +16,13 @@ mzm_status mzm_source_open(mzm_source **out, const char *path, mzm_err *err);
 void       mzm_source_close(mzm_source *src);
 
 const mzm_config *mzm_source_config(const mzm_source *src);
-mzm_tensor        mzm_source_tensor(const mzm_source *src, int32_t i); /* with its dtype */
+/* The i-th tensor with its dtype: canonical ones first, then those of the draft image, if there is one. */
+mzm_tensor        mzm_source_tensor(const mzm_source *src, int32_t i);
+int32_t           mzm_source_n_tensors(const mzm_source *src);
+bool              mzm_source_has_draft(const mzm_source *src);
 const char       *mzm_source_format(const mzm_source *src);            /* "huggingface", "mzm" */
 
-/* The i-th canonical tensor, whole, rows packed without padding: dst holds mzm_tensor_bytes(). Checksums
+/* The i-th tensor, whole, rows packed without padding: dst holds mzm_tensor_bytes(). Checksums
  * are checked; NaN or infinity in it is an error unless allowed at import. Thread-safe. */
 mzm_status mzm_source_read(mzm_source *src, int32_t i, void *dst, mzm_err *err);
 

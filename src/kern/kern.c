@@ -8,6 +8,7 @@
 
 #include "kern/exp_poly.h"
 #include "kern/kern_tables.h"
+#include "kern/quant.h"
 
 /* ---- element types ---- */
 
@@ -18,6 +19,8 @@ static const struct {
 	[MZM_F32] = {"f32", 4},
 	[MZM_F16] = {"f16", 2},
 	[MZM_BF16] = {"bf16", 2},
+	[MZM_Q8] = {"q8", 1},
+	[MZM_Q4] = {"q4", 1},
 };
 
 const char *mzm_dtype_name(mzm_dtype dtype)
@@ -39,6 +42,24 @@ bool mzm_dtype_parse(mzm_dtype *out, const char *name)
 size_t mzm_dtype_bytes(mzm_dtype dtype)
 {
 	return dtypes[dtype].n_bytes;
+}
+
+bool mzm_dtype_is_quant(mzm_dtype dtype)
+{
+	return dtype == MZM_Q8 || dtype == MZM_Q4;
+}
+
+size_t mzm_row_bytes(mzm_dtype dtype, int32_t n_cols)
+{
+	if (!mzm_dtype_is_quant(dtype))
+		return (size_t)n_cols * mzm_dtype_bytes(dtype);
+	size_t scales = (size_t)n_cols / MZM_Q_BLOCK * sizeof(uint16_t);
+	return (mzm_quant_bytes(dtype, n_cols) + scales + 63) / 64 * 64;
+}
+
+bool mzm_dtype_fits(mzm_dtype dtype, int32_t n_cols)
+{
+	return !mzm_dtype_is_quant(dtype) || n_cols % MZM_Q_BLOCK == 0;
 }
 
 /* ---- tables ---- */

@@ -15,11 +15,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef enum mzm_dtype { MZM_F32, MZM_F16, MZM_BF16, MZM_N_DTYPES } mzm_dtype;
+/* Numbers in files: never change one. Q8 and Q4 are rows of blocks (quant.h). */
+typedef enum mzm_dtype { MZM_F32, MZM_F16, MZM_BF16, MZM_Q8, MZM_Q4, MZM_N_DTYPES } mzm_dtype;
 
-const char *mzm_dtype_name(mzm_dtype dtype);                  /* "f32" */
+const char *mzm_dtype_name(mzm_dtype dtype);                   /* "f32" */
 bool        mzm_dtype_parse(mzm_dtype *out, const char *name); /* false: unknown */
-size_t      mzm_dtype_bytes(mzm_dtype dtype);                 /* of one element */
+bool        mzm_dtype_is_quant(mzm_dtype dtype);               /* Q8, Q4 */
+size_t      mzm_dtype_bytes(mzm_dtype dtype);                  /* of one element; 1 for those of blocks */
+size_t      mzm_row_bytes(mzm_dtype dtype, int32_t n_cols);    /* of one row, which is also the step to the next */
+bool        mzm_dtype_fits(mzm_dtype dtype, int32_t n_cols);   /* quantised rows are whole blocks */
 
 /* Largest number of positions in one call of rows or accum; callers tile above it. */
 #define MZM_MAX_POS 32

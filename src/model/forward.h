@@ -28,6 +28,7 @@ typedef struct mzm_pass {
 	int32_t        n_rows;   /* logits wanted: of the last n_rows positions, 0..min(n_pos, MZM_MAX_POS) */
 	mzm_predictor *sparse;   /* NULL = dense pass; else n_pos must be 1 */
 	mzm_predictor *observer; /* sees z of a dense pass; NULL = nobody */
+	bool           draft;    /* read the draft image; the model must have one */
 	bool           gemm;     /* through oneDNN: n_pos == MZM_CHUNK at a multiple of it */
 } mzm_pass;
 

@@ -4,6 +4,7 @@
 
 #include "model/forward.h"
 
+#define MZM_COL_GRAIN   64  /* columns of a down projection a thread takes at once: whole cache lines */
 #define MZM_GEMM_ROWS   64  /* output rows of a oneDNN block */
 #define MZM_GEMM_DEPTH  256 /* neurons of a oneDNN block of the down projection */
 
@@ -50,6 +51,11 @@ void mzm_matmul(mzm_state *s, const mzm_matrix *m, const int32_t *rows, int32_t 
 /* y[n_pos, dim] = a[n_pos, lda] times the rows of m (down projection), this rank's share of the columns. */
 void mzm_matmul_down(mzm_state *s, const mzm_matrix *m, const int32_t *rows, int32_t n_rows, const float *a, size_t lda,
 		     float *y, int32_t n_pos, mzm_team *team, int rank, int32_t *begin, int32_t *end);
+/* The same two through oneDNN, for a chunk (matmul_gemm.c): rows, or columns, [begin, end). */
+void mzm_gemm_rows(mzm_state *s, const mzm_matrix *m, const float *x, float *y, size_t ldy, int32_t n_pos, int rank,
+		   int32_t begin, int32_t end);
+void mzm_gemm_down(mzm_state *s, const mzm_matrix *m, const float *a, size_t lda, float *y, int32_t n_pos, int rank,
+		   int32_t begin, int32_t end);
 /* h = rmsnorm(x) for this rank's share of the positions, then a barrier. */
 void mzm_norm(mzm_state *s, float *h, const float *x, const float *weight, int32_t n_pos, mzm_team *team, int rank);
 

@@ -9,7 +9,7 @@
 
 static mzm_matrix matrix(const mzm_tensor *t, const void *data)
 {
-	return (mzm_matrix){t->dtype, t->n_rows, t->n_cols, (size_t)t->n_cols * mzm_dtype_bytes(t->dtype), data};
+	return (mzm_matrix){t->dtype, t->n_rows, t->n_cols, mzm_row_bytes(t->dtype, t->n_cols), data};
 }
 
 /* Gives the tensor its place in the model. */

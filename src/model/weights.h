@@ -26,6 +26,8 @@ typedef struct mzm_weights {
 	mzm_matrix   embed, head;          /* [n_vocab, dim]; the same matrix when tied */
 	const float *out_norm;             /* [dim] */
 	mzm_layer   *layer;                /* [n_layers] */
+	mzm_layer   *draft;                /* [n_layers] of the draft image, norms shared; NULL: there is none */
+	mzm_matrix   draft_head;
 	float       *down_norm;            /* [n_layers, n_ffn] Euclidean norms of down rows */
 	void        *block;
 	size_t       bytes;                /* of the image */
