@@ -137,6 +137,7 @@ static mzm_status open_sessions(mze_eval *e, mzm_err *err)
 	mzm_session_params sp = mzm_session_params_default();
 	sp.n_ctx = e->params.n_ctx;
 	sp.n_threads = e->params.n_threads;
+	sp.kv_type = e->params.kv_type;
 	e->n_jobs = e->params.n_jobs < e->n_items * e->n_rows ? e->params.n_jobs : e->n_items * e->n_rows;
 	if (sp.n_threads == 0 && e->n_jobs > 1) {
 		sp.n_threads = mze_machine_threads() / e->n_jobs;

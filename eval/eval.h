@@ -48,6 +48,7 @@ typedef struct mze_params {
 
 	int32_t n_ctx;        /* of each session; 0 = mzm_session_params's choice */
 	int32_t n_threads;    /* of each session; 0 = the cores this process may use, split among the jobs */
+	const char *kv_type;  /* of each session; NULL = mzm_session_params's choice */
 	int32_t n_jobs;       /* answers in work at a time; 1 */
 
 	const char *results_path; /* NULL = none; one line an answer, appended as they finish */

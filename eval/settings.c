@@ -37,6 +37,7 @@ json_t *mze_gen_json(const mzm_gen_params *g)
 	SET(o, "draft", text_or_null(g->draft));
 	SET(o, "predictor", text_or_null(g->predictor));
 	SET(o, "keep", mze_json_float(g->keep));
+	SET(o, "draft_image", json_boolean(!g->no_draft_image));
 	SET(o, "period", g->period ? json_integer(g->period) : json_string("auto"));
 	SET(o, "threshold", mze_json_float(g->threshold));
 	SET(o, "accept", json_string(mzm_accept_name(g->accept)));
@@ -125,6 +126,8 @@ static json_t *model_json(const mze_eval *e)
 	SET(o, "hash", json_string(info->hash));
 	SET(o, "arch", json_string(info->arch));
 	SET(o, "dtype", json_string(info->dtype));
+	SET(o, "draft_dtype", info->draft_dtype[0] ? json_string(info->draft_dtype) : json_null());
+	SET(o, "inflated", info->inflated ? json_integer(info->inflated) : json_null());
 	SET(o, "params", json_integer((json_int_t)info->n_params));
 	return checked(o, bad);
 }
@@ -143,6 +146,7 @@ static json_t *engine_json(const mze_eval *e)
 	SET(o, "threads", json_integer(e->n_threads));
 	SET(o, "jobs", json_integer(e->n_jobs));
 	SET(o, "ctx", json_integer(e->n_ctx));
+	SET(o, "kv", json_string(e->params.kv_type ? e->params.kv_type : "f16"));
 	return checked(o, bad);
 }
 

@@ -31,9 +31,9 @@
  *         return err.code != MZM_OK;
  *     }
  *
- * Contents: errors - model - tokens - session - generation - files. A model is immutable after it is
- * opened and may be shared by any number of sessions and threads; a session belongs to one thread
- * at a time. Whatever a function hands out through **out belongs to the caller and is given back
+ * Contents: errors - model - tokens - session - generation - files - quality - bench - synth. A model is
+ * immutable after it is opened and may be shared by any number of sessions and threads; a session belongs
+ * to one thread at a time. Whatever a function hands out through **out belongs to the caller and is given back
  * to the function named beside it; free, close and destroy accept NULL. Pointers inside results
  * belong to the session and live until its next call.
  *
@@ -116,7 +116,7 @@ typedef struct mzm_model_info {
 	const char *path;
 	char        arch[32];      /* "llama" */
 	char        hash[33];      /* of configuration and weights, whatever file form they came in */
-	char        dtype[8];      /* of the matrices: "bf16", "f16", "f32" */
+	char        dtype[8];      /* of the FFN matrices: "bf16", "f16", "f32", "q8", "q4" */
 	char        act[8];        /* "silu", "relu" */
 	int32_t     n_layers, dim, n_ffn, n_heads, n_kv_heads, head_dim, n_vocab, n_ctx;
 	int32_t     bos_id;        /* -1: none */
@@ -124,15 +124,18 @@ typedef struct mzm_model_info {
 	int32_t     n_eos;
 	uint64_t    n_params;      /* a tied embedding counts once */
 	uint64_t    n_ffn_params;
-	uint64_t    weight_bytes;  /* as held in memory */
+	uint64_t    weight_bytes;  /* as held in memory, without the draft image */
+	char        draft_dtype[8]; /* of the draft image: "q4"; "" = there is none */
+	uint64_t    draft_bytes, draft_ffn_bytes; /* of the draft image, and of its FFN matrices */
+	int32_t     inflated;      /* factor of mzm_synth, 0: an ordinary model. Say so beside every figure */
 	uint64_t    bytes_per_token; /* weights one dense token reads: all but the embedding look-up */
 	const char *isa;           /* kernel table in use */
 } mzm_model_info;
 
 MZM_API const mzm_model_info *mzm_model_get_info(const mzm_model *model);
 
-/* Kernel tables in order of preference: name of the i-th this CPU can run; NULL past the last. All
- * of them give equal bits. */
+/* Kernel tables in order of preference: name of the i-th this CPU can run; NULL past the last. All give equal
+ * bits but "avx512-bf16", which rounds the activations that meet bf16 weights to bf16. */
 MZM_API const char *mzm_isa_name(int i);
 /* Predictors known to this build: name of the i-th, NULL past the last. */
 MZM_API const char *mzm_predictor_name(int i);
@@ -191,6 +194,7 @@ typedef struct mzm_session mzm_session;
 typedef struct mzm_session_params {
 	int32_t n_ctx;     /* tokens the KV can hold; 0 = the model's own limit, 4096 at most */
 	int32_t n_threads; /* 0 = the cores this process may use */
+	const char *kv_type; /* of keys and values: "f16" (NULL), "bf16" or "f32" */
 } mzm_session_params;
 
 MZM_API mzm_session_params mzm_session_params_default(void);
@@ -276,6 +280,7 @@ typedef struct mzm_gen_params {
 	const char *draft;      /* "sparse" */
 	const char *predictor;  /* "griffin" (arXiv 2404.01365); see mzm_predictor_name() */
 	float      keep;        /* 0.5: share of FFN neurons a sparse pass uses, 0 < keep <= 1 */
+	bool       no_draft_image; /* sparse passes read the model's own weights even if there is a draft image */
 	int32_t    period;      /* 16: tokens a check, 1..MZM_MAX_PERIOD; 0 = auto (confidence monitor) */
 	mzm_accept accept;
 	float      threshold;   /* 0.1 */
@@ -347,8 +352,24 @@ MZM_API mzm_status mzm_session_measure_costs(mzm_session *session, const mzm_gen
 
 /* ---- Files ---------------------------------------------------------------------------------- */
 
+typedef struct mzm_import_report {
+	char     dtype[48];       /* of the matrices: "bf16", "q4 (embedding and head q8)", "mixed" */
+	int32_t  n_tensors;       /* of the model */
+	int32_t  n_converted;     /* those whose type changed */
+	int32_t  n_unchanged;     /* matrices that kept their type because their rows are no whole blocks of 32 */
+	int32_t  n_draft;         /* tensors of the draft image */
+	uint64_t weight_bytes, draft_bytes; /* unpacked */
+} mzm_import_report;
+
+/* q8 and q4 are blocks of 32 weights with an f16 scale: 8.5 and 4.5 bits a weight. With q4, embedding and head are
+ * q8. */
 typedef struct mzm_import_params {
-	const char     *quant;    /* NULL = as the source; "bf16", "f16", "f32" */
+	const char     *quant;    /* type of the matrices; NULL = as the source; "bf16", "f16", "f32", "q8", "q4" */
+	const char     *draft_quant; /* a second image of the matrices, for drafts: "q8", "q4"; "off" = none; NULL = the
+				      * source's. Made from the source's weights, not from those of quant */
+	const char     *quant_method; /* scales of q8 and q4: "best" = of least squared error (NULL), "nearest" = by
+				       * the largest weight of each block */
+	mzm_import_report *report;   /* filled by an import that succeeds; may be NULL */
 	int             zstd;     /* level 1..19; 0 = off; -1 = where it pays (default) */
 	bool            allow_nonfinite; /* keep NaN and infinite weights; they are refused otherwise */
 	mzm_progress_fn progress;
@@ -366,6 +387,147 @@ MZM_API mzm_status mzm_import(const char *src_path, const char *out_path, const 
  * verify, reads every byte and checks every checksum first. */
 MZM_API mzm_status mzm_inspect(const char *path, bool verify, mzm_progress_fn progress, void *user, char **json,
 			       mzm_err *err);
+
+/* ---- Quality -------------------------------------------------------------------------------- */
+
+/* How far a model is from a reference: what both predict after every token of a text, by dense passes. */
+typedef struct mzm_quality mzm_quality;
+
+typedef struct mzm_quality_result {
+	int64_t n_tokens;   /* predictions compared */
+	double  kld_mean;   /* Kullback-Leibler divergence of the reference from the model, nats a token */
+	double  kld_error;  /* standard error of that mean, tokens taken as independent */
+	double  kld_median, kld_p99, kld_max;
+	double  top1;       /* share of predictions whose most likely token is the same */
+	double  perplexity, reference_perplexity; /* of the text */
+} mzm_quality_result;
+
+MZM_API bool mzm_model_has_draft(const mzm_model *model);
+
+/* reference NULL, or the model itself: the model's draft image against its own weights. Both models stay open as long
+ * as the comparison; their vocabularies are taken to be the same and must have one size. -> mzm_quality_free */
+MZM_API mzm_status mzm_quality_create(mzm_quality **out, const mzm_model *model, const mzm_model *reference,
+				      const mzm_session_params *params, mzm_err *err);
+MZM_API void       mzm_quality_free(mzm_quality *q);
+/* One text, in an empty context; a longer one than the context in windows of it. Its first token is only read. */
+MZM_API mzm_status mzm_quality_add(mzm_quality *q, const int32_t *ids, size_t n, mzm_err *err);
+/* Over all texts so far; EARG when they held no prediction. */
+MZM_API mzm_status mzm_quality_result_get(const mzm_quality *q, mzm_quality_result *out, mzm_err *err);
+
+/* ---- Bench ---------------------------------------------------------------------------------- */
+
+typedef enum mzm_bench_kind {
+	MZM_BENCH_READ,     /* the machine: bytes read by the session's threads from a buffer beyond every cache */
+	MZM_BENCH_MATMUL,   /* the machine: a square product per thread */
+	MZM_BENCH_PREFILL,  /* a prompt */
+	MZM_BENCH_DENSE,    /* a pass over one token: the unit of all costs */
+	MZM_BENCH_SPARSE,   /* a sparse pass over one token */
+	MZM_BENCH_CHECK,    /* a dense pass over n_pos tokens */
+	MZM_BENCH_CONTEXT,  /* a dense pass over one token behind a long context */
+	MZM_BENCH_GENERATE, /* a generation, its prefill left out */
+} mzm_bench_kind;
+
+MZM_API const char *mzm_bench_kind_name(mzm_bench_kind kind);
+#define MZM_BENCH_PART(kind) (1u << (kind)) /* for mzm_bench_params.parts */
+
+typedef struct mzm_bench_params {
+	mzm_session_params session; /* n_ctx 0: as much as the measurements need */
+	unsigned    parts;        /* what to measure: MZM_BENCH_PART() ored, 0 = all; the peaks and dense always */
+	int32_t     n_prompt;     /* tokens of the prefill; 0 = 512, or what the context holds */
+	int32_t     context;      /* tokens before those of a pass; 0 = 128, or less in a small context */
+	int32_t     long_context; /* of MZM_BENCH_CONTEXT; 0 = 8192, or the model's limit, or what fits 4 GiB of KV */
+	int32_t     n_gen;        /* tokens of a generation at most; 0 = 128 */
+	const char *const *predictors; /* [n_predictors] of sparse passes; NULL = griffin and topk */
+	int32_t     n_predictors;
+	const float *keep;        /* [n_keep] of sparse passes; NULL = 0.1, 0.25, 0.5, 0.75 */
+	int32_t     n_keep;
+	mzm_gen_params gen;       /* of generations; the mode, sampling, stops and callbacks are not used */
+	double      accept_rate;  /* above 0: the check keeps each draft token with this probability, whatever it is */
+	int32_t     n_repeats;    /* rounds, 3..99; 0 = 7. Fewer, but 3, when time runs out */
+	double      seconds;      /* how long all may take, roughly; 0 = 60 */
+	double      sample_seconds; /* how long a timed sample lasts at least; 0 = 0.05 */
+	uint64_t    peak_bytes;   /* buffer of MZM_BENCH_READ; 0 = 512 MiB or four times the last-level cache */
+	mzm_progress_fn progress; /* non-zero from it ends after the measurement under way */
+	void       *user;
+} mzm_bench_params;
+
+MZM_API mzm_bench_params mzm_bench_params_default(void);
+
+/* One measurement over all rounds. What does not apply is NaN (floats), 0 or "". */
+typedef struct mzm_bench_row {
+	mzm_bench_kind kind;
+	char    name[64];         /* "sparse griffin 0.25" */
+	char    predictor[16];
+	float   keep;
+	bool    draft_image;      /* the passes, or the drafts, read the draft image of the model */
+	int32_t n_pos;            /* of a pass; tokens of a prefill; of a generation the mean, without the first */
+	int32_t context;          /* tokens before them */
+	mzm_mode mode;            /* MZM_BENCH_GENERATE */
+	int32_t period;           /* same; 0 = auto */
+	int32_t n_samples;        /* one a round */
+	int32_t n_calls;          /* passes or generations timed together in a sample */
+	double  ms_median, ms_min, ms_max; /* of one pass, one prefill, one generated token */
+	double  spread_percent;   /* (max - min) / median */
+	double  tok_per_s;
+	double  bytes_per_pass;   /* weights and KV that it reads; of a generated token the mean */
+	double  bytes_per_token;
+	double  gb_per_s;         /* those bytes, each counted once */
+	double  gflop_per_s;      /* MZM_BENCH_MATMUL, MZM_BENCH_PREFILL (of the matrices, without attention) */
+	double  percent_of_peak;  /* of the read peak; of a prefill: of the matmul peak */
+	double  ratio_to_dense;   /* time against a dense token's; of a generation: a token's against dense mode's */
+	double  bound_ratio;      /* what the peaks allow that ratio to be */
+	double  speedup;          /* MZM_BENCH_GENERATE: 1 / ratio_to_dense */
+	double  density;          /* MZM_BENCH_SPARSE: bytes it reads, in those of a dense token */
+	double  aal;              /* MZM_BENCH_GENERATE: tokens gained a check */
+	double  accept_rate;      /* the share of drafted tokens that was kept */
+	char    note[160];        /* what a reader must know: "forced acceptance 0.95" */
+} mzm_bench_row;
+
+typedef struct mzm_bench_result {
+	mzm_bench_row *rows;      /* [n_rows] */
+	int32_t n_rows;
+	int32_t n_rounds;         /* whole rounds measured */
+	bool    stopped;          /* by the progress callback */
+	bool    shortened;        /* fewer rounds or tokens than asked for, for the time */
+	double  seconds;          /* all of it took */
+	double  peak_gb_per_s, best_gb_per_s;           /* median and best of the rounds */
+	double  peak_gflop_per_s, best_gflop_per_s;
+	const char *matmul_name;  /* what the matmul peak multiplies, and by which code */
+	uint64_t peak_bytes, cache_bytes; /* buffer; one last-level cache, 0 = unknown */
+	double  peak_spread_percent;
+	bool    disturbed;        /* that spread is above MZM_BENCH_CALM_PERCENT: the machine did other work */
+	int32_t n_threads, n_ctx, n_prompt, context, long_context, n_gen;
+	double  forced_accept;    /* accept_rate of the params */
+} mzm_bench_result;
+
+#define MZM_BENCH_CALM_PERCENT 15.0
+
+/* Measures the machine and this model on it, in rounds that measure everything once, so that what disturbs the machine
+ * for a while disturbs all alike. *out -> mzm_bench_free; there is one also with MZM_ECANCELLED, if a whole round was
+ * measured. */
+MZM_API mzm_status mzm_bench(mzm_bench_result **out, const mzm_model *model, const mzm_bench_params *params,
+			     mzm_err *err);
+MZM_API void       mzm_bench_free(mzm_bench_result *result);
+
+/* ---- Synth ---------------------------------------------------------------------------------- */
+
+/* Shapes of known models: name of the i-th, NULL past the last; and its parameters, 0 past the last. */
+MZM_API const char *mzm_synth_arch_name(int i);
+MZM_API uint64_t    mzm_synth_arch_params(int i);
+
+typedef struct mzm_synth_params {
+	const char *arch;    /* random weights in this shape, without a tokenizer: it continues ids; or ... */
+	const char *inflate; /* ... this model file, made wider without changing what it computes (arXiv 1511.05641) */
+	int32_t     n_layers; /* of arch: only the first; 0 = all */
+	int32_t     factor;  /* of inflate: how often width, heads and neurons are repeated, 1..1024 */
+	uint64_t    seed;    /* of the weights; of what makes the copies of an inflated weight differ */
+	mzm_import_params import; /* how the container is written */
+} mzm_synth_params;
+
+MZM_API mzm_synth_params mzm_synth_params_default(void);
+
+/* Writes a container for measuring speed. It says what it is: mzm_inspect shows "origin". Atomic, as mzm_import. */
+MZM_API mzm_status mzm_synth(const char *out_path, const mzm_synth_params *params, mzm_err *err);
 
 #ifdef __cplusplus
 }

@@ -9,7 +9,7 @@
 _mirzam_option() {
 	"$1" "$2" --help 2> /dev/null | awk -v option="$3" '
 		function choices(text,  list, n, i) {
-			if (!match(text, /One of: [^.]*\./))
+			if (!match(text, /One of: ([^.]|[.][^ ])*[.]/)) # names may hold points
 				return
 			n = split(substr(text, RSTART + 8, RLENGTH - 9), list, /, */)
 			for (i = 1; i <= n; i++)
@@ -41,6 +41,10 @@ _mirzam_value() {
 	[[ $known == *$'\n'* ]] || words=""
 	if [[ -z $words && $option == --mode ]]; then
 		words=$(_mirzam_option "$program" run --mode | tail -n +2)
+	elif [[ -z $words && $option == --predictor ]]; then
+		words=$(_mirzam_option "$program" run --predictor | tail -n +2)
+	elif [[ $option == --only ]]; then
+		words="prefill dense context check sparse generate"
 	elif [[ $option == --period ]]; then
 		words="auto 4 8 16 32"
 	elif [[ $option == --zstd ]]; then

@@ -133,10 +133,11 @@ void mzm_cli_list_free(mzm_cli_list *list);
 /* --help --color --quiet. Stateful: --color and --quiet act on the whole program. */
 mzm_opt_table mzm_cli_common_table(void);
 
-/* -m/--model --isa --threads --ctx --no-onednn */
+/* -m/--model --isa --threads --ctx --kv --no-onednn */
 typedef struct mzm_cli_model {
 	const char *path; /* NULL: the shipped demo model */
 	const char *isa;
+	const char *kv;
 	int32_t     n_threads, n_ctx;
 	bool        no_onednn;
 } mzm_cli_model;
@@ -149,7 +150,7 @@ mzm_status mzm_cli_model_path(char **path, const mzm_cli_model *m, mzm_err *err)
  * message. MZM_CLI_GO, or the exit code with nothing left open. */
 int mzm_cli_open(mzm_model **model, mzm_session **session, const mzm_cli_command *cmd, const mzm_cli_model *m);
 
-/* --mode --draft --predictor --keep --period --threshold --check-temp --accept --temp --top-k --top-p
+/* --mode --draft --predictor --keep --period --no-draft-image --threshold --check-temp --accept --temp --top-k --top-p
  * --min-p --repeat-penalty --repeat-last --seed -n/--max-tokens --stop --ignore-eos --no-special */
 typedef struct mzm_cli_decode {
 	mzm_gen_params gen;  /* filled but for the callbacks */
@@ -278,6 +279,9 @@ json_t *mzm_cli_json_double(double x);
 /* Text that may not be UTF-8: broken bytes become U+FFFD. */
 json_t *mzm_cli_json_text(const char *text, size_t n);
 
+/* After an import, on stderr unless --quiet: size, time, types (cmd_import.c). */
+void mzm_cli_print_written(const char *path, const mzm_import_report *report, double seconds);
+
 /* ---- Numbers of a generation ---------------------------------------------------------------- */
 
 /* Derived from the counters of one generation, or of several added up by mzm_cli_counters_add. NaN: not
@@ -304,7 +308,9 @@ json_t *mzm_cli_settings_json(const mzm_gen_params *gen);
 int mzm_cmd_run(int argc, char **argv);
 int mzm_cmd_import(int argc, char **argv);
 int mzm_cmd_inspect(int argc, char **argv);
+int mzm_cmd_synth(int argc, char **argv);
 int mzm_cmd_tokenize(int argc, char **argv);
 int mzm_cmd_eval(int argc, char **argv);
+int mzm_cmd_bench(int argc, char **argv);
 
 #endif

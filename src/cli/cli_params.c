@@ -16,24 +16,33 @@ static const char *isa_choice(int i)
 	return i == 0 ? "auto" : mzm_isa_name(i - 1);
 }
 
+static const char *kv_choice(int i)
+{
+	static const char *const names[] = {"f16", "bf16", "f32"};
+	return i < 3 ? names[i] : NULL;
+}
+
 #define MODEL(field) .at = offsetof(mzm_cli_model, field), .group = "Model"
 
 static const mzm_opt model_options[] = {
 	{.name = "model", .letter = 'm', .type = MZM_OPT_STRING, MODEL(path), .arg = "MODEL",
 	 .shown = "the demo model", .help = "A .mzm container or a Hugging Face directory."},
 	{.name = "isa", .type = MZM_OPT_CHOICE, MODEL(isa), .choice = isa_choice, .arg = "NAME",
-	 .help = "Kernels to use; all give equal bits."},
+	 .help = "Kernels to use; all give equal bits but avx512-bf16, which rounds activations to bf16 where weights "
+		 "are."},
 	{.name = "threads", .type = MZM_OPT_INT, MODEL(n_threads), .max = 1024, .arg = "N",
 	 .help = "Threads; 0: the cores this process may use."},
 	{.name = "ctx", .type = MZM_OPT_INT, MODEL(n_ctx), .max = INT32_MAX, .arg = "N",
 	 .help = "Tokens the context can hold; 0: the model's own limit, 4096 at most."},
+	{.name = "kv", .type = MZM_OPT_CHOICE, MODEL(kv), .choice = kv_choice, .arg = "TYPE",
+	 .help = "Type in which keys and values are kept."},
 	{.name = "no-onednn", .type = MZM_OPT_FLAG, MODEL(no_onednn),
 	 .help = "Prefill with the program's own kernels even where oneDNN was built in."},
 };
 
 mzm_cli_model mzm_cli_model_default(void)
 {
-	return (mzm_cli_model){.isa = "auto"};
+	return (mzm_cli_model){.isa = "auto", .kv = "f16"};
 }
 
 mzm_opt_table mzm_cli_model_table(mzm_cli_model *m)
@@ -63,6 +72,7 @@ int mzm_cli_open(mzm_model **model, mzm_session **session, const mzm_cli_command
 	mp.user = &progress;
 	sp.n_ctx = m->n_ctx;
 	sp.n_threads = m->n_threads;
+	sp.kv_type = m->kv;
 	mzm_status st = mzm_cli_model_path(&path, m, &err);
 	mzm_cli_note_input(st == MZM_OK ? path : NULL);
 	if (st == MZM_OK)
@@ -114,6 +124,8 @@ static const mzm_opt decode_options[] = {
 	 .word = "auto", .word_value = 0, .arg = "N",
 	 .help = "Tokens a check, the corrected one included; auto: by measured costs and the confidence of "
 		 "the draft."},
+	{.name = "no-draft-image", .type = MZM_OPT_FLAG, GEN(no_draft_image), DECODING,
+	 .help = "Draft with the model's own weights even if it holds a smaller image of them for drafts."},
 	{.name = "accept", .type = MZM_OPT_ENUM, GEN(accept), DECODING, .choice = accept_choice, .arg = "RULE",
 	 .help = "When sirius mode keeps a draft token."},
 	{.name = "threshold", .type = MZM_OPT_FLOAT, GEN(threshold), DECODING, .max = 1, .arg = "P",

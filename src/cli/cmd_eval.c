@@ -239,6 +239,7 @@ static mze_params params_of(const eval_options *o, const char *data, watcher *w)
 	p.n_rows = o->n_rows;
 	p.n_ctx = o->model.n_ctx;
 	p.n_threads = o->model.n_threads;
+	p.kv_type = o->model.kv;
 	p.n_jobs = o->n_jobs;
 	p.results_path = o->results;
 	p.resume = o->resume;
@@ -281,7 +282,10 @@ static int open_and_evaluate(const eval_options *o, int argc, char **argv)
 	int code = st == MZM_OK ? mzm_cli_open(&model, NULL, &command, &o->model) : mzm_cli_fail(&err);
 	mzm_cli_note_input(data);
 	mzm_cli_note_input(o->fewshot);
-	if (code == MZM_CLI_GO)
+	if (code == MZM_CLI_GO && !mzm_model_tokenizer(model))
+		st = mzm_cli_set_err(&err, MZM_EFORMAT, "%s: no tokenizer.json; without it no problem can be read",
+				     mzm_model_get_info(model)->path);
+	if (code == MZM_CLI_GO && st == MZM_OK)
 		st = probe(o->json, &err);
 	if (code == MZM_CLI_GO && st == MZM_OK)
 		st = probe(o->report, &err);

@@ -1,8 +1,9 @@
-/* cmd_inspect.c - `mirzam inspect`: what a model file holds, as tables or as JSON.
+/* cmd_inspect.c - `mirzam inspect`: what a model file holds, or how near it is to another, as tables or as JSON.
  *
- * The description is the library's JSON object. It is printed by its shape, not by its names: scalars as
- * aligned lines, objects as sections, arrays of objects as tables; so a new field needs no change here. */
-#include "cli.h"
+ * The description is the library's JSON object, the comparison that of inspect_quality.c. Both are printed by their
+ * shape, not by their names: scalars as aligned lines, objects as sections, arrays of objects as tables; so a new field
+ * needs no change here. */
+#include "inspect.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -11,23 +12,42 @@ enum { MAX_DEPTH = 8, MAX_COLUMNS = 16, CELL_MAX = 44, LONG_LIST = 12 };
 
 static const mzm_cli_command command = {
 	.name = "inspect",
-	.usage = "MODEL [--verify] [--tensors] [--json]",
-	.summary = "Describes a container or a model directory without loading its weights.",
+	.usage = "MODEL [--verify] [--tensors] [--json]\n"
+		 "MODEL --quality [--against SOURCE] [--text FILE] [--limit TOKENS] [--json]",
+	.summary = "Describes a container or a model directory without loading its weights. With --quality, compares "
+		   "its predictions with those of a reference: mean, median and 99th percentile of the "
+		   "Kullback-Leibler divergence in nats a token, how often the most likely token is the same, and "
+		   "both perplexities.",
 	.examples = "mirzam inspect model.mzm\n"
 		    "mirzam inspect model.mzm --verify && echo whole\n"
-		    "mirzam inspect model.mzm --json > model.json",
+		    "mirzam inspect model.mzm --json > model.json\n"
+		    "mirzam inspect model-q4.mzm --quality --against ./Llama-3.2-1B --text wiki.txt",
 };
 
 typedef struct inspect_options {
-	bool verify, json, tensors;
+	bool verify, json, tensors, quality;
+	mzm_cli_quality compare;
 } inspect_options;
 
 #define INSPECT(field) .at = offsetof(inspect_options, field), .group = "Inspect"
+#define QUALITY(field) .at = offsetof(inspect_options, field), .group = "Quality"
+#define DEFAULT_LIMIT  20000
 
 static const mzm_opt inspect_rows[] = {
 	{.name = "verify", .type = MZM_OPT_FLAG, INSPECT(verify), .help = "Read every byte and check every checksum."},
 	{.name = "tensors", .type = MZM_OPT_FLAG, INSPECT(tensors), .help = "Also list every tensor."},
-	{.name = "json", .type = MZM_OPT_FLAG, INSPECT(json), .help = "Print the whole description as JSON."},
+	{.name = "json", .type = MZM_OPT_FLAG, INSPECT(json),
+	 .help = "Print the whole description, or the comparison, as JSON."},
+	{.name = "quality", .type = MZM_OPT_FLAG, QUALITY(quality),
+	 .help = "Compare predictions over a text: the weights with those of --against, a draft image with the "
+		 "weights."},
+	{.name = "against", .type = MZM_OPT_STRING, QUALITY(compare.against), .arg = "MODEL",
+	 .help = "The reference: the container or directory that the model was made from."},
+	{.name = "text", .type = MZM_OPT_STRING, QUALITY(compare.text), .arg = "FILE",
+	 .help = "Text to compare on; of a .jsonl file \"question\" and \"answer\" of each line. Without it: the "
+		 "shipped problems."},
+	{.name = "limit", .type = MZM_OPT_INT, QUALITY(compare.limit), .max = 2e9, .arg = "TOKENS",
+	 .help = "How much of the text is read (0 = all)."},
 };
 
 /* ---- one value on one line ---- */
@@ -161,22 +181,36 @@ static void put_object(const json_t *object, int depth, bool all)
 
 /* ---- command ---- */
 
-static mzm_status print(const char *text, const inspect_options *o, mzm_err *err)
+static mzm_status print(const json_t *root, const inspect_options *o, mzm_err *err)
+{
+	if (o->json)
+		return mzm_cli_json_write(root, NULL, err);
+	put_object(root, 0, o->tensors);
+	return mzm_cli_flush(stdout, "standard output", err);
+}
+
+static mzm_status print_description(const char *text, const inspect_options *o, mzm_err *err)
 {
 	json_error_t bad;
 	json_t *root = json_loads(text, 0, &bad);
-	mzm_status st = MZM_OK;
-	if (!json_is_object(root)) {
-		st = mzm_cli_set_err(err, MZM_EINTERNAL, "the description of the model is no JSON object: %s",
-				     bad.text);
-	} else if (o->json) {
-		st = mzm_cli_json_write(root, NULL, err);
-	} else {
-		put_object(root, 0, o->tensors);
-		st = mzm_cli_flush(stdout, "standard output", err);
-	}
+	mzm_status st = json_is_object(root) ? print(root, o, err)
+					     : mzm_cli_set_err(err, MZM_EINTERNAL,
+							       "the description of the model is no JSON object: %s",
+							       bad.text);
 	json_decref(root);
 	return st;
+}
+
+static int quality(const inspect_options *o)
+{
+	mzm_err err = {0};
+	json_t *root = NULL;
+	mzm_cli_catch_interrupt();
+	mzm_status st = mzm_cli_quality_measure(&root, &o->compare, &err);
+	if (st == MZM_OK)
+		st = print(root, o, &err);
+	json_decref(root);
+	return st == MZM_OK ? MZM_CLI_DONE : mzm_cli_fail_usage(&command, &err);
 }
 
 static int inspect(const char *path, const inspect_options *o)
@@ -188,7 +222,7 @@ static int inspect(const char *path, const inspect_options *o)
 	mzm_status st = mzm_inspect(path, o->verify, mzm_cli_progress_report, &progress, &text, &err);
 	mzm_cli_progress_clear(&progress);
 	if (st == MZM_OK)
-		st = print(text, o, &err);
+		st = print_description(text, o, &err);
 	mzm_string_free(text);
 	if (st != MZM_OK)
 		return mzm_cli_fail(&err);
@@ -199,7 +233,7 @@ static int inspect(const char *path, const inspect_options *o)
 
 int mzm_cmd_inspect(int argc, char **argv)
 {
-	inspect_options o = {0};
+	inspect_options o = {.compare.limit = DEFAULT_LIMIT};
 	mzm_cli_args args = {.max = 1};
 	const mzm_opt_table tables[] = {{inspect_rows, MZM_CLI_COUNT(inspect_rows), &o}, mzm_cli_common_table()};
 	int code = mzm_cli_parse(&command, tables, MZM_CLI_COUNT(tables), argc, argv, &args);
@@ -207,5 +241,10 @@ int mzm_cmd_inspect(int argc, char **argv)
 		return code;
 	if (args.n == 0)
 		return mzm_cli_usage_error(&command, "no model: name a container or a model directory");
-	return inspect(args.item[0], &o);
+	if (!o.quality && (o.compare.against || o.compare.text || mzm_cli_was_given("limit")))
+		return mzm_cli_usage_error(&command, "--against, --text and --limit go with --quality");
+	if (o.quality && (o.verify || o.tensors))
+		return mzm_cli_usage_error(&command, "--quality goes with neither --verify nor --tensors");
+	o.compare.model = args.item[0];
+	return o.quality ? quality(&o) : inspect(args.item[0], &o);
 }

@@ -13,8 +13,10 @@ typedef struct command_row {
 static const command_row commands[] = {
 	{"run", mzm_cmd_run, "continue a prompt; compare dense, sparse and corrected decoding"},
 	{"eval", mzm_cmd_eval, "measure accuracy, work and speed on a set of problems"},
+	{"bench", mzm_cmd_bench, "measure speeds against what this machine can do"},
 	{"import", mzm_cmd_import, "write a .mzm container from a Hugging Face directory"},
 	{"inspect", mzm_cmd_inspect, "describe a model file, check its checksums"},
+	{"synth", mzm_cmd_synth, "write a model for measuring speed: random weights, or one made wider"},
 	{"tokenize", mzm_cmd_tokenize, "text to tokens and back"},
 };
 

@@ -70,9 +70,11 @@ mzm_status mzm_session_measure_costs(mzm_session *s, const mzm_gen_params *param
 		return mzm_fail(err, MZM_ECONTEXT, "no room in the context to measure costs");
 	for (int r = -1; r < ROUNDS; r++) { /* the first round warms up */
 		int at = r < 0 ? 0 : r;
-		mzm_pass pass = {.ids = ids, .n_pos = 1, .n_rows = 1, .sparse = s->predictor};
+		mzm_pass pass = {.ids = ids, .n_pos = 1, .n_rows = 1, .sparse = s->predictor,
+				 .draft = mzm_model_drafts_from_image(s->model, params)};
 		MZM_TRY(time_pass(s, &pass, &sparse[at], err));
 		pass.sparse = NULL;
+		pass.draft = false;
 		for (int i = 0; i < n; i++) {
 			pass.n_pos = pass.n_rows = measured[i];
 			MZM_TRY(time_pass(s, &pass, &check[i][at], err));

@@ -24,20 +24,31 @@ struct mzm_session {
 	mzm_state       *state;
 	mzm_sampler     *sampler;
 	mzm_monitor      monitor;
+	double           forced_accept; /* bench: a check keeps draft tokens by this chance alone; 0 = off */
+	uint64_t         forced_seed;   /* of that chance, which is a function of it and the token's position */
 	int32_t         *ids;        /* [n_ctx + MZM_MAX_PERIOD] the timeline, drafts behind its end */
 
 	/* the predictor of the last generation, kept while its settings stay the same */
 	mzm_predictor   *predictor;
 	float            keep;
 	uint64_t         seed;
+	bool             no_image;
 	mzm_costs        costs;      /* measured for that predictor; sparse 0 = not yet */
 };
 
 /* The predictor for these params in s->predictor, made anew if it is another one. */
 mzm_status mzm_session_use_predictor(mzm_session *s, const mzm_gen_params *params, mzm_err *err);
 
-/* Share of all parameters (density), or of the weights a dense pass reads, that a sparse pass touches. */
-double mzm_model_density(const mzm_model *m, double ffn_share);
-double mzm_model_read_density(const mzm_model *m, double ffn_share);
+/* Share of the whole model (density), or of the weights a dense pass reads, that a sparse pass touches: of parameters;
+ * of bytes when it reads the draft image. */
+double mzm_model_density(const mzm_model *m, double ffn_share, bool draft_image);
+double mzm_model_read_density(const mzm_model *m, double ffn_share, bool draft_image);
+
+/* Whether these params make drafts read the draft image: there is one, and they do not forbid it. */
+bool mzm_model_drafts_from_image(const mzm_model *m, const mzm_gen_params *params);
+
+/* As mzm_model_open, from a source that is open already, which it closes in any case; name: for messages. */
+mzm_status mzm_model_open_source(mzm_model **out, mzm_source *src, const char *name, const mzm_model_params *params,
+				 mzm_err *err);
 
 #endif

@@ -9,6 +9,9 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/rng.h"
+
+#define FORCED_STREAM 0x666f /* of the random numbers of a forced acceptance */
 
 typedef struct generation {
 	mzm_session          *s;
@@ -19,6 +22,7 @@ typedef struct generation {
 	mzm_kv               *kv;
 	int32_t               n;       /* verified tokens in s->ids */
 	int32_t               limit;   /* tokens there may be */
+	bool                  image;   /* sparse passes read the draft image */
 	bool                  done;
 	bool                  cancelled; /* by a callback */
 	int64_t               start_ns;
@@ -78,6 +82,14 @@ static void emit(generation *g, const mzm_token_event *e)
 
 /* ---- prefill ---- */
 
+/* Positions of the chunk of the grid that starts at pos and is all in the prompt; 0: there is none. */
+static int32_t chunk_at(int32_t pos, int32_t left)
+{
+	if (pos % MZM_CHUNK_BIG == 0 && left >= MZM_CHUNK_BIG)
+		return MZM_CHUNK_BIG;
+	return pos % MZM_CHUNK == 0 && left >= MZM_CHUNK ? MZM_CHUNK : 0;
+}
+
 /* Dense pass over the prompt in chunks: whole chunks of the grid through oneDNN, the rest by rows. */
 static mzm_status prefill(generation *g, float **logits)
 {
@@ -87,8 +99,9 @@ static mzm_status prefill(generation *g, float **logits)
 	while (g->kv->len < g->n) {
 		int32_t left = g->n - g->kv->len;
 		mzm_pass pass = {.ids = s->ids + g->kv->len, .observer = observer};
-		pass.gemm = s->model->gemm && left >= MZM_CHUNK && g->kv->len % MZM_CHUNK == 0;
-		pass.n_pos = pass.gemm ? MZM_CHUNK : left < MZM_MAX_POS ? left : MZM_MAX_POS;
+		int32_t chunk = chunk_at(g->kv->len, left);
+		pass.gemm = s->model->gemm && chunk > 0;
+		pass.n_pos = pass.gemm ? chunk : left < MZM_MAX_POS ? left : MZM_MAX_POS;
 		pass.n_rows = pass.n_pos == left;
 		MZM_TRY(mzm_forward(s->state, &pass, logits, NULL, g->err));
 		if (g->p->on_prefill && g->p->on_prefill(g->p->user, "prompt", (uint64_t)g->kv->len, (uint64_t)g->n))
@@ -122,7 +135,7 @@ static mzm_status decode_plain(generation *g)
 		float *logits;
 		double share;
 		mzm_pass pass = {.ids = g->s->ids + g->n - 1, .n_pos = 1, .n_rows = 1,
-				 .sparse = sparse ? g->s->predictor : NULL};
+				 .sparse = sparse ? g->s->predictor : NULL, .draft = sparse && g->image};
 		MZM_TRY(mzm_forward(g->s->state, &pass, &logits, &share, g->err));
 		mzm_token_event e = event_at(g, MZM_TOKEN_PLAIN, g->n, 0);
 		e.id = choose(g, logits, g->n, sparse ? &e.draft_prob : &e.full_prob);
@@ -152,7 +165,7 @@ static mzm_status draft(generation *g, const mzm_drafter *drafter, int32_t *n_dr
 	int32_t block = g->p->period ? g->p->period : MZM_MAX_PERIOD;
 	mzm_draft_job job = {
 		.state = s->state, .sampler = s->sampler, .predictor = s->predictor, .monitor = &s->monitor,
-		.adaptive = g->p->period == 0, .ids = s->ids, .n = g->n, .max = (block < room ? block : room) - 1,
+		.image = g->image, .adaptive = g->p->period == 0, .ids = s->ids, .n = g->n, .max = (block < room ? block : room) - 1,
 		.is_stop = draft_is_stop, .ctx = g->probe, .certainty = g->certainty, .confidence = g->confidence,
 	};
 	mzm_output_probe(g->probe, g->out);
@@ -161,6 +174,12 @@ static mzm_status draft(generation *g, const mzm_drafter *drafter, int32_t *n_dr
 	g->ffn_share += job.ffn_share;
 	*n_draft = job.n_draft;
 	return MZM_OK;
+}
+
+/* A benchmark's decision, see engine.h. */
+static bool chance_keeps(const mzm_session *s, int32_t pos)
+{
+	return mzm_rng_unit(s->forced_seed, FORCED_STREAM, (uint64_t)pos) < s->forced_accept;
 }
 
 /* How many of the n draft tokens behind g->n stand; *next: the full model's own token after those. */
@@ -175,7 +194,7 @@ static int32_t judge(generation *g, const mzm_verifier *verifier, const float *r
 		if (i < n) {
 			mzm_judgement j = {logits, ids[g->n + i], *next, g->p->accept, g->p->threshold,
 					   g->p->check_temp, g->s->sampler};
-			stands = verifier->stands(&j);
+			stands = g->s->forced_accept > 0 ? chance_keeps(g->s, g->n + i) : verifier->stands(&j);
 			g->full_prob[i] = traced_prob(g, logits, ids[g->n + i]);
 		}
 		if (!stands) {
@@ -281,6 +300,7 @@ static mzm_status prepare(generation *g)
 	mzm_session *s = g->s;
 	int32_t n_ctx = mzm_session_n_ctx(s);
 	g->limit = g->p->max_tokens && g->p->max_tokens < n_ctx - g->n ? g->n + g->p->max_tokens : n_ctx;
+	g->image = mzm_model_drafts_from_image(s->model, g->p);
 	g->kv = mzm_state_kv(s->state);
 	g->kv->len = 0;
 	mzm_sampler_configure(s->sampler, g->p);
@@ -305,7 +325,8 @@ static mzm_status settle_costs(generation *g)
 	if (g->p->period > 0) {
 		costs.sparse = (float)mzm_model_density(
 			s->model,
-			mzm_pred_ffn_share(pred->ops->stage, (double)pred->n_keep / s->model->weights->cfg.n_ffn));
+			mzm_pred_ffn_share(pred->ops->stage, (double)pred->n_keep / s->model->weights->cfg.n_ffn),
+			g->image);
 		for (int i = 1; i <= MZM_MAX_PERIOD; i++)
 			costs.check[i] = 1;
 	} else if (g->p->costs) {
@@ -334,8 +355,8 @@ static void fill_densities(generation *g)
 	double share = r->n_sparse_passes
 			       ? g->ffn_share / r->n_sparse_passes
 			       : mzm_pred_ffn_share(pred->ops->stage, (double)pred->n_keep / m->weights->cfg.n_ffn);
-	r->density = mzm_model_density(m, share);
-	r->read_density = mzm_model_read_density(m, share);
+	r->density = mzm_model_density(m, share, g->image);
+	r->read_density = mzm_model_read_density(m, share, g->image);
 	r->sparse_work = r->density * r->n_sparse_passes; /* density is linear in the share */
 }
 

@@ -1,15 +1,15 @@
 /* import.c - mzm_import: a model directory, or a container, becomes a container.
  *
- * Workload: once a model, one pass over all weights in canonical order. Memory: one tensor, a second
- * where types are converted, and one packed extent. The source is only read; the target is the old file,
- * absent, or complete at any moment (base/io.h). It does not quantise below 16 bits. */
-#include <math.h>
+ * Workload: once a model, one pass over all weights in canonical order, and a second one over the matrices when a draft
+ * image is made of them. Memory: one tensor, a second where types are converted, and one packed extent. The source is
+ * only read; the target is the old file, absent, or complete at any moment (base/io.h). Quantised weights are copied,
+ * never converted: their type says what was lost already. */
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
-#include "base/half.h"
-#include "base/io.h"
+#include "engine/convert.h"
+#include "engine/import.h"
 #include "format/mzm_write.h"
 
 mzm_import_params mzm_import_params_default(void)
@@ -17,142 +17,238 @@ mzm_import_params mzm_import_params_default(void)
 	return (mzm_import_params){.zstd = -1};
 }
 
+typedef enum draft_plan { DRAFT_NONE, DRAFT_COPY, DRAFT_MAKE } draft_plan;
+
 typedef struct import {
 	mzm_import_params     params;
 	mzm_dtype             target;     /* where params.quant is given */
+	mzm_quant_method      method;
+	draft_plan            draft;
+	mzm_dtype             draft_type; /* of DRAFT_MAKE */
 	mzm_source           *src;
 	mzm_container_writer *out;
+	mzm_converter        *converter;  /* NULL: nothing is converted */
 	void                 *raw, *conv; /* the largest tensor before and after conversion */
-	bool                  converted;  /* some tensor was */
-	mzm_dtype             matrix;     /* type of the matrices written so far */
-	bool                  mixed;      /* more than one */
+	mzm_import_report     report;
 } import;
 
 static mzm_status check_params(import *im, mzm_err *err)
 {
-	if (im->params.zstd < -1 || im->params.zstd > 19)
+	const mzm_import_params *p = &im->params;
+	const char *method = p->quant_method ? p->quant_method : "best";
+	if (p->zstd < -1 || p->zstd > 19)
 		return mzm_fail(err, MZM_EARG, "zstd level %d is outside 1 .. 19 (0 = off, -1 = where it pays)",
-				im->params.zstd);
-	if (im->params.quant && !mzm_dtype_parse(&im->target, im->params.quant))
-		return mzm_fail(err, MZM_EARG, "cannot import as \"%.20s\"; known are f32, f16, bf16",
-				im->params.quant);
+				p->zstd);
+	if (p->quant && !mzm_dtype_parse(&im->target, p->quant))
+		return mzm_fail(err, MZM_EARG, "cannot import as \"%.20s\"; known are f32, f16, bf16, q8, q4",
+				p->quant);
+	if (strcmp(method, "best") != 0 && strcmp(method, "nearest") != 0)
+		return mzm_fail(err, MZM_EARG, "unknown method \"%.20s\" of quantising; known are best, nearest",
+				method);
+	im->method = strcmp(method, "best") == 0 ? MZM_QUANT_BEST : MZM_QUANT_NEAREST;
+	im->draft_type = MZM_F32;
+	if (p->draft_quant && strcmp(p->draft_quant, "off") != 0 &&
+	    (!mzm_dtype_parse(&im->draft_type, p->draft_quant) || !mzm_dtype_is_quant(im->draft_type)))
+		return mzm_fail(err, MZM_EARG, "no draft image of type \"%.20s\"; known are q8, q4, off",
+				p->draft_quant);
 	return MZM_OK;
 }
 
-/* ---- conversion ---- */
+/* ---- what becomes of each tensor ---- */
 
-static float load(const char *p, mzm_dtype dtype)
+static bool is_norm(const mzm_tensor *t)
 {
-	uint16_t h;
-	float f;
-	memcpy(&h, p, 2);
-	if (dtype == MZM_F32)
-		memcpy(&f, p, 4);
-	return dtype == MZM_F32 ? f : dtype == MZM_BF16 ? mzm_bf16_to_f32(h) : mzm_f16_to_f32(h);
+	return t->kind == MZM_T_ATTN_NORM || t->kind == MZM_T_FFN_NORM || t->kind == MZM_T_OUT_NORM;
 }
 
-static void store(char *p, mzm_dtype dtype, float f)
+static bool is_table(const mzm_tensor *t)
 {
-	uint16_t h = dtype == MZM_BF16 ? mzm_f32_to_bf16(f) : mzm_f32_to_f16(f);
-	if (dtype == MZM_F32)
-		memcpy(p, &f, 4);
-	else
-		memcpy(p, &h, 2);
+	return t->kind == MZM_T_EMBED || t->kind == MZM_T_HEAD;
 }
 
-/* Rounds to nearest even. Returns how many finite weights are too large for the new type. */
-static size_t convert(char *dst, mzm_dtype to, const char *src, mzm_dtype from, size_t n)
-{
-	size_t n_over = 0, to_bytes = mzm_dtype_bytes(to), from_bytes = mzm_dtype_bytes(from);
-	for (size_t i = 0; i < n; i++) {
-		float f = load(src + i * from_bytes, from);
-		store(dst + i * to_bytes, to, f);
-		n_over += isfinite(f) && !isfinite(load(dst + i * to_bytes, to));
-	}
-	return n_over;
-}
-
-/* The type tensor i will have: norms stay f32. */
+/* The type a tensor of the model will have: norms stay f32, rows that are no whole blocks what they are; and q4 costs
+ * the embedding and the head more than the layers, so these become q8. */
 static mzm_dtype target_type(const import *im, const mzm_tensor *t)
 {
-	bool norm = t->kind == MZM_T_ATTN_NORM || t->kind == MZM_T_FFN_NORM || t->kind == MZM_T_OUT_NORM;
-	return im->params.quant && !norm ? im->target : t->dtype;
+	mzm_dtype to = im->target == MZM_Q4 && is_table(t) ? MZM_Q8 : im->target;
+	return im->params.quant && !is_norm(t) && mzm_dtype_fits(to, t->n_cols) ? to : t->dtype;
+}
+
+static int32_t n_model(const import *im)
+{
+	return mzm_tensor_count(mzm_source_config(im->src));
+}
+
+static int32_t n_steps(const import *im)
+{
+	return n_model(im) + (im->draft == DRAFT_NONE ? 0 : mzm_draft_count(mzm_source_config(im->src)));
+}
+
+/* The i-th tensor of the target, and the number of the source's tensor that it is made from. */
+static mzm_tensor step_at(const import *im, int32_t i, int32_t *from)
+{
+	const mzm_config *cfg = mzm_source_config(im->src);
+	mzm_tensor t;
+	*from = i;
+	if (i < n_model(im)) {
+		t = mzm_source_tensor(im->src, i);
+		t.dtype = target_type(im, &t);
+	} else if (im->draft == DRAFT_COPY) {
+		t = mzm_source_tensor(im->src, i);
+	} else {
+		t = mzm_draft_at(cfg, i - n_model(im));
+		t.dtype = im->draft_type;
+		*from = mzm_tensor_index(cfg, t.kind == MZM_T_HEAD && cfg->tied ? MZM_T_EMBED : t.kind, t.layer);
+	}
+	return t;
+}
+
+/* True when the source has a draft image of the wanted type; then it is not lost where none can be made. */
+static bool has_wanted_draft(const import *im)
+{
+	if (!mzm_source_has_draft(im->src))
+		return false;
+	for (int32_t i = n_model(im); i < mzm_source_n_tensors(im->src); i++)
+		if (mzm_source_tensor(im->src, i).dtype != im->draft_type)
+			return false;
+	return true;
+}
+
+static bool is_source_quantised(const import *im)
+{
+	for (int32_t i = 0; i < n_model(im); i++)
+		if (mzm_dtype_is_quant(mzm_source_tensor(im->src, i).dtype))
+			return true;
+	return false;
+}
+
+static void plan_draft(import *im)
+{
+	const char *wanted = im->params.draft_quant;
+	if (!wanted)
+		im->draft = mzm_source_has_draft(im->src) ? DRAFT_COPY : DRAFT_NONE;
+	else if (strcmp(wanted, "off") == 0)
+		im->draft = DRAFT_NONE;
+	else
+		im->draft = is_source_quantised(im) && has_wanted_draft(im) ? DRAFT_COPY : DRAFT_MAKE;
+}
+
+/* Refuses what cannot be converted, before anything is written; finds the sizes of all buffers. */
+static mzm_status plan(import *im, uint64_t *total, mzm_err *err)
+{
+	size_t most_raw = 0, most_conv = 0;
+	int32_t from, max_cols = 0;
+	char name[64];
+	*total = 0;
+	plan_draft(im);
+	for (int32_t i = 0; i < n_steps(im); i++) {
+		mzm_tensor t = step_at(im, i, &from), s = mzm_source_tensor(im->src, from);
+		size_t raw = mzm_tensor_bytes(&s), conv = mzm_tensor_bytes(&t);
+		*total += raw;
+		most_raw = raw > most_raw ? raw : most_raw;
+		if (t.dtype == s.dtype)
+			continue;
+		if (mzm_dtype_is_quant(s.dtype))
+			return mzm_fail(err, MZM_EUNSUPPORTED,
+					"tensor %s is %s already and cannot become %s%s: import from the weights that "
+					"it was made of",
+					mzm_tensor_name(&s, name), mzm_dtype_name(s.dtype),
+					t.role == MZM_ROLE_DRAFT ? "a draft image of " : "", mzm_dtype_name(t.dtype));
+		if (!mzm_dtype_fits(t.dtype, t.n_cols))
+			return mzm_fail(err, MZM_EUNSUPPORTED,
+					"no draft image of this model: tensor %s has %d columns, which are no whole "
+					"blocks of 32",
+					mzm_tensor_name(&s, name), (int)t.n_cols);
+		most_conv = conv > most_conv ? conv : most_conv;
+		max_cols = t.n_cols > max_cols ? t.n_cols : max_cols;
+	}
+	MZM_TRY(mzm_alloc_for(&im->raw, most_raw, "the largest tensor", err));
+	if (!most_conv)
+		return MZM_OK;
+	MZM_TRY(mzm_alloc_for(&im->conv, most_conv, "the largest tensor", err));
+	return mzm_converter_create(&im->converter, max_cols, im->method, err);
 }
 
 /* ---- tensors ---- */
 
-static mzm_status alloc_buffers(import *im, uint64_t *total, mzm_err *err)
+static mzm_status copy_tensor(import *im, int32_t i, uint64_t *done, mzm_err *err)
 {
-	int32_t n = mzm_tensor_count(mzm_source_config(im->src));
-	size_t most_raw = 0, most_conv = 0;
-	*total = 0;
-	for (int32_t i = 0; i < n; i++) {
-		mzm_tensor t = mzm_source_tensor(im->src, i);
-		size_t bytes = mzm_tensor_bytes(&t);
-		mzm_dtype to = target_type(im, &t);
-		most_raw = bytes > most_raw ? bytes : most_raw;
-		*total += bytes;
-		if (to == t.dtype)
-			continue;
-		t.dtype = to;
-		bytes = mzm_tensor_bytes(&t);
-		most_conv = bytes > most_conv ? bytes : most_conv;
-	}
-	MZM_TRY(mzm_alloc_for(&im->raw, most_raw, "the largest tensor", err));
-	return most_conv ? mzm_alloc_for(&im->conv, most_conv, "the largest tensor", err) : MZM_OK;
-}
-
-static void note_type(import *im, int32_t i, mzm_dtype dtype)
-{
-	if (i == 0) /* the embedding */
-		im->matrix = dtype;
-	im->mixed |= dtype != im->matrix;
-}
-
-static mzm_status copy_tensor(import *im, int32_t i, mzm_err *err)
-{
-	char name[64];
-	mzm_tensor t = mzm_source_tensor(im->src, i);
-	mzm_dtype from = t.dtype, to = target_type(im, &t);
-	MZM_TRY(mzm_source_read(im->src, i, im->raw, err));
-	if (t.n_rows > 1 || i == 0)
-		note_type(im, i, to);
-	if (from == to)
+	int32_t from;
+	mzm_tensor t = step_at(im, i, &from), s = mzm_source_tensor(im->src, from);
+	*done += mzm_tensor_bytes(&s);
+	MZM_TRY(mzm_source_read(im->src, from, im->raw, err));
+	if (t.dtype == s.dtype)
 		return mzm_container_add(im->out, &t, im->raw, err);
-	size_t n_over = convert(im->conv, to, im->raw, from, (size_t)t.n_rows * (size_t)t.n_cols);
-	if (n_over)
-		return mzm_fail(err, MZM_EUNSUPPORTED, "tensor %s: %zu weights are too large for %s",
-				mzm_tensor_name(&t, name), n_over, mzm_dtype_name(to));
-	t.dtype = to;
-	im->converted = true;
+	MZM_TRY(mzm_convert(im->converter, im->conv, t.dtype, im->raw, &s, err));
 	return mzm_container_add(im->out, &t, im->conv, err);
 }
 
 static mzm_status copy_tensors(import *im, uint64_t total, mzm_err *err)
 {
-	int32_t n = mzm_tensor_count(mzm_source_config(im->src));
 	uint64_t done = 0;
-	for (int32_t i = 0; i < n; i++) {
-		mzm_tensor t = mzm_source_tensor(im->src, i);
-		MZM_TRY(copy_tensor(im, i, err));
-		done += mzm_tensor_bytes(&t);
+	for (int32_t i = 0; i < n_steps(im); i++) {
+		MZM_TRY(copy_tensor(im, i, &done, err));
 		if (im->params.progress && im->params.progress(im->params.user, "import", done, total) != 0)
 			return mzm_fail(err, MZM_ECANCELLED, "the import was cancelled");
 	}
 	return MZM_OK;
 }
 
+/* ---- report ---- */
+
+typedef struct type_name {
+	bool      seen, mixed;
+	mzm_dtype dtype;
+} type_name;
+
+static void note_type(type_name *n, mzm_dtype dtype)
+{
+	n->mixed |= n->seen && n->dtype != dtype;
+	n->seen = true;
+	n->dtype = dtype;
+}
+
+static void fill_report(import *im)
+{
+	mzm_import_report *r = &im->report;
+	type_name layers = {0}, tables = {0};
+	int32_t from;
+	r->n_tensors = n_model(im);
+	r->n_draft = n_steps(im) - r->n_tensors;
+	for (int32_t i = 0; i < n_steps(im); i++) {
+		mzm_tensor t = step_at(im, i, &from);
+		bool changed = t.dtype != mzm_source_tensor(im->src, from).dtype;
+		*(t.role == MZM_ROLE_DRAFT ? &r->draft_bytes : &r->weight_bytes) += mzm_tensor_bytes(&t);
+		if (t.role == MZM_ROLE_DRAFT || is_norm(&t))
+			continue;
+		r->n_converted += changed;
+		r->n_unchanged += im->params.quant && !mzm_dtype_fits(im->target, t.n_cols);
+		note_type(is_table(&t) ? &tables : &layers, t.dtype);
+	}
+	if (layers.mixed || tables.mixed)
+		snprintf(r->dtype, sizeof r->dtype, "mixed");
+	else if (layers.dtype == tables.dtype)
+		snprintf(r->dtype, sizeof r->dtype, "%s", mzm_dtype_name(layers.dtype));
+	else
+		snprintf(r->dtype, sizeof r->dtype, "%s (embedding and head %s)", mzm_dtype_name(layers.dtype),
+			 mzm_dtype_name(tables.dtype));
+}
+
 /* ---- metadata ---- */
 
-/* A container that was damaged and given new checksums still has its old hash. */
+/* A container that was damaged and given new checksums still has its old hashes. */
 static mzm_status check_hash(const import *im, const char *src_path, mzm_err *err)
 {
 	char hex[33];
-	const char *said = mzm_source_hash(im->src);
+	const char *said = mzm_source_hash(im->src), *draft_said = mzm_source_draft_hash(im->src);
 	mzm_container_hash(im->out, hex);
-	if (!im->converted && said && strcmp(said, hex) != 0)
+	if (!im->report.n_converted && said && strcmp(said, hex) != 0)
 		return mzm_fail(err, MZM_EFORMAT, "%s: the model's hash is %s, but the file says %s", src_path, hex,
 				said);
+	mzm_container_draft_hash(im->out, hex);
+	if (im->draft == DRAFT_COPY && strcmp(draft_said, hex) != 0)
+		return mzm_fail(err, MZM_EFORMAT, "%s: the draft image's hash is %s, but the file says %s", src_path,
+				hex, draft_said);
 	return MZM_OK;
 }
 
@@ -192,15 +288,25 @@ static mzm_status add_side_files(const import *im, json_t *meta, const char *src
 	return MZM_OK;
 }
 
+/* It stays with the weights. */
+static mzm_status add_origin(const import *im, json_t *meta, mzm_err *err)
+{
+	const json_t *origin = mzm_source_origin(im->src);
+	if (origin && json_object_set_new(meta, "origin", json_deep_copy(origin)) != 0)
+		return mzm_fail(err, MZM_ENOMEM, "out of memory: metadata");
+	return MZM_OK;
+}
+
 static mzm_status finish(import *im, const char *src_path, mzm_err *err)
 {
 	mzm_status st = MZM_OK;
 	json_t *meta = json_pack("{s:s, s:{s:s, s:b}, s:b, s:o}", "format", "mirzam model", "quant", "dtype",
-				 im->mixed ? "mixed" : mzm_dtype_name(im->matrix), "converted", (int)im->converted,
+				 im->report.dtype, "converted", im->report.n_converted > 0,
 				 "nonfinite", (int)im->params.allow_nonfinite, "provenance", provenance(im, src_path));
 	if (!meta)
 		return mzm_fail(err, MZM_ENOMEM, "out of memory: metadata");
 	MZM_TRY_OUT(add_side_files(im, meta, src_path, err));
+	MZM_TRY_OUT(add_origin(im, meta, err));
 	MZM_TRY_OUT(mzm_container_finish(im->out, meta, err));
 out:
 	json_decref(meta);
@@ -209,36 +315,56 @@ out:
 
 /* ---- the whole ---- */
 
+/* Models made for measuring may have none. */
 static mzm_status check_tokenizer(const mzm_source *src, mzm_err *err)
 {
 	mzm_tokenizer *tok;
+	size_t len;
+	if (mzm_source_origin(src) && !mzm_source_side_file(src, MZM_TOKENIZER_JSON, &len))
+		return MZM_OK;
 	MZM_TRY(mzm_source_tokenizer(&tok, src, err));
 	mzm_tokenizer_close(tok);
 	return MZM_OK;
 }
 
-mzm_status mzm_import(const char *src_path, const char *out_path, const mzm_import_params *params, mzm_err *err)
+mzm_status mzm_import_source(mzm_source *src, const char *out_path, const mzm_import_params *params, mzm_err *err)
 {
 	mzm_status st;
-	import im = {.params = params ? *params : mzm_import_params_default()};
+	import im = {.params = params ? *params : mzm_import_params_default(), .src = src};
 	uint64_t total;
-	if (!src_path || !out_path)
-		return mzm_fail(err, MZM_EARG, "import needs a source and a target");
 	MZM_TRY(check_params(&im, err));
-	MZM_TRY(mzm_source_open(&im.src, src_path, err));
-	if (strcmp(src_path, out_path) == 0 || mzm_source_uses(im.src, out_path))
-		MZM_TRY_OUT(mzm_fail(err, MZM_EARG, "%s: the target is part of the source", out_path));
-	mzm_source_allow_nonfinite(im.src, im.params.allow_nonfinite);
-	MZM_TRY_OUT(check_tokenizer(im.src, err));
-	MZM_TRY_OUT(alloc_buffers(&im, &total, err));
+	if (mzm_source_uses(src, out_path))
+		return mzm_fail(err, MZM_EARG, "%s: the target is part of the source", out_path);
+	mzm_source_allow_nonfinite(src, im.params.allow_nonfinite);
+	MZM_TRY_OUT(check_tokenizer(src, err));
+	MZM_TRY_OUT(plan(&im, &total, err));
+	fill_report(&im);
 	MZM_TRY_OUT(mzm_container_create(&im.out, out_path, mzm_source_config(im.src), im.params.zstd, err));
 	MZM_TRY_OUT(copy_tensors(&im, total, err));
-	MZM_TRY_OUT(check_hash(&im, src_path, err));
-	MZM_TRY_OUT(finish(&im, src_path, err));
+	MZM_TRY_OUT(check_hash(&im, src->path, err));
+	MZM_TRY_OUT(finish(&im, src->path, err));
+	if (im.params.report)
+		*im.params.report = im.report;
 out:
 	mzm_container_discard(im.out);
-	mzm_source_close(im.src);
+	mzm_converter_free(im.converter);
 	mzm_free(im.raw);
 	mzm_free(im.conv);
+	return st;
+}
+
+mzm_status mzm_import(const char *src_path, const char *out_path, const mzm_import_params *params, mzm_err *err)
+{
+	import im = {.params = params ? *params : mzm_import_params_default()};
+	mzm_source *src;
+	mzm_status st;
+	if (!src_path || !out_path)
+		return mzm_fail(err, MZM_EARG, "import needs a source and a target");
+	MZM_TRY(check_params(&im, err)); /* before a file is looked at */
+	MZM_TRY(mzm_source_open(&src, src_path, err));
+	st = strcmp(src_path, out_path) == 0
+		     ? mzm_fail(err, MZM_EARG, "%s: the target is part of the source", out_path)
+		     : mzm_import_source(src, out_path, params, err);
+	mzm_source_close(src);
 	return st;
 }

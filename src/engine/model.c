@@ -52,15 +52,22 @@ mzm_model_params mzm_model_params_default(void)
 	return (mzm_model_params){0};
 }
 
-static uint64_t weight_bytes(mzm_source *src, const mzm_config *cfg, bool per_token)
+/* Adds up what the model's tensors, and those of its draft image, take in memory. */
+static void count_bytes(mzm_model_info *info, mzm_source *src, const mzm_config *cfg)
 {
-	uint64_t sum = 0;
-	for (int32_t i = 0; i < mzm_tensor_count(cfg); i++) {
+	for (int32_t i = 0; i < mzm_source_n_tensors(src); i++) {
 		mzm_tensor t = mzm_source_tensor(src, i);
-		if (!(per_token && t.kind == MZM_T_EMBED && !cfg->tied)) /* a tied embedding is read as the head */
-			sum += mzm_tensor_bytes(&t);
+		uint64_t bytes = mzm_tensor_bytes(&t);
+		bool ffn = t.kind == MZM_T_GATE || t.kind == MZM_T_UPDOWN;
+		if (t.role == MZM_ROLE_DRAFT) {
+			info->draft_bytes += bytes;
+			info->draft_ffn_bytes += ffn ? bytes : 0;
+			continue;
+		}
+		info->weight_bytes += bytes;
+		if (t.kind != MZM_T_EMBED || cfg->tied) /* a tied embedding is read as the head */
+			info->bytes_per_token += bytes;
 	}
-	return sum;
 }
 
 static void fill_info(mzm_model *m, mzm_source *src)
@@ -73,12 +80,15 @@ static void fill_info(mzm_model *m, mzm_source *src)
 		.n_heads = cfg->n_heads, .n_kv_heads = cfg->n_kv_heads, .head_dim = cfg->head_dim,
 		.n_vocab = cfg->n_vocab, .n_ctx = cfg->n_ctx, .bos_id = cfg->bos_id, .n_eos = cfg->n_eos,
 		.n_params = mzm_config_n_params(cfg), .n_ffn_params = mzm_config_n_ffn_params(cfg),
-		.weight_bytes = weight_bytes(src, cfg, false), .bytes_per_token = weight_bytes(src, cfg, true),
-		.isa = m->kern->name,
+		.inflated = mzm_source_inflated(src), .isa = m->kern->name,
 	};
+	count_bytes(info, src, cfg);
 	snprintf(info->arch, sizeof info->arch, "%s", cfg->arch);
 	snprintf(info->hash, sizeof info->hash, "%s", hash ? hash : "");
 	snprintf(info->dtype, sizeof info->dtype, "%s", mzm_dtype_name(m->weights->layer[0].gate.dtype));
+	if (m->weights->draft)
+		snprintf(info->draft_dtype, sizeof info->draft_dtype, "%s",
+			 mzm_dtype_name(m->weights->draft[0].gate.dtype));
 	snprintf(info->act, sizeof info->act, "%s", cfg->act == MZM_ACT_RELU ? "relu" : "silu");
 	memcpy(info->eos_ids, cfg->eos_ids, sizeof info->eos_ids);
 }
@@ -91,35 +101,44 @@ static mzm_status open_tokenizer(mzm_model *m, mzm_source *src, mzm_err *err)
 								   : MZM_OK;
 }
 
-mzm_status mzm_model_open(mzm_model **out, const char *path, const mzm_model_params *params, mzm_err *err)
+mzm_status mzm_model_open_source(mzm_model **out, mzm_source *src, const char *name, const mzm_model_params *params,
+				 mzm_err *err)
 {
 	mzm_status st;
-	mzm_source *src = NULL;
-	mzm_model *m;
+	mzm_model *m = NULL;
 	mzm_model_params defaults = mzm_model_params_default();
 	*out = NULL;
 	if (!params)
 		params = &defaults;
 	const mzm_kern *kern = mzm_kern_find(params->isa);
 	if (!kern)
-		return mzm_fail(err, MZM_EARG, "no kernel table \"%s\" for this CPU", params->isa);
-	MZM_TRY(mzm_alloc_for((void **)&m, sizeof *m, "the model", err));
+		MZM_TRY_OUT(mzm_fail(err, MZM_EARG, "no kernel table \"%s\" for this CPU", params->isa));
+	MZM_TRY_OUT(mzm_alloc_for((void **)&m, sizeof *m, "the model", err));
 	m->kern = kern;
 	m->gemm = mzm_gemm_available() && !params->no_onednn;
-	m->path = mzm_strdup(path);
+	m->path = mzm_strdup(name);
 	if (!m->path)
 		MZM_TRY_OUT(mzm_fail(err, MZM_ENOMEM, "out of memory"));
-	MZM_TRY_OUT(mzm_source_open(&src, path, err));
 	MZM_TRY_OUT(mzm_weights_load(&m->weights, src, params->progress, params->user, err));
 	MZM_TRY_OUT(open_tokenizer(m, src, err));
 	fill_info(m, src);
 	*out = m;
 	m = NULL;
 out:
-	if (st != MZM_OK && err && !strstr(err->message, path))
-		mzm_err_prefix(err, "%s", path);
 	mzm_source_close(src);
 	mzm_model_close(m);
+	return st;
+}
+
+mzm_status mzm_model_open(mzm_model **out, const char *path, const mzm_model_params *params, mzm_err *err)
+{
+	mzm_source *src;
+	*out = NULL;
+	mzm_status st = mzm_source_open(&src, path, err);
+	if (st == MZM_OK)
+		st = mzm_model_open_source(out, src, path, params, err);
+	if (st != MZM_OK && err && !strstr(err->message, path))
+		mzm_err_prefix(err, "%s", path);
 	return st;
 }
 
@@ -143,13 +162,27 @@ const mzm_tokenizer *mzm_model_tokenizer(const mzm_model *m)
 	return m->tokenizer;
 }
 
-double mzm_model_density(const mzm_model *m, double ffn_share)
+bool mzm_model_drafts_from_image(const mzm_model *m, const mzm_gen_params *params)
 {
+	return m->weights->draft && !params->no_draft_image;
+}
+
+static double draft_bytes(const mzm_model *m, double ffn_share)
+{
+	return (double)m->info.draft_bytes - (double)m->info.draft_ffn_bytes * (1 - ffn_share);
+}
+
+double mzm_model_density(const mzm_model *m, double ffn_share, bool draft_image)
+{
+	if (draft_image)
+		return draft_bytes(m, ffn_share) / (double)m->info.weight_bytes;
 	return 1 - (double)m->info.n_ffn_params * (1 - ffn_share) / (double)m->info.n_params;
 }
 
-double mzm_model_read_density(const mzm_model *m, double ffn_share)
+double mzm_model_read_density(const mzm_model *m, double ffn_share, bool draft_image)
 {
+	if (draft_image)
+		return draft_bytes(m, ffn_share) / (double)m->info.bytes_per_token;
 	const mzm_config *cfg = &m->weights->cfg;
 	uint64_t look_up = cfg->tied ? 0 : (uint64_t)cfg->n_vocab * (uint64_t)cfg->dim;
 	return 1 - (double)m->info.n_ffn_params * (1 - ffn_share) / (double)(m->info.n_params - look_up);

@@ -24,9 +24,13 @@ mzm_status mzm_session_create(mzm_session **out, const mzm_model *model, const m
 	mzm_session *s;
 	mzm_session_params defaults = mzm_session_params_default();
 	int32_t n_ctx = 0;
+	mzm_dtype kv_type = MZM_F16;
 	*out = NULL;
 	if (!params)
 		params = &defaults;
+	if (params->kv_type && (!mzm_dtype_parse(&kv_type, params->kv_type) || mzm_dtype_is_quant(kv_type)))
+		return mzm_fail(err, MZM_EARG, "keys and values cannot be \"%.20s\"; known are f32, f16, bf16",
+				params->kv_type);
 	if (params->n_threads < 0 || params->n_threads > 1024)
 		return mzm_fail(err, MZM_EARG, "%d threads were asked for; 1 to 1024 are possible, 0 = all cores",
 				params->n_threads);
@@ -34,7 +38,7 @@ mzm_status mzm_session_create(mzm_session **out, const mzm_model *model, const m
 	MZM_TRY(mzm_alloc_for((void **)&s, sizeof *s, "the session", err));
 	s->model = model;
 	MZM_TRY_OUT(mzm_team_create(&s->team, params->n_threads, err));
-	MZM_TRY_OUT(mzm_state_create(&s->state, model->weights, model->kern, s->team, n_ctx, err));
+	MZM_TRY_OUT(mzm_state_create(&s->state, model->weights, model->kern, s->team, n_ctx, kv_type, err));
 	MZM_TRY_OUT(mzm_sampler_create(&s->sampler, model->weights->cfg.n_vocab, model->kern, err));
 	MZM_TRY_OUT(
 		mzm_alloc_for((void **)&s->ids, ((size_t)n_ctx + MZM_MAX_PERIOD) * sizeof *s->ids, "the tokens", err));
@@ -120,6 +124,9 @@ mzm_status mzm_session_use_predictor(mzm_session *s, const mzm_gen_params *param
 	const mzm_predictor_ops *ops = mzm_predictor_find(params->predictor);
 	if (!ops)
 		return mzm_fail(err, MZM_EARG, "unknown predictor \"%s\"", params->predictor);
+	if (s->no_image != params->no_draft_image)
+		s->costs = (mzm_costs){0};
+	s->no_image = params->no_draft_image;
 	if (s->predictor && s->predictor->ops == ops && s->keep == params->keep && s->seed == params->seed)
 		return MZM_OK;
 	if (s->predictor)

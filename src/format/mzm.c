@@ -13,7 +13,9 @@
 #include "base/io.h"
 
 /* Numbers of the index are those of the enums; FORMAT.md lists them. */
-_Static_assert(MZM_F32 == 0 && MZM_F16 == 1 && MZM_BF16 == 2, "dtype numbers of the file");
+_Static_assert(MZM_F32 == 0 && MZM_F16 == 1 && MZM_BF16 == 2 && MZM_Q8 == 3 && MZM_Q4 == 4,
+	       "dtype numbers of the file");
+_Static_assert(MZM_ROLE_MODEL == 0 && MZM_ROLE_DRAFT == 1, "role numbers of the file");
 _Static_assert(MZM_T_EMBED == 0 && MZM_T_ATTN_NORM == 1 && MZM_T_WQ == 2 && MZM_T_WK == 3 && MZM_T_WV == 4 &&
 		       MZM_T_WO == 5 && MZM_T_FFN_NORM == 6 && MZM_T_GATE == 7 && MZM_T_UPDOWN == 8 &&
 		       MZM_T_OUT_NORM == 9 && MZM_T_HEAD == 10,
@@ -66,7 +68,7 @@ void mzm_header_pack(uint8_t page[MZM_HEADER_BYTES], const mzm_header *h)
 {
 	memset(page, 0, MZM_HEADER_BYTES);
 	memcpy(page, MZM_FILE_MAGIC, 8);
-	put32(page + 8, MZM_FILE_VERSION);
+	put32(page + 8, h->version);
 	put32(page + 12, MZM_HEADER_BYTES);
 	put64(page + 16, h->file_bytes);
 	put64(page + 24, h->meta_offset);
@@ -152,6 +154,7 @@ mzm_status mzm_header_parse(mzm_header *out, const uint8_t page[MZM_HEADER_BYTES
 		.n_tensors = get32(page + 80),
 		.n_extents = get32(page + 84),
 		.meta_codec = (mzm_codec)get32(page + 88),
+		.version = get32(page + 8),
 	};
 	return check_sections(out, file_bytes, err);
 }
@@ -232,6 +235,11 @@ static mzm_status read_summed(mzm_container *c, void *dst, uint64_t offset, uint
 	return MZM_OK;
 }
 
+static bool is_hash(const char *text)
+{
+	return strlen(text) == 32 && strspn(text, "0123456789abcdef") == 32;
+}
+
 static mzm_status parse_metadata(mzm_container *c, mzm_err *err)
 {
 	static const char *const keys[MZM_N_SIDE_FILES] = {"tokenizer", "tokenizer_config", "generation_config"};
@@ -250,9 +258,14 @@ static mzm_status parse_metadata(mzm_container *c, mzm_err *err)
 		MZM_TRY(mzm_json_string(c->meta, keys[i], NULL, &src->side[i], err));
 		src->side_len[i] = src->side[i] ? json_string_length(json_object_get(c->meta, keys[i])) : 0;
 	}
+	st = mzm_source_set_origin(src, json_object_get(c->meta, "origin"), err);
+	if (st != MZM_OK) {
+		mzm_err_prefix(err, "metadata");
+		return st;
+	}
 	MZM_TRY(mzm_json_bool(c->meta, "nonfinite", false, &src->allow_nonfinite, err));
 	MZM_TRY(mzm_json_string(c->meta, "hash", "", &hash, err));
-	if (strlen(hash) != 32 || strspn(hash, "0123456789abcdef") != 32)
+	if (!is_hash(hash))
 		return mzm_fail(err, MZM_EFORMAT, "metadata: \"hash\" is not 32 hexadecimal digits");
 	memcpy(src->hash, hash, 33);
 	atomic_store(&src->has_hash, true);
@@ -287,7 +300,7 @@ out:
 
 static mzm_status check_extent(const mzm_extent *x, const mzm_tensor *t, uint32_t row, uint64_t end, mzm_err *err)
 {
-	uint64_t row_bytes = (uint64_t)t->n_cols * mzm_dtype_bytes(t->dtype);
+	uint64_t row_bytes = mzm_row_bytes(t->dtype, t->n_cols);
 	bool paired = t->kind == MZM_T_UPDOWN;
 	if (x->row != row || x->n_rows < 1 || x->n_rows > (uint32_t)t->n_rows - row)
 		return mzm_fail(err, MZM_EFORMAT, "rows %u + %u of %d, wanted from %u", x->row, x->n_rows,
@@ -299,6 +312,8 @@ static mzm_status check_extent(const mzm_extent *x, const mzm_tensor *t, uint32_
 				(unsigned long long)row_bytes);
 	if (x->codec < 0 || x->codec >= MZM_N_CODECS)
 		return mzm_fail(err, MZM_EUNSUPPORTED, "unknown codec %d", (int)x->codec);
+	if (x->codec == MZM_CODEC_PLANES && mzm_dtype_is_quant(t->dtype))
+		return mzm_fail(err, MZM_EFORMAT, "byte planes of type %s", mzm_dtype_name(t->dtype));
 	if (x->codec == MZM_CODEC_RAW
 		    ? x->stored_bytes != x->raw_bytes || x->stored_sum != x->raw_sum
 		    : x->stored_bytes >= x->raw_bytes || x->raw_bytes / MZM_MAX_RATIO > x->stored_bytes)
@@ -310,12 +325,27 @@ static mzm_status check_extent(const mzm_extent *x, const mzm_tensor *t, uint32_
 	return MZM_OK;
 }
 
-/* The entry says what the configuration demands; its type is the file's choice, but for norms. */
-static mzm_status check_entry(const mzm_entry *e, mzm_tensor *t, uint32_t first_extent, uint32_t n_left, mzm_err *err)
+/* A tensor's type is the file's choice within these limits. */
+static mzm_status check_type(mzm_dtype dtype, const mzm_tensor *t, mzm_err *err)
 {
 	bool norm = t->kind == MZM_T_ATTN_NORM || t->kind == MZM_T_FFN_NORM || t->kind == MZM_T_OUT_NORM;
-	if (e->role != 0)
+	if (norm && dtype != MZM_F32)
+		return mzm_fail(err, MZM_EFORMAT, "a norm of type %s; they are f32", mzm_dtype_name(dtype));
+	if (t->role == MZM_ROLE_DRAFT && !mzm_dtype_is_quant(dtype))
+		return mzm_fail(err, MZM_EFORMAT, "a draft image of type %s; it is q8 or q4", mzm_dtype_name(dtype));
+	if (!mzm_dtype_fits(dtype, t->n_cols))
+		return mzm_fail(err, MZM_EFORMAT, "%d columns are not whole blocks of type %s", (int)t->n_cols,
+				mzm_dtype_name(dtype));
+	return MZM_OK;
+}
+
+/* The entry says what the configuration demands. */
+static mzm_status check_entry(const mzm_entry *e, mzm_tensor *t, uint32_t first_extent, uint32_t n_left, mzm_err *err)
+{
+	if (e->role > MZM_ROLE_DRAFT)
 		return mzm_fail(err, MZM_EUNSUPPORTED, "role %u is not supported", e->role);
+	if (e->role != (uint32_t)t->role)
+		return mzm_fail(err, MZM_EFORMAT, "role %u instead of %d", e->role, (int)t->role);
 	if (e->reserved != 0)
 		return mzm_fail(err, MZM_EFORMAT, "reserved bytes are not zero");
 	if (e->dtype >= MZM_N_DTYPES)
@@ -325,9 +355,7 @@ static mzm_status check_entry(const mzm_entry *e, mzm_tensor *t, uint32_t first_
 	if (e->n_rows != (uint32_t)t->n_rows || e->n_cols != (uint32_t)t->n_cols)
 		return mzm_fail(err, MZM_EFORMAT, "expected shape [%d, %d], found [%u, %u]", (int)t->n_rows,
 				(int)t->n_cols, e->n_rows, e->n_cols);
-	if (norm && e->dtype != MZM_F32)
-		return mzm_fail(err, MZM_EFORMAT, "a norm of type %s; they are f32",
-				mzm_dtype_name((mzm_dtype)e->dtype));
+	MZM_TRY(check_type((mzm_dtype)e->dtype, t, err));
 	t->dtype = (mzm_dtype)e->dtype;
 	if (e->raw_bytes != mzm_tensor_bytes(t))
 		return mzm_fail(err, MZM_EFORMAT, "%llu raw bytes instead of %zu", (unsigned long long)e->raw_bytes,
@@ -367,6 +395,19 @@ static mzm_status check_tensor(mzm_container *c, int32_t i, uint32_t first_exten
 	return MZM_OK;
 }
 
+/* Version 2 is for what readers of version 1 would not understand, and for nothing else. */
+static mzm_status check_version(const mzm_container *c, mzm_err *err)
+{
+	uint32_t needs = mzm_source_has_draft(&c->base) ? 2 : 1;
+	for (int32_t i = 0; i < c->base.n_tensors; i++)
+		if (mzm_dtype_is_quant(c->base.tensors[i].dtype))
+			needs = 2;
+	if (needs != c->head.version)
+		return mzm_fail(err, MZM_EFORMAT, "header: version %u, but what the file holds is of version %u",
+				c->head.version, needs);
+	return MZM_OK;
+}
+
 static mzm_status check_index(mzm_container *c, mzm_err *err)
 {
 	uint64_t end = MZM_HEADER_BYTES;
@@ -379,7 +420,29 @@ static mzm_status check_index(mzm_container *c, mzm_err *err)
 		return mzm_fail(err, MZM_EFORMAT, "index: %u extents belong to no tensor", c->head.n_extents - n);
 	if (mzm_extent_place(end, 0) != c->head.meta_offset)
 		return mzm_fail(err, MZM_EFORMAT, "index: the metadata does not follow the last extent");
-	return MZM_OK;
+	return check_version(c, err);
+}
+
+/* The draft image comes whole or not at all; only a file that has one states its hash. */
+static mzm_status check_count(mzm_container *c, mzm_err *err)
+{
+	mzm_source *src = &c->base;
+	uint32_t n = (uint32_t)src->n_tensors, n_draft = (uint32_t)mzm_draft_count(&src->cfg);
+	const json_t *draft = json_object_get(c->meta, "draft");
+	const char *hash;
+	if (c->head.n_tensors != n && c->head.n_tensors != n + n_draft)
+		return mzm_fail(err, MZM_EFORMAT,
+				"index: %u tensors, but this configuration has %u, and %u with a draft image",
+				c->head.n_tensors, n, n + n_draft);
+	if (c->head.n_tensors == n)
+		return !draft ? MZM_OK : mzm_fail(err, MZM_EFORMAT, "metadata: \"draft\", but there is no draft image");
+	if (!json_is_object(draft))
+		return mzm_fail(err, MZM_EFORMAT, "metadata: \"draft\" is missing or not an object");
+	MZM_TRY(mzm_json_string(draft, "hash", "", &hash, err));
+	if (!is_hash(hash))
+		return mzm_fail(err, MZM_EFORMAT, "metadata: the draft's \"hash\" is not 32 hexadecimal digits");
+	memcpy(src->draft_hash, hash, 33);
+	return mzm_source_add_draft(src, err);
 }
 
 static mzm_status read_index(mzm_container *c, mzm_err *err)
@@ -387,9 +450,7 @@ static mzm_status read_index(mzm_container *c, mzm_err *err)
 	mzm_status st;
 	const mzm_header *h = &c->head;
 	uint8_t *bytes = NULL;
-	if (h->n_tensors != (uint32_t)c->base.n_tensors)
-		return mzm_fail(err, MZM_EFORMAT, "index: %u tensors, but this configuration has %d", h->n_tensors,
-				(int)c->base.n_tensors);
+	MZM_TRY(check_count(c, err));
 	/* both counts were bounded by the index's size, and that by the file's */
 	MZM_TRY_OUT(mzm_alloc_for((void **)&bytes, (size_t)h->index_bytes, "the index", err));
 	MZM_TRY_OUT(read_summed(c, bytes, h->index_offset, h->index_bytes, h->index_sum, "index", err));
@@ -478,8 +539,8 @@ static mzm_stored container_stored(const mzm_source *src, int32_t i)
 static bool container_describe(const mzm_source *src, json_t *out)
 {
 	const mzm_container *c = (const mzm_container *)src;
-	static const char *const keys[] = {"quant", "nonfinite", "provenance"};
-	if (json_object_set_new(out, "version", json_integer(MZM_FILE_VERSION)) != 0 ||
+	static const char *const keys[] = {"quant", "draft", "nonfinite", "provenance"};
+	if (json_object_set_new(out, "version", json_integer((json_int_t)c->head.version)) != 0 ||
 	    json_object_set_new(out, "file_bytes", json_integer((json_int_t)c->head.file_bytes)) != 0 ||
 	    json_object_set_new(out, "metadata_bytes", json_integer((json_int_t)c->head.meta_stored)) != 0)
 		return false;

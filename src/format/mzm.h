@@ -1,6 +1,6 @@
 /* mzm.h - the .mzm container: its layout, and the reader. FORMAT.md describes it byte by byte.
  *
- *     header page | extents of the tensors in canonical order | metadata | index
+ *     header page | extents of the tensors in canonical order, then of the draft image | metadata | index
  *
  * Everything is where it must be: each offset follows from what stands before it, so a reader can
  * demand equality, and no two things can overlap. */
@@ -11,7 +11,7 @@
 #include "format/source.h"
 
 #define MZM_FILE_MAGIC    "MZMIRZAM"
-#define MZM_FILE_VERSION  1u
+#define MZM_FILE_VERSION  2u                     /* newest; 1: neither quantised rows nor a draft image */
 #define MZM_HEADER_BYTES  4096u                  /* one page; 128 bytes of it are used */
 #define MZM_TENSOR_BYTES  48u                    /* of an index entry */
 #define MZM_EXTENT_BYTES  48u
@@ -26,19 +26,20 @@ typedef struct mzm_header {
 	uint64_t index_offset, index_bytes, index_sum;
 	uint32_t n_tensors, n_extents;
 	mzm_codec meta_codec; /* raw or zstd */
+	uint32_t version;     /* 1 or 2 */
 } mzm_header;
 
 typedef struct mzm_extent {
 	uint64_t  offset, stored_sum, raw_sum; /* XXH3-64 */
 	uint32_t  stored_bytes, raw_bytes;
 	uint32_t  row, n_rows;                 /* of its tensor */
-	uint32_t  tensor;                      /* canonical number */
+	uint32_t  tensor;                      /* its number in the index */
 	mzm_codec codec;
 } mzm_extent;
 
 /* Entry of a tensor in the index. */
 typedef struct mzm_entry {
-	uint32_t kind, dtype, role; /* role 0: the model itself */
+	uint32_t kind, dtype, role; /* role: mzm_role */
 	int32_t  layer;
 	uint32_t n_rows, n_cols;
 	uint32_t first_extent, n_extents;

@@ -16,8 +16,8 @@ struct mzm_container_writer {
 	mzm_config  cfg;
 	int         level;
 	mzm_packer *packer;
-	mzm_hasher *hasher;
-	mzm_entry  *entries;             /* [n_entries] of mzm_tensor_count() */
+	mzm_hasher *hasher[2];           /* of the model, of the draft image */
+	mzm_entry  *entries;             /* [n_entries] of mzm_tensor_count() + mzm_draft_count() */
 	mzm_extent *extents;             /* [n_extents] of extents_cap */
 	uint32_t    n_entries, n_extents, extents_cap;
 	uint64_t    end;                 /* of the last extent */
@@ -33,10 +33,11 @@ mzm_status mzm_container_create(mzm_container_writer **out, const char *path, co
 	w->cfg = *cfg;
 	w->level = level;
 	w->end = MZM_HEADER_BYTES;
-	MZM_TRY_OUT(mzm_alloc_for((void **)&w->entries, (size_t)mzm_tensor_count(cfg) * sizeof w->entries[0],
-				  "the index", err));
+	size_t most = (size_t)mzm_tensor_count(cfg) + (size_t)mzm_draft_count(cfg);
+	MZM_TRY_OUT(mzm_alloc_for((void **)&w->entries, most * sizeof w->entries[0], "the index", err));
 	MZM_TRY_OUT(mzm_packer_create(&w->packer, err));
-	MZM_TRY_OUT(mzm_hasher_create(&w->hasher, cfg, err));
+	for (int role = 0; role < 2; role++)
+		MZM_TRY_OUT(mzm_hasher_create(&w->hasher[role], cfg, err));
 	MZM_TRY_OUT(mzm_writer_open(&w->file, path, err));
 	*out = w;
 	return MZM_OK;
@@ -50,7 +51,8 @@ void mzm_container_discard(mzm_container_writer *w)
 	if (!w)
 		return;
 	mzm_writer_close(w->file);
-	mzm_hasher_free(w->hasher);
+	mzm_hasher_free(w->hasher[0]);
+	mzm_hasher_free(w->hasher[1]);
 	mzm_packer_free(w->packer);
 	mzm_free(w->entries);
 	mzm_free(w->extents);
@@ -59,7 +61,12 @@ void mzm_container_discard(mzm_container_writer *w)
 
 void mzm_container_hash(const mzm_container_writer *w, char hex[33])
 {
-	mzm_hasher_finish(w->hasher, hex);
+	mzm_hasher_finish(w->hasher[MZM_ROLE_MODEL], hex);
+}
+
+void mzm_container_draft_hash(const mzm_container_writer *w, char hex[33])
+{
+	mzm_hasher_finish(w->hasher[MZM_ROLE_DRAFT], hex);
 }
 
 /* Rows of every extent but the last: of equal size, near the target, neurons undivided. */
@@ -89,7 +96,7 @@ static mzm_status grow_extents(mzm_container_writer *w, mzm_err *err)
 static mzm_status add_extent(mzm_container_writer *w, const mzm_tensor *t, uint32_t row, uint32_t n_rows,
 			     const char *data, mzm_err *err)
 {
-	size_t elem = mzm_dtype_bytes(t->dtype), raw = n_rows * (size_t)t->n_cols * elem, n_stored;
+	size_t elem = mzm_dtype_bytes(t->dtype), raw = n_rows * mzm_row_bytes(t->dtype, t->n_cols), n_stored;
 	const void *stored;
 	MZM_TRY(grow_extents(w, err));
 	mzm_extent *x = &w->extents[w->n_extents];
@@ -108,15 +115,24 @@ static mzm_status add_extent(mzm_container_writer *w, const mzm_tensor *t, uint3
 	return MZM_OK;
 }
 
+static bool is_next(const mzm_container_writer *w, const mzm_tensor *t)
+{
+	int32_t i = (int32_t)w->n_entries, n = mzm_tensor_count(&w->cfg);
+	if (i >= n + mzm_draft_count(&w->cfg))
+		return false;
+	mzm_tensor want = i < n ? mzm_tensor_at(&w->cfg, i) : mzm_draft_at(&w->cfg, i - n);
+	return want.role == t->role && want.kind == t->kind && want.layer == t->layer;
+}
+
 mzm_status mzm_container_add(mzm_container_writer *w, const mzm_tensor *t, const void *data, mzm_err *err)
 {
-	mzm_tensor want = mzm_tensor_at(&w->cfg, (int32_t)w->n_entries);
-	size_t row_bytes = (size_t)t->n_cols * mzm_dtype_bytes(t->dtype);
-	uint32_t n_rows = (uint32_t)t->n_rows, step = rows_per_extent(t);
-	if (w->n_entries >= (uint32_t)mzm_tensor_count(&w->cfg) || want.kind != t->kind || want.layer != t->layer)
+	size_t row_bytes = mzm_row_bytes(t->dtype, t->n_cols);
+	if (!is_next(w, t))
 		return mzm_fail(err, MZM_EINTERNAL, "tensors must be added in canonical order");
+	uint32_t n_rows = (uint32_t)t->n_rows, step = rows_per_extent(t);
 	mzm_entry *e = &w->entries[w->n_entries];
 	*e = (mzm_entry){
+		.role = (uint32_t)t->role,
 		.kind = (uint32_t)t->kind,
 		.layer = t->layer,
 		.dtype = (uint32_t)t->dtype,
@@ -129,7 +145,7 @@ mzm_status mzm_container_add(mzm_container_writer *w, const mzm_tensor *t, const
 		MZM_TRY(add_extent(w, t, row, n_rows - row < step ? n_rows - row : step,
 				   (const char *)data + row * row_bytes, err));
 	e->n_extents = w->n_extents - e->first_extent;
-	mzm_hasher_add(w->hasher, t, data);
+	mzm_hasher_add(w->hasher[t->role], t, data);
 	w->n_entries++;
 	return MZM_OK;
 }
@@ -140,17 +156,40 @@ static int add_text(const char *bytes, size_t n, void *str)
 	return ((mzm_str *)str)->failed ? -1 : 0;
 }
 
+static bool has_draft(const mzm_container_writer *w)
+{
+	return w->n_entries > (uint32_t)mzm_tensor_count(&w->cfg);
+}
+
+/* The type of the draft image: of its tensors, "mixed" when they differ. */
+static const char *draft_type(const mzm_container_writer *w)
+{
+	const mzm_entry *last = &w->entries[w->n_entries - 1];
+	for (uint32_t i = (uint32_t)mzm_tensor_count(&w->cfg); i < w->n_entries; i++)
+		if (w->entries[i].dtype != last->dtype)
+			return "mixed";
+	return mzm_dtype_name((mzm_dtype)last->dtype);
+}
+
+/* The members that follow from the tensors. */
+static bool complete_metadata(const mzm_container_writer *w, json_t *meta)
+{
+	char hex[33], draft_hex[33];
+	mzm_container_hash(w, hex);
+	mzm_container_draft_hash(w, draft_hex);
+	return json_object_set_new(meta, "config", mzm_config_to_json(&w->cfg)) == 0 &&
+	       json_object_set_new(meta, "hash", json_string(hex)) == 0 &&
+	       (!has_draft(w) || json_object_set_new(meta, "draft", json_pack("{s:s, s:s}", "dtype", draft_type(w),
+									       "hash", draft_hex)) == 0);
+}
+
 static mzm_status write_metadata(mzm_container_writer *w, mzm_header *h, json_t *meta, mzm_err *err)
 {
 	mzm_status st = MZM_OK;
 	mzm_str text = {0};
 	const void *stored;
 	size_t n_stored;
-	char hex[33];
-	mzm_container_hash(w, hex);
-	if (json_object_set_new(meta, "config", mzm_config_to_json(&w->cfg)) != 0 ||
-	    json_object_set_new(meta, "hash", json_string(hex)) != 0 ||
-	    json_dump_callback(meta, add_text, &text, JSON_COMPACT) != 0)
+	if (!complete_metadata(w, meta) || json_dump_callback(meta, add_text, &text, JSON_COMPACT) != 0)
 		MZM_TRY_OUT(mzm_fail(err, MZM_ENOMEM, "out of memory: metadata"));
 	if (text.len > MZM_MAX_METADATA)
 		MZM_TRY_OUT(mzm_fail(err, MZM_EUNSUPPORTED, "%zu bytes of metadata are more than a container may hold",
@@ -189,9 +228,13 @@ static mzm_status write_index(mzm_container_writer *w, mzm_header *h, mzm_err *e
 
 mzm_status mzm_container_finish(mzm_container_writer *w, json_t *meta, mzm_err *err)
 {
-	mzm_header h = {0};
+	mzm_header h = {.version = has_draft(w) ? 2 : 1};
 	uint8_t page[MZM_HEADER_BYTES];
-	if (w->n_entries != (uint32_t)mzm_tensor_count(&w->cfg))
+	uint32_t n = (uint32_t)mzm_tensor_count(&w->cfg);
+	for (uint32_t i = 0; i < w->n_entries; i++)
+		if (mzm_dtype_is_quant((mzm_dtype)w->entries[i].dtype))
+			h.version = 2;
+	if (w->n_entries != n && w->n_entries != n + (uint32_t)mzm_draft_count(&w->cfg))
 		return mzm_fail(err, MZM_EINTERNAL, "tensors are missing");
 	MZM_TRY(write_metadata(w, &h, meta, err));
 	MZM_TRY(write_index(w, &h, err));

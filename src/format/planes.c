@@ -189,7 +189,8 @@ mzm_status mzm_pack(mzm_packer *p, mzm_codec *codec, const void **dst, size_t *n
 	} tries[] = {
 		{MZM_CODEC_PLANES, HUFFMAN, level != 0 && elem_bytes > 1},
 		{MZM_CODEC_PLANES, LEVEL, level > 0 && elem_bytes > 1},
-		{MZM_CODEC_ZSTD, LEVEL, level > 0 || (level < 0 && elem_bytes == 1)},
+		{MZM_CODEC_ZSTD, HUFFMAN, level != 0 && elem_bytes == 1},
+		{MZM_CODEC_ZSTD, LEVEL, level > 0},
 	};
 	size_t limit = level < 0 ? n_bytes - n_bytes / 10 : n_bytes, n = n_bytes;
 	*codec = MZM_CODEC_RAW;
@@ -204,7 +205,7 @@ mzm_status mzm_pack(mzm_packer *p, mzm_codec *codec, const void **dst, size_t *n
 			continue;
 		bool planes = tries[i].codec == MZM_CODEC_PLANES;
 		MZM_TRY(compress(p, &n, planes ? p->planes : src, n_bytes, planes ? elem_bytes : 1, tries[i].how,
-				 level < 0 ? 3 : level, err));
+				 level, err));
 		if (n >= limit || n_bytes / MZM_MAX_RATIO > n)
 			continue;
 		keep(p);

@@ -28,8 +28,8 @@ mzm_status mzm_packer_create(mzm_packer **out, mzm_err *err);
 void       mzm_packer_free(mzm_packer *p);
 
 /* Packs src[n_bytes] (n_bytes > 0, a multiple of elem_bytes; elem_bytes 1 = no planes) at a zstd level; level 0
- * stores raw; 1..19 keeps the smallest of raw, zstd and planes; -1 is quick (planes whose bytes are only
- * Huffman-coded, or zstd level 3) and stores raw what does not shrink by a tenth. *dst lives in p or
+ * stores raw; 1..19 keeps the smallest of raw, zstd and planes; -1 is quick (bytes, in planes where there are
+ * any, are only Huffman-coded) and stores raw what does not shrink by a tenth. *dst lives in p or
  * is src itself, until the next call. */
 mzm_status mzm_pack(mzm_packer *p, mzm_codec *codec, const void **dst, size_t *n_dst, const void *src, size_t n_bytes,
 		    size_t elem_bytes, int level, mzm_err *err);

@@ -13,6 +13,7 @@
 #include "base/io.h"
 #include "base/str.h"
 #include "format/mzm.h"
+#include "kern/quant.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files are little endian and read in place");
 _Static_assert(MZM_ACT_SILU == 0 && MZM_ACT_RELU == 1 && MZM_ROPE_PLAIN == 0 && MZM_ROPE_LLAMA3 == 1,
@@ -118,6 +119,20 @@ mzm_status mzm_source_set_config(mzm_source *src, const mzm_config *cfg, mzm_err
 	return MZM_OK;
 }
 
+mzm_status mzm_source_add_draft(mzm_source *src, mzm_err *err)
+{
+	int32_t n = src->n_tensors, n_draft = mzm_draft_count(&src->cfg);
+	size_t old_bytes = (size_t)n * sizeof src->tensors[0];
+	mzm_tensor *grown = mzm_realloc(src->tensors, old_bytes, old_bytes + (size_t)n_draft * sizeof src->tensors[0]);
+	if (!grown)
+		return mzm_fail(err, MZM_ENOMEM, "out of memory: the tensor table");
+	for (int32_t i = 0; i < n_draft; i++)
+		grown[n + i] = mzm_draft_at(&src->cfg, i);
+	src->tensors = grown;
+	src->n_tensors = n + n_draft;
+	return MZM_OK;
+}
+
 mzm_status mzm_source_open(mzm_source **out, const char *path, mzm_err *err)
 {
 	*out = NULL;
@@ -130,6 +145,7 @@ void mzm_source_close(mzm_source *src)
 		return;
 	src->ops->close(src);
 	mzm_hasher_free(src->hasher);
+	json_decref(src->origin);
 	pthread_mutex_destroy(&src->lock);
 	mzm_free(src->tensors);
 	mzm_free(src->path);
@@ -145,10 +161,23 @@ void mzm_source_close(mzm_source *src)
 		count += (u & (mask)) == (mask);                 \
 	}
 
+/* Scales of quantised rows that are NaN or infinite, times the weights of a block. */
+static size_t count_nonfinite_quant(const mzm_tensor *t, const char *rows)
+{
+	size_t n = (size_t)t->n_cols / MZM_Q_BLOCK, step = mzm_row_bytes(t->dtype, t->n_cols), count = 0;
+	for (int32_t r = 0; r < t->n_rows; r++) {
+		const char *bytes = rows + (size_t)r * step + mzm_quant_bytes(t->dtype, t->n_cols);
+		COUNT_NONFINITE(uint16_t, 0x7c00u)
+	}
+	return count * MZM_Q_BLOCK;
+}
+
 static size_t count_nonfinite(const mzm_tensor *t, const void *data)
 {
 	const char *bytes = data;
 	size_t n = (size_t)t->n_rows * (size_t)t->n_cols, count = 0;
+	if (mzm_dtype_is_quant(t->dtype))
+		return count_nonfinite_quant(t, data);
 	switch (t->dtype) {
 	case MZM_F32:
 		COUNT_NONFINITE(uint32_t, 0x7f800000u)
@@ -161,6 +190,20 @@ static size_t count_nonfinite(const mzm_tensor *t, const void *data)
 		break;
 	}
 	return count;
+}
+
+/* What pads a quantised row to whole cache lines is zero, so that equal weights are equal bytes. */
+static mzm_status check_row_padding(const mzm_source *src, const mzm_tensor *t, const char *rows, mzm_err *err)
+{
+	char name[64];
+	size_t step = mzm_row_bytes(t->dtype, t->n_cols);
+	size_t used = mzm_quant_bytes(t->dtype, t->n_cols) + (size_t)t->n_cols / MZM_Q_BLOCK * sizeof(uint16_t);
+	for (int32_t r = 0; mzm_dtype_is_quant(t->dtype) && r < t->n_rows; r++)
+		for (size_t i = used; i < step; i++)
+			if (rows[(size_t)r * step + i])
+				return mzm_fail(err, MZM_EFORMAT, "%s: tensor %s: padding of row %d is not zero",
+						src->path, mzm_tensor_name(t, name), (int)r);
+	return MZM_OK;
 }
 
 /* Feeds the hash of a directory while tensors come in order. */
@@ -184,6 +227,7 @@ mzm_status mzm_source_read(mzm_source *src, int32_t i, void *dst, mzm_err *err)
 		return mzm_fail(err, MZM_EARG, "%s: no tensor %d", src->path, (int)i);
 	const mzm_tensor *t = &src->tensors[i];
 	MZM_TRY(src->ops->read(src, i, dst, err));
+	MZM_TRY(check_row_padding(src, t, dst, err));
 	if (!src->allow_nonfinite) {
 		size_t n_bad = count_nonfinite(t, dst);
 		if (n_bad)
@@ -230,6 +274,11 @@ const char *mzm_source_hash(const mzm_source *src)
 	return atomic_load(&((mzm_source *)(uintptr_t)src)->has_hash) ? src->hash : NULL;
 }
 
+const char *mzm_source_draft_hash(const mzm_source *src)
+{
+	return src->draft_hash[0] ? src->draft_hash : NULL;
+}
+
 uint64_t mzm_source_bytes_read(const mzm_source *src)
 {
 	return src->ops->bytes_read(src);
@@ -238,6 +287,53 @@ uint64_t mzm_source_bytes_read(const mzm_source *src)
 bool mzm_source_uses(const mzm_source *src, const char *path)
 {
 	return src->ops->uses(src, path);
+}
+
+/* ---- origin ---- */
+
+mzm_status mzm_source_set_origin(mzm_source *src, json_t *origin, mzm_err *err)
+{
+	const char *kind;
+	int64_t factor = 0;
+	if (!origin || json_is_null(origin))
+		return MZM_OK;
+	if (!json_is_object(origin))
+		return mzm_fail(err, MZM_EFORMAT, "\"origin\" is not a JSON object");
+	MZM_TRY(mzm_json_string(origin, "kind", "", &kind, err));
+	if (strcmp(kind, "inflated") == 0) {
+		MZM_TRY(mzm_json_int(origin, "factor", 1, MZM_MAX_DIM, 0, &factor, err));
+		if (factor == 0)
+			return mzm_fail(err, MZM_EFORMAT, "\"origin\" is inflated, but \"factor\" is missing");
+		MZM_TRY(mzm_json_bool(origin, "synthetic", false, &src->synthetic, err));
+	} else if (strcmp(kind, "synthetic") == 0) {
+		src->synthetic = true;
+	} else {
+		return mzm_fail(err, MZM_EUNSUPPORTED, "\"origin\" of an unknown kind");
+	}
+	json_t *copy = json_deep_copy(origin);
+	if (!copy || (factor && json_object_set_new(copy, "factor", json_integer(factor)) != 0)) {
+		json_decref(copy);
+		return mzm_fail(err, MZM_ENOMEM, "out of memory: origin");
+	}
+	src->inflated = (int32_t)factor;
+	json_decref(src->origin);
+	src->origin = copy;
+	return MZM_OK;
+}
+
+const json_t *mzm_source_origin(const mzm_source *src)
+{
+	return src->origin;
+}
+
+int32_t mzm_source_inflated(const mzm_source *src)
+{
+	return src->inflated;
+}
+
+bool mzm_source_synthetic(const mzm_source *src)
+{
+	return src->synthetic;
 }
 
 /* ---- tokenizer files ---- */
@@ -294,39 +390,51 @@ static mzm_status largest_buffer(void **out, uint64_t *total, const mzm_source *
 	return mzm_alloc_for(out, most, "the largest tensor", err);
 }
 
-static mzm_status verify_tensors(mzm_source *src, mzm_hasher *h, void *buf, uint64_t total, mzm_progress_fn progress,
-				 void *user, mzm_err *err)
+typedef struct verification {
+	mzm_source     *src;
+	void           *buf;  /* the largest tensor */
+	uint64_t        done, total;
+	mzm_progress_fn progress;
+	void           *user;
+} verification;
+
+/* Tensors [begin, end) and the hash over them, against the one that was stated. */
+static mzm_status verify_tensors(verification *v, int32_t begin, int32_t end, const char *what, const char *said,
+				 mzm_err *err)
 {
-	uint64_t done = 0;
-	for (int32_t i = 0; i < src->n_tensors; i++) {
-		MZM_TRY(mzm_source_read(src, i, buf, err));
-		mzm_hasher_add(h, &src->tensors[i], buf);
-		done += mzm_tensor_bytes(&src->tensors[i]);
-		if (progress && progress(user, "verify", done, total) != 0)
-			return mzm_fail(err, MZM_ECANCELLED, "%s: cancelled", src->path);
+	mzm_status st;
+	mzm_hasher *h = NULL;
+	char hex[33];
+	MZM_TRY_OUT(mzm_hasher_create(&h, &v->src->cfg, err));
+	for (int32_t i = begin; i < end; i++) {
+		MZM_TRY_OUT(mzm_source_read(v->src, i, v->buf, err));
+		mzm_hasher_add(h, &v->src->tensors[i], v->buf);
+		v->done += mzm_tensor_bytes(&v->src->tensors[i]);
+		if (v->progress && v->progress(v->user, "verify", v->done, v->total) != 0)
+			MZM_TRY_OUT(mzm_fail(err, MZM_ECANCELLED, "%s: cancelled", v->src->path));
 	}
-	return MZM_OK;
+	mzm_hasher_finish(h, hex);
+	if (said && strcmp(hex, said) != 0)
+		MZM_TRY_OUT(mzm_fail(err, MZM_EFORMAT, "%s: the %s's hash is %s, but the file says %s", v->src->path,
+				     what, hex, said));
+out:
+	mzm_hasher_free(h);
+	return st;
 }
 
 mzm_status mzm_source_verify(mzm_source *src, mzm_progress_fn progress, void *user, mzm_err *err)
 {
 	mzm_status st;
-	mzm_hasher *h = NULL;
-	void *buf = NULL;
-	uint64_t total;
-	char hex[33];
-	MZM_TRY_OUT(largest_buffer(&buf, &total, src, err));
-	MZM_TRY_OUT(mzm_hasher_create(&h, &src->cfg, err));
-	MZM_TRY_OUT(verify_tensors(src, h, buf, total, progress, user, err));
-	mzm_hasher_finish(h, hex);
-	if (strcmp(hex, mzm_source_hash(src) ? mzm_source_hash(src) : hex) != 0)
-		MZM_TRY_OUT(mzm_fail(err, MZM_EFORMAT, "%s: the model's hash is %s, but the file says %s", src->path,
-				     hex, src->hash));
+	verification v = {.src = src, .progress = progress, .user = user};
+	int32_t n = mzm_tensor_count(&src->cfg);
+	MZM_TRY_OUT(largest_buffer(&v.buf, &v.total, src, err));
+	MZM_TRY_OUT(verify_tensors(&v, 0, n, "model", mzm_source_hash(src), err));
+	if (src->n_tensors > n)
+		MZM_TRY_OUT(verify_tensors(&v, n, src->n_tensors, "draft image", mzm_source_draft_hash(src), err));
 	if (src->ops->verify)
 		MZM_TRY_OUT(src->ops->verify(src, err));
 out:
-	mzm_hasher_free(h);
-	mzm_free(buf);
+	mzm_free(v.buf);
 	return st;
 }
 
@@ -385,6 +493,7 @@ mzm_status mzm_source_describe(mzm_source *src, json_t **out, mzm_err *err)
 	json_t *o = json_object();
 	bool ok = o && json_object_set_new(o, "path", mzm_json_text(src->path)) == 0 &&
 		  json_object_set_new(o, "format", json_string(src->ops->format)) == 0 && src->ops->describe(src, o) &&
+		  (!src->origin || json_object_set(o, "origin", src->origin) == 0) &&
 		  json_object_set_new(o, "config", mzm_config_to_json(&src->cfg)) == 0 &&
 		  json_object_set_new(o, "n_params", json_integer((json_int_t)mzm_config_n_params(&src->cfg))) == 0 &&
 		  json_object_set_new(o, "hash", hash ? json_string(hash) : json_null()) == 0 &&

@@ -22,8 +22,8 @@ int32_t           mzm_source_n_tensors(const mzm_source *src);
 bool              mzm_source_has_draft(const mzm_source *src);
 const char       *mzm_source_format(const mzm_source *src);            /* "huggingface", "mzm" */
 
-/* The i-th tensor, whole, rows packed without padding: dst holds mzm_tensor_bytes(). Checksums
- * are checked; NaN or infinity in it is an error unless allowed at import. Thread-safe. */
+/* The i-th tensor, whole, rows one behind the other: dst holds mzm_tensor_bytes(). Checksums are checked; NaN or
+ * infinity in it (of quantised rows: in a scale) is an error unless allowed at import. Thread-safe. */
 mzm_status mzm_source_read(mzm_source *src, int32_t i, void *dst, mzm_err *err);
 
 /* Overrides what a container remembers of its import, and the refusal of a directory. */
@@ -43,16 +43,26 @@ const char *mzm_side_file_name(mzm_side_file which); /* "tokenizer.json" */
  * embedding lacks. EFORMAT when the source has no tokenizer.json. -> mzm_tokenizer_close */
 mzm_status mzm_source_tokenizer(mzm_tokenizer **out, const mzm_source *src, mzm_err *err);
 
-/* 32 hex digits: XXH3-128 over the canonical config and the raw bytes of every tensor in order. From
- * a container it is stored; from a directory NULL until every tensor was read in order. */
+/* 32 hex digits: XXH3-128 over the canonical config and the raw bytes of every canonical tensor in order. From
+ * a container it is stored; from a directory NULL until every tensor was read in order. A draft image has a hash of
+ * its own, over the config and its tensors; NULL: there is none. */
 const char *mzm_source_hash(const mzm_source *src);
+const char *mzm_source_draft_hash(const mzm_source *src);
 uint64_t    mzm_source_bytes_read(const mzm_source *src);
+
+/* How weights came to be that nobody trained in this form (borrowed object, NULL for a model as published):
+ *     {"kind": "inflated", "factor": 14, "seed": "1", "source_hash": "..."}     made wider (inflate.h)
+ *     {"kind": "synthetic", "shape": "llama-2-7b", "seed": "1"}                 random (synth.h)
+ * It follows the weights through containers and imports; whoever shows figures of such a model must say so. */
+const json_t *mzm_source_origin(const mzm_source *src);
+int32_t       mzm_source_inflated(const mzm_source *src);  /* its factor; 0: not inflated */
+bool          mzm_source_synthetic(const mzm_source *src); /* random weights, inflated or not */
 
 /* What inspect prints, as a JSON object (new reference): file, format, config, provenance, tensors with dtype,
  * shape, raw and stored bytes, codec. */
 mzm_status mzm_source_describe(mzm_source *src, json_t **out, mzm_err *err);
 
-/* Reads all there is: every checksum, padding byte and weight; recomputes the hash. progress may be NULL. */
+/* Reads all there is: every checksum, padding byte and weight; recomputes the hashes. progress may be NULL. */
 mzm_status mzm_source_verify(mzm_source *src, mzm_progress_fn progress, void *user, mzm_err *err);
 
 /* True when path is one of the files the source reads; a link to one counts. */
@@ -62,7 +72,7 @@ bool mzm_source_uses(const mzm_source *src, const char *path);
 
 typedef struct mzm_hasher mzm_hasher;
 mzm_status mzm_hasher_create(mzm_hasher **out, const mzm_config *cfg, mzm_err *err);
-void       mzm_hasher_add(mzm_hasher *h, const mzm_tensor *t, const void *data); /* in canonical order */
+void       mzm_hasher_add(mzm_hasher *h, const mzm_tensor *t, const void *data); /* in the order of the file */
 void       mzm_hasher_finish(const mzm_hasher *h, char hex[33]);
 void       mzm_hasher_free(mzm_hasher *h);
 
@@ -98,6 +108,10 @@ struct mzm_source {
 	size_t      side_len[MZM_N_SIDE_FILES];
 	char        hash[33];
 	atomic_bool has_hash;                    /* set once hash is complete */
+	char        draft_hash[33];              /* "" without a draft image */
+	json_t     *origin;                      /* NULL: as published */
+	int32_t     inflated;                    /* its factor, 0: not */
+	bool        synthetic;
 	mzm_hasher *hasher;                      /* directories: what was read in order so far */
 	int32_t     n_hashed;
 	pthread_mutex_t lock;                    /* of hasher and n_hashed */
@@ -107,6 +121,11 @@ struct mzm_source {
 mzm_status mzm_source_init(mzm_source **out, size_t n_bytes, const mzm_source_ops *ops, const char *path, mzm_err *err);
 /* cfg is known: the table of canonical tensors, all f32 yet. */
 mzm_status mzm_source_set_config(mzm_source *src, const mzm_config *cfg, mzm_err *err);
+/* The source has a draft image too: its tensors join the table. */
+mzm_status mzm_source_add_draft(mzm_source *src, mzm_err *err);
+
+/* Checks the object and keeps a copy; NULL: as published. */
+mzm_status mzm_source_set_origin(mzm_source *src, json_t *origin, mzm_err *err);
 
 mzm_status mzm_hf_open(mzm_source **out, const char *dir, mzm_err *err); /* hf.c */
 

@@ -154,16 +154,6 @@ VEC void widen(float *y, const void *x, mzm_dtype dtype, int32_t n)
 		v16_store_tail(y + i, load_w_tail(x, i, n - i, dtype), n - i);
 }
 
-static void to_f32(float *y, const void *x, mzm_dtype dtype, int32_t n)
-{
-	if (dtype == MZM_BF16)
-		widen(y, x, MZM_BF16, n);
-	else if (dtype == MZM_F16)
-		widen(y, x, MZM_F16, n);
-	else
-		widen(y, x, MZM_F32, n);
-}
-
 static void rope(float *x, const float *cos_sin, int32_t n)
 {
 	int32_t half = n / 2;
@@ -174,12 +164,5 @@ static void rope(float *x, const float *cos_sin, int32_t n)
 		x[i + half] = fmaf(b, c, a * s);
 	}
 }
-
-#define KERN_TABLE(isa, is_supported)                                                              \
-	{                                                                                          \
-		.name = isa, .supported = is_supported, .rows = rows, .accum = accum, .dot = dot,  \
-		.axpy = axpy, .add = add, .mul = mul, .act = act, .rmsnorm = rmsnorm,              \
-		.softmax = softmax, .max_abs = max_abs, .to_f32 = to_f32, .rope = rope,            \
-	}
 
 #endif

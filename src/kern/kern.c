@@ -62,6 +62,24 @@ bool mzm_dtype_fits(mzm_dtype dtype, int32_t n_cols)
 	return !mzm_dtype_is_quant(dtype) || n_cols % MZM_Q_BLOCK == 0;
 }
 
+int32_t mzm_accum_units(mzm_dtype dtype, int32_t n_cols)
+{
+	if (mzm_dtype_is_quant(dtype))
+		return 4 * ((n_cols + MZM_Q_GROUP - 1) / MZM_Q_GROUP);
+	return (n_cols + 63) / 64;
+}
+
+/* An odd number of cache lines: with a power of two all positions would want the same few places in L1. */
+size_t mzm_pack_stride(const mzm_kern *kern, mzm_dtype dtype, int32_t n_cols)
+{
+	size_t n = (size_t)n_cols, bytes = n * sizeof(float);
+	if (mzm_dtype_is_quant(dtype))
+		bytes = (n + MZM_Q_GROUP - 1) / MZM_Q_GROUP * (MZM_Q_GROUP + 128); /* body_quant.h: xgroup */
+	else if (dtype == MZM_BF16 && kern->bf16_acts)
+		bytes = (n + 31) / 32 * 64;
+	return ((bytes + 63) / 64 | 1) * 64;
+}
+
 /* ---- tables ---- */
 
 /* The AVX and AVX-512 answers of the builtin include that the operating system saves the registers. */
@@ -78,12 +96,37 @@ bool mzm_cpu_has_avx512(void)
 	       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
 
+bool mzm_cpu_has_avx512_vnni(void)
+{
+	return mzm_cpu_has_avx512() && __builtin_cpu_supports("avx512vnni");
+}
+
+/* Bits of leaf 7.1 that the builtins of older compilers do not know. */
+static bool has_leaf_7_1(unsigned bit)
+{
+	unsigned a, b, c, d;
+	return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & bit);
+}
+
+bool mzm_cpu_has_avx512_bf16(void)
+{
+	return mzm_cpu_has_avx512_vnni() && has_leaf_7_1(1u << 5);
+}
+
+bool mzm_cpu_has_avx2_vnni(void)
+{
+	return mzm_cpu_has_avx2() && has_leaf_7_1(1u << 4);
+}
+
 bool mzm_cpu_has_scalar(void)
 {
 	return true;
 }
 
-const mzm_kern *const mzm_kern_tables[] = {&mzm_kern_avx512, &mzm_kern_avx2, &mzm_kern_scalar, NULL};
+const mzm_kern *const mzm_kern_tables[] = {
+	&mzm_kern_avx512_bf16, &mzm_kern_avx512_vnni, &mzm_kern_avx512,
+	&mzm_kern_avx2_vnni,   &mzm_kern_avx2,	      &mzm_kern_scalar, NULL,
+};
 
 const mzm_kern *mzm_kern_find(const char *name)
 {

@@ -82,6 +82,23 @@ VEC void v16_store_tail(float *p, v16 v, int32_t n)
 	if (n > 8)
 		_mm256_maskstore_ps(p + 8, first8(n - 8), v.hi);
 }
+VEC __m256i round_bf16(__m256 v)
+{
+	__m256i u = _mm256_castps_si256(v), odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+	__m256i r = _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+	__m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+	return _mm256_srli_epi32(_mm256_blendv_epi8(r, _mm256_or_si256(u, _mm256_set1_epi32(0x400000)), nan), 16);
+}
+VEC void v16_store_bf16(uint16_t *p, v16 v)
+{
+	__m256i both = _mm256_packus_epi32(round_bf16(v.lo), round_bf16(v.hi));
+	_mm256_storeu_si256((__m256i_u *)(void *)p, _mm256_permute4x64_epi64(both, 0xd8));
+}
+VEC void v16_store_f16(uint16_t *p, v16 v)
+{
+	_mm_storeu_si128((__m128i_u *)(void *)p, _mm256_cvtps_ph(v.lo, _MM_FROUND_TO_NEAREST_INT));
+	_mm_storeu_si128((__m128i_u *)(void *)(p + 8), _mm256_cvtps_ph(v.hi, _MM_FROUND_TO_NEAREST_INT));
+}
 VEC v16 v16_add(v16 a, v16 b)
 {
 	return (v16){_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)};
@@ -141,6 +158,11 @@ VEC float v16_fold_add(v16 v)
 	__m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
 	b = _mm_add_ps(b, _mm_movehl_ps(b, b));
 	return _mm_cvtss_f32(_mm_add_ss(b, _mm_movehdup_ps(b)));
+}
+VEC void v16_store_fold4(float *y, const v16 *v, size_t step)
+{
+	for (int i = 0; i < 4; i++)
+		y[i] = v16_fold_add(v[(size_t)i * step]);
 }
 VEC float v16_fold_max(v16 v)
 {

@@ -59,6 +59,17 @@ VEC void v16_store_tail(float *p, v16 v, int32_t n)
 {
 	_mm512_mask_storeu_ps(p, first(n), v);
 }
+VEC void v16_store_bf16(uint16_t *p, v16 v)
+{
+	__m512i u = _mm512_castps_si512(v), odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+	__m512i r = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+	r = _mm512_mask_or_epi32(r, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), u, _mm512_set1_epi32(0x400000));
+	_mm256_storeu_si256((__m256i_u *)(void *)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(r, 16)));
+}
+VEC void v16_store_f16(uint16_t *p, v16 v)
+{
+	_mm256_storeu_si256((__m256i_u *)(void *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
 VEC v16 v16_add(v16 a, v16 b)
 {
 	return _mm512_add_ps(a, b);
@@ -106,6 +117,19 @@ VEC float v16_fold_add(v16 v)
 	__m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
 	b = _mm_add_ps(b, _mm_movehl_ps(b, b));
 	return _mm_cvtss_f32(_mm_add_ss(b, _mm_movehdup_ps(b)));
+}
+VEC v16 fold_four(v16 a, v16 b, v16 c, v16 d)
+{
+	v16 ab = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+	v16 cd = _mm512_add_ps(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
+	return _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+}
+VEC void v16_store_fold4(float *y, const v16 *v, size_t step)
+{
+	v16 s = fold_four(v[0], v[step], v[2 * step], v[3 * step]); /* four lanes of each left */
+	s = _mm512_add_ps(s, _mm512_permute_ps(s, 0x4e));
+	s = _mm512_add_ps(s, _mm512_permute_ps(s, 0xb1));
+	_mm_storeu_ps(y, _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, s)));
 }
 VEC float v16_fold_max(v16 v)
 {

@@ -1,15 +1,17 @@
 /* vec_scalar.h - sixteen float lanes as an array: the reference the vector headers must equal.
  *
- * The vocabulary every vec_*.h offers to kern_body.h:
+ * The vocabulary every vec_*.h offers to body_*.h:
  *   v16                             sixteen lanes
  *   v16_set1, load, load_tail       load_tail reads n < 16 elements and no byte more; the others are `fill`
  *   v16_load_{bf16,f16}[_tail]      sixteen (n < 16, others 0) 16-bit elements, widened
+ *   v16_store_{bf16,f16}            sixteen elements rounded to nearest even, a NaN stays one
  *   v16_store, store_tail           store_tail writes n < 16 elements and no byte more
  *   v16_add, sub, mul, div, fma     one IEEE operation a lane; fma(a, b, c) = a * b + c
  *   v16_max, min                    a > b ? a : b and a < b ? a : b: the second when unordered
  *   v16_max_abs                     greater of acc and |x| by their bits: a NaN wins and stays
  *   v16_scale                       p * 2^n rounded once, n in the low bits of t (exp_poly.h)
  *   v16_fold_add, fold_max          16 -> 8 -> 4 -> 2 -> 1, lane i with lane i + half
+ *   v16_store_fold4                 stores fold_add of four of them side by side
  * and VEC_DECODE_ROWS, VEC_ROWS x VEC_POS, VEC_COLS: the register tiles that fit (body_matrix.h). */
 #ifndef MZM_VEC_SCALAR_H
 #define MZM_VEC_SCALAR_H
@@ -84,6 +86,16 @@ VEC void v16_store_tail(float *p, v16 v, int32_t n)
 {
 	memcpy(p, v.f, (size_t)n * sizeof *p);
 }
+VEC void v16_store_bf16(uint16_t *p, v16 v)
+{
+	for (int i = 0; i < 16; i++)
+		p[i] = mzm_f32_to_bf16(v.f[i]);
+}
+VEC void v16_store_f16(uint16_t *p, v16 v)
+{
+	for (int i = 0; i < 16; i++)
+		p[i] = mzm_f32_to_f16(v.f[i]);
+}
 VEC v16 v16_add(v16 a, v16 b)
 {
 	return LANES(a.f[i] + b.f[i]);
@@ -130,6 +142,11 @@ VEC float v16_fold_add(v16 v)
 		for (int i = 0; i < half; i++)
 			v.f[i] += v.f[i + half];
 	return v.f[0];
+}
+VEC void v16_store_fold4(float *y, const v16 *v, size_t step)
+{
+	for (int i = 0; i < 4; i++)
+		y[i] = v16_fold_add(v[(size_t)i * step]);
 }
 VEC float v16_fold_max(v16 v)
 {

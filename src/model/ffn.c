@@ -7,22 +7,23 @@
 #include "model/state.h"
 
 /* gate[p, i] = act(gate row i . h) for this rank's share of the list; no barrier. */
-static void gate_rows(mzm_state *s, const mzm_layer *l, const int32_t *rows, int32_t n, mzm_team *team, int rank)
+static void gate_rows(mzm_state *s, const mzm_layer *l, mzm_acts *h, const int32_t *rows, int32_t n, mzm_team *team,
+		      int rank)
 {
 	int32_t begin, end;
 	size_t ld = (size_t)s->w->cfg.n_ffn;
-	mzm_matmul(s, &l->gate, rows, n, s->h, s->gate, ld, s->pass->n_pos, team, rank, &begin, &end);
+	mzm_matmul(s, &l->gate, rows, n, h, s->gate, ld, s->pass->n_pos, team, rank, &begin, &end);
 	for (int32_t p = 0; p < s->pass->n_pos && begin < end; p++)
 		s->kern->act(s->gate + (size_t)p * ld + begin, s->w->cfg.act, end - begin);
 }
 
 /* z = g * up over this rank's share of the list, in place of g; g lies in list order; no barrier. */
-static void up_rows(mzm_state *s, const mzm_layer *l, const int32_t *rows, int32_t n, float *g, mzm_team *team,
-		    int rank)
+static void up_rows(mzm_state *s, const mzm_layer *l, mzm_acts *h, const int32_t *rows, int32_t n, float *g,
+		    mzm_team *team, int rank)
 {
 	int32_t begin, end;
 	size_t ld = (size_t)s->w->cfg.n_ffn;
-	mzm_matmul(s, &l->up, rows, n, s->h, s->up, ld, s->pass->n_pos, team, rank, &begin, &end);
+	mzm_matmul(s, &l->up, rows, n, h, s->up, ld, s->pass->n_pos, team, rank, &begin, &end);
 	for (int32_t p = 0; p < s->pass->n_pos && begin < end; p++)
 		s->kern->mul(g + (size_t)p * ld + begin, s->up + (size_t)p * ld + begin, end - begin);
 }
@@ -31,10 +32,7 @@ static void up_rows(mzm_state *s, const mzm_layer *l, const int32_t *rows, int32
 static void down_rows(mzm_state *s, const mzm_layer *l, const int32_t *rows, int32_t n, const float *z, mzm_team *team,
 		      int rank)
 {
-	int32_t begin, end;
-	mzm_matmul_down(s, &l->down, rows, n, z, (size_t)s->w->cfg.n_ffn, s->proj, s->pass->n_pos, team, rank, &begin,
-			&end);
-	mzm_add_residual(s, begin, end);
+	mzm_matmul_down(s, &l->down, rows, n, z, (size_t)s->w->cfg.n_ffn, team, rank);
 	mzm_team_barrier(team, rank);
 }
 
@@ -54,25 +52,26 @@ static void choose(mzm_state *s, int32_t layer, const float *score, const float 
 static void ffn_sparse(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team *team, int rank)
 {
 	int32_t n_ffn = s->w->cfg.n_ffn;
+	mzm_acts h = {.x = s->h};
 	switch (s->pass->sparse->ops->stage) {
 	case MZM_PRED_INPUT:
 		choose(s, layer, s->h, NULL, team, rank);
-		gate_rows(s, l, s->rows, s->n_rows, team, rank);
-		up_rows(s, l, s->rows, s->n_rows, s->gate, team, rank);
+		gate_rows(s, l, &h, s->rows, s->n_rows, team, rank);
+		up_rows(s, l, &h, s->rows, s->n_rows, s->gate, team, rank);
 		mzm_team_barrier(team, rank);
 		down_rows(s, l, s->rows, s->n_rows, s->gate, team, rank);
 		break;
 	case MZM_PRED_GATE:
-		gate_rows(s, l, NULL, n_ffn, team, rank);
+		gate_rows(s, l, &h, NULL, n_ffn, team, rank);
 		mzm_team_barrier(team, rank);
 		choose(s, layer, s->gate, s->gate, team, rank);
-		up_rows(s, l, s->rows, s->n_rows, s->picked, team, rank);
+		up_rows(s, l, &h, s->rows, s->n_rows, s->picked, team, rank);
 		mzm_team_barrier(team, rank);
 		down_rows(s, l, s->rows, s->n_rows, s->picked, team, rank);
 		break;
 	case MZM_PRED_FULL:
-		gate_rows(s, l, NULL, n_ffn, team, rank);
-		up_rows(s, l, NULL, n_ffn, s->gate, team, rank);
+		gate_rows(s, l, &h, NULL, n_ffn, team, rank);
+		up_rows(s, l, &h, NULL, n_ffn, s->gate, team, rank);
 		mzm_team_barrier(team, rank);
 		choose(s, layer, s->gate, s->gate, team, rank);
 		down_rows(s, l, s->rows, s->n_rows, s->picked, team, rank);
@@ -83,8 +82,9 @@ static void ffn_sparse(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team
 static void ffn_dense(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team *team, int rank)
 {
 	int32_t n_ffn = s->w->cfg.n_ffn;
-	gate_rows(s, l, NULL, n_ffn, team, rank);
-	up_rows(s, l, NULL, n_ffn, s->gate, team, rank);
+	mzm_acts h = {.x = s->h};
+	gate_rows(s, l, &h, NULL, n_ffn, team, rank);
+	up_rows(s, l, &h, NULL, n_ffn, s->gate, team, rank);
 	mzm_team_barrier(team, rank);
 	mzm_predictor *seen_by = s->pass->observer;
 	if (seen_by && rank == 0)

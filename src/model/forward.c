@@ -23,14 +23,24 @@ static void rope_frequencies(double *inv_freq, const mzm_config *cfg)
 	}
 }
 
+/* Bytes that a position of n_cols activations takes, whatever the type of the weights. */
+static size_t widest_pack(const mzm_kern *kern, int32_t n_cols)
+{
+	size_t most = 0;
+	for (int d = 0; d < MZM_N_DTYPES; d++) {
+		size_t n = mzm_pack_stride(kern, (mzm_dtype)d, n_cols);
+		most = n > most ? n : most;
+	}
+	return most;
+}
+
 static void state_layout(mzm_state *s, int n_ranks, mzm_carve *c)
 {
 	const mzm_config *cfg = &s->w->cfg;
-	size_t max_pos = MZM_CHUNK, dim = (size_t)cfg->dim, n_ffn = (size_t)cfg->n_ffn;
+	size_t max_pos = (size_t)s->max_pos, dim = (size_t)cfg->dim, n_ffn = (size_t)cfg->n_ffn;
 	size_t q_dim = (size_t)cfg->n_heads * (size_t)cfg->head_dim;
 	size_t kv_dim = (size_t)cfg->n_kv_heads * (size_t)cfg->head_dim;
 	size_t widest = dim > q_dim ? dim : q_dim;
-	s->wide_len = MZM_GEMM_ROWS * (widest > MZM_GEMM_DEPTH ? widest : MZM_GEMM_DEPTH);
 	s->x = MZM_CARVE(c, float, max_pos * dim);
 	s->h = MZM_CARVE(c, float, max_pos * dim);
 	s->q = MZM_CARVE(c, float, max_pos * q_dim);
@@ -42,16 +52,20 @@ static void state_layout(mzm_state *s, int n_ranks, mzm_carve *c)
 	s->up = MZM_CARVE(c, float, max_pos * n_ffn);
 	s->rope = MZM_CARVE(c, float, max_pos * (size_t)cfg->head_dim);
 	s->inv_freq = MZM_CARVE(c, double, cfg->head_dim / 2);
-	s->score = MZM_CARVE(c, float, (size_t)n_ranks * (size_t)s->n_ctx);
+	s->score = MZM_CARVE(c, float, (size_t)n_ranks * MZM_ATT_ROWS * (size_t)s->n_ctx);
+	s->value = MZM_CARVE(c, float, (size_t)n_ranks * MZM_ATT_ROWS * (size_t)cfg->head_dim);
+	s->packed_len = MZM_MAX_POS * widest_pack(s->kern, (int32_t)widest);
+	s->packed = mzm_carve_take(c, (size_t)n_ranks, s->packed_len);
+	s->sums = MZM_CARVE(c, float, (size_t)n_ranks * (MZM_ACCUM_SCRATCH / sizeof(float)));
 	s->logits = MZM_CARVE(c, float, MZM_MAX_POS * (size_t)cfg->n_vocab);
 	s->rows = MZM_CARVE(c, int32_t, n_ffn);
 	s->picked = MZM_CARVE(c, float, n_ffn);
-	s->wide = MZM_CARVE(c, float, (size_t)n_ranks * s->wide_len);
+	mzm_gemm_layout(s, n_ranks, c);
 	s->bytes = c->used;
 }
 
 mzm_status mzm_state_create(mzm_state **out, const mzm_weights *w, const mzm_kern *kern, mzm_team *team, int32_t n_ctx,
-			    mzm_err *err)
+			    mzm_dtype kv_type, mzm_err *err)
 {
 	mzm_status st;
 	mzm_state *s;
@@ -61,6 +75,8 @@ mzm_status mzm_state_create(mzm_state **out, const mzm_weights *w, const mzm_ker
 	s->kern = kern;
 	s->team = team;
 	s->n_ctx = n_ctx;
+	s->max_pos = !mzm_gemm_available() ? MZM_MAX_POS : n_ctx < MZM_CHUNK_BIG ? MZM_CHUNK : MZM_CHUNK_BIG;
+	MZM_TRY_OUT(mzm_gemm_start(s, err));
 	mzm_carve c = {0};
 	state_layout(s, mzm_team_size(team), &c);
 	if (c.overflow)
@@ -72,7 +88,7 @@ mzm_status mzm_state_create(mzm_state **out, const mzm_weights *w, const mzm_ker
 	c = (mzm_carve){.base = s->block};
 	state_layout(s, mzm_team_size(team), &c);
 	rope_frequencies(s->inv_freq, &w->cfg);
-	MZM_TRY_OUT(mzm_kv_create(&s->kv, &w->cfg, n_ctx, err));
+	MZM_TRY_OUT(mzm_kv_create(&s->kv, &w->cfg, n_ctx, kv_type, err));
 	*out = s;
 	return MZM_OK;
 out:
@@ -85,6 +101,7 @@ void mzm_state_free(mzm_state *s)
 	if (!s)
 		return;
 	mzm_kv_free(s->kv);
+	mzm_gemm_stop(s);
 	mzm_free(s->block);
 	mzm_free(s);
 }
@@ -124,18 +141,20 @@ static void output_head(mzm_state *s, mzm_team *team, int rank)
 	const mzm_config *cfg = &s->w->cfg;
 	int32_t n = s->pass->n_rows, begin, end;
 	const float *x = s->x + (size_t)(s->pass->n_pos - n) * (size_t)cfg->dim;
+	const mzm_matrix *head = s->pass->draft ? &s->w->draft_head : &s->w->head;
+	mzm_acts h = {.x = s->h};
 	mzm_norm(s, s->h, x, s->w->out_norm, n, team, rank);
-	mzm_matmul(s, &s->w->head, NULL, cfg->n_vocab, s->h, s->logits, (size_t)cfg->n_vocab, n, team, rank, &begin,
-		   &end);
+	mzm_matmul(s, head, NULL, cfg->n_vocab, &h, s->logits, (size_t)cfg->n_vocab, n, team, rank, &begin, &end);
 }
 
 static void forward_rank(void *ctx, mzm_team *team, int rank)
 {
 	mzm_state *s = ctx;
+	const mzm_layer *layer = s->pass->draft ? s->w->draft : s->w->layer;
 	embed(s, team, rank);
 	for (int32_t l = 0; l < s->w->cfg.n_layers; l++) {
-		mzm_attention(s, &s->w->layer[l], l, team, rank);
-		mzm_ffn(s, &s->w->layer[l], l, team, rank);
+		mzm_attention(s, &layer[l], l, team, rank);
+		mzm_ffn(s, &layer[l], l, team, rank);
 	}
 	if (s->pass->n_rows > 0)
 		output_head(s, team, rank);

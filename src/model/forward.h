@@ -10,26 +10,28 @@
 #include "model/predictor.h"
 #include "model/weights.h"
 
-/* Positions of a prefill chunk through oneDNN. Chunks start at multiples of it, so that what a token's
- * KV is does not depend on how the prompt arrived; everything else takes the row kernels. */
-#define MZM_CHUNK 64
+/* Positions of a prefill chunk through oneDNN, the large one where the context is long enough to have room for it.
+ * Chunks start at multiples of their size, so that what a token's KV is does not depend on how the prompt arrived;
+ * everything else takes the row kernels. */
+#define MZM_CHUNK     64
+#define MZM_CHUNK_BIG 512
 
 typedef struct mzm_state mzm_state;
 
 mzm_status mzm_state_create(mzm_state **out, const mzm_weights *w, const mzm_kern *kern, mzm_team *team, int32_t n_ctx,
-			    mzm_err *err);
+			    mzm_dtype kv_type, mzm_err *err);
 void       mzm_state_free(mzm_state *s);
 mzm_kv    *mzm_state_kv(mzm_state *s);
 size_t     mzm_state_bytes(const mzm_state *s); /* KV and scratch */
 
 typedef struct mzm_pass {
 	const int32_t *ids;      /* [n_pos] tokens at positions kv->len .. */
-	int32_t        n_pos;    /* 1..MZM_MAX_POS, or MZM_CHUNK with gemm */
+	int32_t        n_pos;    /* 1..MZM_MAX_POS, or a chunk with gemm */
 	int32_t        n_rows;   /* logits wanted: of the last n_rows positions, 0..min(n_pos, MZM_MAX_POS) */
 	mzm_predictor *sparse;   /* NULL = dense pass; else n_pos must be 1 */
 	mzm_predictor *observer; /* sees z of a dense pass; NULL = nobody */
 	bool           draft;    /* read the draft image; the model must have one */
-	bool           gemm;     /* through oneDNN: n_pos == MZM_CHUNK at a multiple of it */
+	bool           gemm;     /* through oneDNN: a chunk at a multiple of its size */
 } mzm_pass;
 
 /* Runs the pass. *logits: [n_rows, n_vocab], the state's, until the next pass; may be NULL when n_rows is 0.

@@ -7,15 +7,15 @@ static void kv_layout(mzm_kv *kv, mzm_carve *c)
 {
 	size_t rows = (size_t)kv->n_layers * (size_t)kv->n_kv_heads; /* both checked against small limits */
 	size_t n;
-	if (!mzm_mul_size(rows, (size_t)kv->max_tok, &n) || !mzm_mul_size(n, (size_t)kv->head_dim, &n))
+	if (!mzm_mul_size(rows, (size_t)kv->max_tok, &n) || !mzm_mul_size(n, kv->row_bytes, &n))
 		c->overflow = true;
 	else {
-		kv->k = MZM_CARVE(c, float, n);
-		kv->v = MZM_CARVE(c, float, n);
+		kv->k = mzm_carve_take(c, 1, n);
+		kv->v = mzm_carve_take(c, 1, n);
 	}
 }
 
-mzm_status mzm_kv_create(mzm_kv **out, const mzm_config *cfg, int32_t max_tok, mzm_err *err)
+mzm_status mzm_kv_create(mzm_kv **out, const mzm_config *cfg, int32_t max_tok, mzm_dtype type, mzm_err *err)
 {
 	mzm_kv *kv;
 	*out = NULL;
@@ -24,6 +24,8 @@ mzm_status mzm_kv_create(mzm_kv **out, const mzm_config *cfg, int32_t max_tok, m
 	kv->n_kv_heads = cfg->n_kv_heads;
 	kv->head_dim = cfg->head_dim;
 	kv->max_tok = max_tok;
+	kv->type = type;
+	kv->row_bytes = mzm_row_bytes(type, cfg->head_dim);
 	mzm_carve c = {0};
 	kv_layout(kv, &c);
 	mzm_status st =
@@ -49,5 +51,5 @@ void mzm_kv_free(mzm_kv *kv)
 
 size_t mzm_kv_bytes(const mzm_kv *kv)
 {
-	return 2 * sizeof(float) * mzm_kv_at(kv, kv->n_layers, 0, 0);
+	return 2 * mzm_kv_at(kv, kv->n_layers, 0, 0);
 }

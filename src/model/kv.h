@@ -2,7 +2,7 @@
  *
  * Row t of layer l holds K and V of token t. Rows at or past len are garbage by definition: truncate
  * only moves len. Not thread-safe; one session owns one mzm_kv. Each KV head's rows are contiguous,
- * so that attention over one head reads memory in order. */
+ * so that attention over one head reads memory in order: a matrix of len rows for the row kernels. */
 #ifndef MZM_KV_H
 #define MZM_KV_H
 
@@ -11,11 +11,13 @@
 typedef struct mzm_kv {
 	int32_t n_layers, n_kv_heads, head_dim, max_tok;
 	int32_t len;          /* tokens present */
-	float  *k, *v;        /* [n_layers, n_kv_heads, max_tok, head_dim] */
+	mzm_dtype type;       /* f32, f16 or bf16 */
+	size_t  row_bytes;    /* of one head's key or value */
+	char   *k, *v;        /* [n_layers, n_kv_heads, max_tok, head_dim] of that type */
 	void   *block;
 } mzm_kv;
 
-mzm_status mzm_kv_create(mzm_kv **out, const mzm_config *cfg, int32_t max_tok, mzm_err *err);
+mzm_status mzm_kv_create(mzm_kv **out, const mzm_config *cfg, int32_t max_tok, mzm_dtype type, mzm_err *err);
 void       mzm_kv_free(mzm_kv *kv);
 size_t     mzm_kv_bytes(const mzm_kv *kv);
 
@@ -26,16 +28,17 @@ static inline void mzm_kv_truncate(mzm_kv *kv, int32_t len)
 		kv->len = len;
 }
 
+/* Where the row of a token begins, in bytes. */
 static inline size_t mzm_kv_at(const mzm_kv *kv, int32_t layer, int32_t head, int32_t tok)
 {
-	return (((size_t)layer * (size_t)kv->n_kv_heads + (size_t)head) * (size_t)kv->max_tok + (size_t)tok) *
-	       (size_t)kv->head_dim;
+	size_t row = ((size_t)layer * (size_t)kv->n_kv_heads + (size_t)head) * (size_t)kv->max_tok + (size_t)tok;
+	return row * kv->row_bytes;
 }
-static inline float *mzm_kv_k(mzm_kv *kv, int32_t layer, int32_t head, int32_t tok) /* [head_dim] */
+static inline void *mzm_kv_k(mzm_kv *kv, int32_t layer, int32_t head, int32_t tok) /* [head_dim] */
 {
 	return kv->k + mzm_kv_at(kv, layer, head, tok);
 }
-static inline float *mzm_kv_v(mzm_kv *kv, int32_t layer, int32_t head, int32_t tok) /* [head_dim] */
+static inline void *mzm_kv_v(mzm_kv *kv, int32_t layer, int32_t head, int32_t tok) /* [head_dim] */
 {
 	return kv->v + mzm_kv_at(kv, layer, head, tok);
 }

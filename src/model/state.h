@@ -2,11 +2,33 @@
 #ifndef MZM_STATE_H
 #define MZM_STATE_H
 
+#include "base/carve.h"
+#include "kern/gemm.h"
 #include "model/forward.h"
 
+#define MZM_ATT_ROWS    16  /* heads times positions that share a pass over keys and values */
 #define MZM_COL_GRAIN   64  /* columns of a down projection a thread takes at once: whole cache lines */
-#define MZM_GEMM_ROWS   64  /* output rows of a oneDNN block */
-#define MZM_GEMM_DEPTH  256 /* neurons of a oneDNN block of the down projection */
+
+/* The products of chunks whose activations have k columns, cut into equal parts. */
+enum { MZM_N_CHUNKS = 2 }; /* sizes: MZM_CHUNK, MZM_CHUNK_BIG */
+
+typedef struct mzm_gemm_input {
+	int32_t   k, n_parts, depth; /* depth of a part; the last one is filled up with zeros */
+	mzm_gemm *of[MZM_N_CHUNKS];  /* NULL: the state has no chunk of this size */
+} mzm_gemm_input;
+
+/* What chunks take from oneDNN, and their scratch (matmul_gemm.c). */
+typedef struct mzm_gemm_scratch {
+	bool           bf16;      /* else all in f32 */
+	int            n_inputs;
+	mzm_gemm_input input[3];  /* of widths dim, n_heads * head_dim if it differs, n_ffn */
+	uint16_t      *acts;      /* [n_parts, max_pos, depth] rounded activations */
+	uint16_t      *panel;     /* [n_ranks, panel_len] packed weights */
+	uint16_t      *rows;      /* [n_ranks, rows_len] quantised weights as bf16 */
+	float         *block;     /* [n_ranks, block_len] results */
+	float         *wide;      /* [n_ranks, wide_len] weights in f32 */
+	size_t         panel_len, rows_len, block_len, wide_len;
+} mzm_gemm_scratch;
 
 struct mzm_state {
 	const mzm_weights *w;
@@ -15,7 +37,9 @@ struct mzm_state {
 	mzm_kv            *kv;
 	int32_t            n_ctx;
 
-	/* of the pass under way; max_pos = MZM_CHUNK */
+	int32_t            max_pos; /* of a pass: a chunk */
+
+	/* of the pass under way */
 	const mzm_pass *pass;
 	int32_t   pos0;     /* position of its first token */
 	float    *x;        /* [max_pos, dim] residual stream */
@@ -28,12 +52,15 @@ struct mzm_state {
 	float    *up;       /* [max_pos, n_ffn] */
 	float    *rope;     /* [max_pos, head_dim/2, 2] cos, sin */
 	double   *inv_freq; /* [head_dim/2] radians per position */
-	float    *score;    /* [n_ranks, n_ctx] attention weights of one head */
+	float    *score;    /* [n_ranks, MZM_ATT_ROWS, n_ctx] attention weights */
+	float    *value;    /* [n_ranks, MZM_ATT_ROWS, head_dim] weighted values */
+	char     *packed;   /* [n_ranks, packed_len] activations as the kernels want them */
+	size_t    packed_len;
+	float    *sums;     /* [n_ranks, MZM_ACCUM_SCRATCH bytes] */
 	float    *logits;   /* [MZM_MAX_POS, n_vocab] */
 	int32_t  *rows;     /* [n_ffn] neurons of a sparse pass */
 	float    *picked;   /* [n_ffn] act(gate) or z of those */
-	float    *wide;     /* [n_ranks, gemm block] weights widened for oneDNN */
-	size_t    wide_len; /* floats a rank has there */
+	mzm_gemm_scratch gemm;
 	int32_t   n_rows;   /* length of rows */
 	int64_t   n_picked; /* sum of n_rows over the layers */
 	_Atomic int failed; /* a status of a rank, else MZM_OK */
@@ -45,17 +72,28 @@ struct mzm_state {
 void mzm_attention(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team *team, int rank);
 void mzm_ffn(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team *team, int rank);
 
+/* Activations [n_pos, n_cols] and, once a product has wanted it, their packed form in the rank's scratch: one at a
+ * time, so the last to be packed is the one that is there. */
+typedef struct mzm_acts {
+	const float *x;
+	bool         is_packed;
+	mzm_dtype    form;
+} mzm_acts;
+
 /* y[n_pos, ldy] = x times the matrix, this rank's share of its rows [*begin, *end); rows: list or NULL. */
-void mzm_matmul(mzm_state *s, const mzm_matrix *m, const int32_t *rows, int32_t n_rows, const float *x, float *y,
+void mzm_matmul(mzm_state *s, const mzm_matrix *m, const int32_t *rows, int32_t n_rows, mzm_acts *x, float *y,
 		size_t ldy, int32_t n_pos, mzm_team *team, int rank, int32_t *begin, int32_t *end);
-/* y[n_pos, dim] = a[n_pos, lda] times the rows of m (down projection), this rank's share of the columns. */
+/* residual stream[n_pos, dim] += a[n_pos, lda] times the rows of m (down projection), this rank's share of columns. */
 void mzm_matmul_down(mzm_state *s, const mzm_matrix *m, const int32_t *rows, int32_t n_rows, const float *a, size_t lda,
-		     float *y, int32_t n_pos, mzm_team *team, int rank, int32_t *begin, int32_t *end);
-/* The same two through oneDNN, for a chunk (matmul_gemm.c): rows, or columns, [begin, end). */
-void mzm_gemm_rows(mzm_state *s, const mzm_matrix *m, const float *x, float *y, size_t ldy, int32_t n_pos, int rank,
-		   int32_t begin, int32_t end);
-void mzm_gemm_down(mzm_state *s, const mzm_matrix *m, const float *a, size_t lda, float *y, int32_t n_pos, int rank,
-		   int32_t begin, int32_t end);
+		     mzm_team *team, int rank);
+/* The same two through oneDNN, for a chunk (matmul_gemm.c). */
+void mzm_gemm_rows(mzm_state *s, const mzm_matrix *m, mzm_acts *x, float *y, size_t ldy, mzm_team *team, int rank,
+		   int32_t *begin, int32_t *end);
+void mzm_gemm_down(mzm_state *s, const mzm_matrix *m, const float *a, size_t lda, mzm_team *team, int rank);
+/* What they need, by the weights and the team of the state: products compiled, before the layout; its arrays. */
+mzm_status mzm_gemm_start(mzm_state *s, mzm_err *err);
+void       mzm_gemm_stop(mzm_state *s);
+void       mzm_gemm_layout(mzm_state *s, int n_ranks, mzm_carve *c);
 /* h = rmsnorm(x) for this rank's share of the positions, then a barrier. */
 void mzm_norm(mzm_state *s, float *h, const float *x, const float *weight, int32_t n_pos, mzm_team *team, int rank);
 

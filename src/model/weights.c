@@ -12,11 +12,12 @@ static mzm_matrix matrix(const mzm_tensor *t, const void *data)
 	return (mzm_matrix){t->dtype, t->n_rows, t->n_cols, mzm_row_bytes(t->dtype, t->n_cols), data};
 }
 
-/* Gives the tensor its place in the model. */
+/* Gives the tensor its place in the model, or in its draft image. */
 static void bind(mzm_weights *w, const mzm_tensor *t, const void *data)
 {
 	mzm_matrix m = matrix(t, data);
-	mzm_layer *l = t->layer >= 0 ? &w->layer[t->layer] : NULL;
+	bool draft = t->role == MZM_ROLE_DRAFT;
+	mzm_layer *l = t->layer < 0 ? NULL : draft ? &w->draft[t->layer] : &w->layer[t->layer];
 	switch (t->kind) {
 	case MZM_T_EMBED:
 		w->embed = m;
@@ -37,18 +38,20 @@ static void bind(mzm_weights *w, const mzm_tensor *t, const void *data)
 		l->down.w = (const char *)data + m.stride;
 		break;
 	case MZM_T_OUT_NORM: w->out_norm = data; break;
-	case MZM_T_HEAD: w->head = m; break;
+	case MZM_T_HEAD: *(draft ? &w->draft_head : &w->head) = m; break;
 	case MZM_N_TENSOR_KINDS: break;
 	}
 }
 
-/* data: [mzm_tensor_count] places, filled when the carve has a base. */
+/* data: [mzm_source_n_tensors] places, filled when the carve has a base. */
 static void weights_layout(mzm_weights *w, mzm_source *src, void **data, mzm_carve *c)
 {
 	w->layer = MZM_CARVE(c, mzm_layer, w->cfg.n_layers);
+	if (mzm_source_has_draft(src))
+		w->draft = MZM_CARVE(c, mzm_layer, w->cfg.n_layers);
 	w->down_norm = MZM_CARVE(c, float, (size_t)w->cfg.n_layers * (size_t)w->cfg.n_ffn);
 	size_t before = c->used;
-	for (int32_t i = 0; i < mzm_tensor_count(&w->cfg); i++) {
+	for (int32_t i = 0; i < mzm_source_n_tensors(src); i++) {
 		mzm_tensor t = mzm_source_tensor(src, i);
 		data[i] = mzm_carve_take(c, 1, mzm_tensor_bytes(&t));
 	}
@@ -70,13 +73,17 @@ static mzm_status read_all(mzm_weights *w, mzm_source *src, void **data, mzm_pro
 			   mzm_err *err)
 {
 	uint64_t done = 0;
-	for (int32_t i = 0; i < mzm_tensor_count(&w->cfg); i++) {
+	for (int32_t i = 0; i < mzm_source_n_tensors(src); i++) {
 		mzm_tensor t = mzm_source_tensor(src, i);
 		MZM_TRY(mzm_source_read(src, i, data[i], err));
 		bind(w, &t, data[i]);
 		done += mzm_tensor_bytes(&t);
 		if (progress && progress(user, "loading", done, w->bytes))
 			return mzm_fail(err, MZM_ECANCELLED, "loading was cancelled");
+	}
+	for (int32_t l = 0; w->draft && l < w->cfg.n_layers; l++) {
+		w->draft[l].attn_norm = w->layer[l].attn_norm;
+		w->draft[l].ffn_norm = w->layer[l].ffn_norm;
 	}
 	float *wide;
 	MZM_TRY(mzm_alloc_for((void **)&wide, (size_t)w->cfg.dim * sizeof *wide, "a row", err));
@@ -95,7 +102,7 @@ mzm_status mzm_weights_load(mzm_weights **out, mzm_source *src, mzm_progress_fn 
 	MZM_TRY(mzm_alloc_for((void **)&w, sizeof *w, "the model", err));
 	w->cfg = *mzm_source_config(src);
 	MZM_TRY_OUT(
-		mzm_alloc_for((void **)&data, (size_t)mzm_tensor_count(&w->cfg) * sizeof *data, "the tensors", err));
+		mzm_alloc_for((void **)&data, (size_t)mzm_source_n_tensors(src) * sizeof *data, "the tensors", err));
 	mzm_carve c = {0};
 	weights_layout(w, src, data, &c);
 	if (c.overflow)

@@ -85,7 +85,7 @@ call
 check "no command: exit 2, help on stderr" test "$code" = 2 -a ! -s "$out" -a -s "$err"
 expect "--help" 0 "" --help
 expect "help" 0 "" help
-for command in run eval import inspect tokenize; do
+for command in run eval import inspect synth tokenize; do
 	grep -q "^  $command " "$out" || not_ok "help lists $command"
 done
 expect "--version" 0 "" --version
@@ -101,11 +101,12 @@ decoding="--mode --draft --predictor --keep --period --threshold --check-temp --
 declare -A contract=(
 	[run]="$model_options $decoding --prompt --file --question --json --trace --stats --compare --show-drafts"
 	[eval]="--model $decoding --task --data --limit --json --report --results --resume"
-	[import]="--output --quant --zstd"
-	[inspect]="--verify --json --tensors"
+	[import]="--output --quant --draft-quant --quant-method --zstd"
+	[synth]="--arch --layers --inflate --model --seed --output --quant --draft-quant --zstd"
+	[inspect]="--verify --json --tensors --quality --against --text --limit"
 	[tokenize]="--model --ids --special --parse-special --decode"
 )
-for command in run eval import inspect tokenize; do
+for command in run eval import inspect synth tokenize; do
 	call "$command" --help
 	missing=""
 	for option in ${contract[$command]} --help --color; do
@@ -119,7 +120,7 @@ for command in run eval import inspect tokenize; do
 done
 if [[ -f $root/docs/mirzam.1 ]]; then
 	missing=""
-	for command in run eval import inspect tokenize; do
+	for command in run eval import inspect synth tokenize; do
 		for option in $("$mirzam" "$command" --help | sed -n 's/^  \(-.,\|   \) --\([a-z-]*\).*/\2/p'); do
 			grep -q "^\.It Fl \(. , \)\?-$option\( \|$\)" "$root/docs/mirzam.1" || missing+=" $command:$option"
 		done
@@ -169,8 +170,19 @@ usage "run: --compare and --trace" "does not go with --compare" run -p a --compa
 usage "colour" "--color wants one of auto, always, never" run -p a --color blue
 usage "import: no source" "no source" import -o "$work/x.mzm"
 usage "import: no output" "no output: give -o FILE" import somewhere
-usage "import: quant" "--quant wants one of source, bf16, f16, f32" import a -o b --quant q4
+usage "import: quant" "--quant wants one of source, bf16, f16, f32, q8, q4" import a -o b --quant q5
+usage "import: draft" "--draft-quant wants one of source, q8, q4, off" import a -o b --draft-quant bf16
+usage "inspect: text" "--against, --text and --limit go with --quality" inspect a --against b
+usage "inspect: quality" "--quality goes with neither --verify nor --tensors" inspect a --quality --verify
 usage "import: zstd" "--zstd wants a whole number from 1 to 19, off or auto" import a -o b --zstd 20
+usage "synth: nothing to make" "give --arch NAME or --inflate N" synth -o x
+usage "synth: no output" "no output: give -o FILE" synth --arch gsmini-6m
+usage "synth: both kinds" "exclude each other" synth --arch gsmini-6m --inflate 2 -o x
+usage "synth: a model for random weights" "-m belongs to --inflate" synth --arch gsmini-6m -m a -o x
+usage "synth: layers of an inflated model" "--layers belongs to --arch" synth --inflate 2 --layers 1 -o x
+usage "synth: shape" "--arch wants one of gsmini-6m" synth --arch gpt -o x
+usage "synth: too many layers" "gsmini-6m has 6 layers" synth --arch gsmini-6m --layers 7 -o x
+usage "synth: factor" "--inflate wants a whole number from 1 to 1024" synth --inflate 0 -o x
 usage "inspect: no model" "no model" inspect
 usage "inspect: two models" 'unexpected argument "b"' inspect a b
 usage "tokenize: no text" "no text" tokenize
@@ -357,10 +369,32 @@ expect "inspect --verify" 0 "every checksum fits" inspect "$model" --verify
 expect "inspect --tensors" 0 "" inspect "$model" --tensors
 call inspect "$model" --tensors
 check "inspect --tensors lists them" grep -q "down" "$out"
+expect "import --draft-quant" 0 "draft image: 37 matrices" import "$model" -o "$work/two.mzm" --draft-quant q4
+call inspect "$work/two.mzm" --quality --text "$root/data/gsmini-test.jsonl" --limit 200 --json
+check "inspect --quality --json is JSON" eval 'test $code = 0 && json > /dev/null && grep -q "\"kld_mean\"" "$out"'
+expect "inspect --quality --against" 0 "" inspect "$work/two.mzm" --quality --against "$model" --text "$root/README.md" --limit 100
+call inspect "$work/two.mzm" --quality --against "$model" --text "$root/README.md" --limit 100
+check "inspect --quality compares both images" eval 'grep -q "^ *weights " "$out" && grep -q "^ *draft .*own weights" "$out"'
+expect "inspect --quality without a reference" 2 "name a reference with --against" inspect "$model" --quality \
+	--text "$root/README.md" --limit 10
+expect "inspect --quality: no problems" 3 "no JSON object with" inspect "$work/two.mzm" --quality --text "$work/bad.jsonl"
 size=$(wc -c < "$work/again.mzm")
 printf '\125' | dd of="$work/again.mzm" bs=1 seek=$((size * 2 / 3)) conv=notrunc 2> /dev/null
 printf '\252' | dd of="$work/again.mzm" bs=1 seek=$((size * 2 / 3 + 1)) conv=notrunc 2> /dev/null
 expect "inspect --verify finds a changed byte: exit 3" 3 "$work/again.mzm: " inspect "$work/again.mzm" --verify
+
+expect "synth --inflate" 0 "$work/wide.mzm: " synth --inflate 2 -m "$model" -o "$work/wide.mzm"
+call run -m "$work/wide.mzm" --question "$question"
+check "an inflated model gives the same text" cmp -s "$out" "$work/dense"
+call inspect "$work/wide.mzm"
+check "inspect says that it is inflated" grep -q "^  kind *inflated" "$out"
+expect "synth: inflated twice: exit 3" 3 "inflated already" synth --inflate 2 -m "$work/wide.mzm" -o "$work/x.mzm"
+expect "synth --arch" 0 "" synth -q --arch gsmini-6m --layers 2 -o "$work/random.mzm"
+expect "run without a tokenizer: exit 3" 3 "no tokenizer.json" run -m "$work/random.mzm" -p a
+expect "eval without a tokenizer: exit 3" 3 "no tokenizer.json" eval -m "$work/random.mzm" --data "$root/data/gsmini-test.jsonl"
+expect "inspect without a tokenizer" 0 "" inspect "$work/random.mzm" --verify -q
+expect "synth: no such folder: exit 1" 1 "$work/none/x.mzm" synth --arch gsmini-6m -o "$work/none/x.mzm"
+check "synth leaves no partial file" eval '[[ -z $(find "$work" -name "*.partial*" -o -name x.mzm) ]]'
 
 expect "tokenize" 0 "" tokenize -m "$model" "17 + 5 = 22"
 check "tokenize: a line a token" eval '[[ $(wc -l < "$out") -gt 3 ]] && grep -q "^ *[0-9]*  ." "$out"'
@@ -375,6 +409,40 @@ printf '\n' >> "$work/odd"
 check "tokenize: standard input both ways" cmp -s "$work/odd" "$work/back"
 expect "tokenize --decode: no id" 2 '"abc" is no token id' tokenize -m "$model" --decode abc
 expect "tokenize --decode: beyond the vocabulary" 2 "they go from 0 to" tokenize -m "$model" --decode 99999999
+
+# ---- bench ----
+
+quick=(bench -m "$model" --quick --repeats 3 --time 1 --peak-buffer 1M --threads 1 -n 8)
+call "${quick[@]}"
+check "bench: exit 0" test "$code" = 0
+for row in "read memory" multiply "prefill 512" dense "check 8" "sparse griffin 0.5" "sparse topk 0.1" "generate exact 16"; do
+	check "bench: a line for $row" grep -q "^  $row  *[0-9]" "$out"
+done
+check "bench: says what the numbers mean" grep -q "A dense token reads" "$out"
+check "bench: nothing is forced unless asked" eval '! grep -qi forced "$out"'
+call "${quick[@]}" --only generate --accept-rate 0.9 --period 8 --gen-predictor topk --json "$work/bench.json"
+check "bench --accept-rate: every checked line says so" test "$(grep -c 'forced acceptance 0.9' "$out")" = 4
+check "bench --json: valid" eval 'json "$work/bench.json" > /dev/null'
+check "bench --json: rows" eval '[[ $(field .rows[0].name "$work/bench.json") == "\"read memory\"" ]]'
+check "bench --json: forced rate" eval '[[ $(field .settings.forced_accept_rate "$work/bench.json") == 0.9* ]]'
+call "${quick[@]}" --only check,dense --json - --svg "$work/bench.svg"
+check "bench --json -: JSON alone" eval 'json > /dev/null && [[ $(field .rows[3].name) == "\"check 1\"" ]]'
+check "bench --svg: a picture" eval 'head -c 4 "$work/bench.svg" | grep -q "<svg" && tail -n 1 "$work/bench.svg" | grep -q "</svg>"'
+usage "bench: unknown measurement" "did you mean check" bench --only chek
+usage "bench: unknown predictor" "did you mean griffin" bench --predictor grifin
+usage "bench: keep out of range" "'1.5' is no share" bench --keep 0.5,1.5
+usage "bench: too few repeats" "--repeats" bench --repeats 2
+usage "bench: a context that is no number" "--ctx" bench -m "$model" --ctx abc
+expect "bench: a context that does not fit" 1 "does not fit" bench -m "$model" --context 100000
+expect "bench: not a model: exit 3" 3 "$here/json.awk" bench -m "$here/json.awk"
+"$mirzam" bench -m "$model" --repeats 99 --time 300 --peak-buffer 1M --threads 1 > "$out" 2> "$err" < /dev/null &
+pid=$!
+sleep 1
+kill -INT $pid
+wait $pid
+code=$?
+check "bench, Ctrl-C: exit 130, what was measured or a message" eval '[[ $code == 130 ]] && { grep -q Interrupted "$out" || grep -q stopped "$err"; }'
+expect "bench: output that cannot be made: known before measuring" 1 "No such file" bench -m "$model" --json "$work/none/a"
 
 # ---- a model directory ----
 

@@ -40,12 +40,13 @@ offers() {
 	fi
 }
 
-offers "commands" "" :: run eval import inspect tokenize help --help --version
+offers "commands" "" :: run eval bench import inspect synth tokenize help --help --version
 offers "a command begun" "to" :: tokenize
 offers "help on a command" help "i" :: import inspect
 offers "options" run "--t" :: --threads --threshold --temp --top-k --top-p --trace
 offers "options of another command" import "--" :: --output --quant --zstd ...
 offers "choices" run --mode "" :: dense sparse sirius exact
+offers "choices that are names with points" synth --arch "smollm2-1" :: smollm2-135m smollm2-1.7b
 offers "choices after =" run --mode = "" :: dense sparse sirius exact
 offers "a choice begun after =" run --accept = "r" :: reference relative
 offers "predictors" run --predictor "g" :: griffin

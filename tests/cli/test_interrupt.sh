@@ -101,6 +101,15 @@ report "nothing else is left" test "$(find "$work" -name '*.partial*' | wc -l)" 
 "$mirzam" inspect "$work/target.mzm" --verify > /dev/null
 report "what it wrote is whole" test $? -eq 0
 
+"$mirzam" synth -q --arch llama-3.2-1b -o "$work/random.mzm" 2> "$work/err" &
+pid=$!
+sleep 0.3
+kill -INT "$pid"
+wait "$pid"
+code=$?
+report "synth ended by INT" test $code -eq 130
+report "and leaves nothing" test ! -e "$work/random.mzm" -a ! -e "$work/random.mzm.partial"
+
 (ulimit -f 2000 && trap '' XFSZ && exec "$mirzam" import -q "$model" -o "$work/full.mzm" --zstd off 2> "$work/err")
 code=$?
 report "a file that cannot grow fails the import" test $code -eq 1

@@ -88,36 +88,48 @@ static inline void hf_remake(hf_build *b, const char *name, const char *dtype, l
 	hf_add(b, copy, dtype, rows, cols);
 }
 
-/* A complete model of 2 layers; change b afterwards to break it. */
-static inline void hf_init(hf_build *b, const char *dtype, bool tied)
+/* A complete model of 2 layers with 2 heads; change b afterwards to break it. */
+static inline void hf_init_sized(hf_build *b, const char *dtype, bool tied, int dim, int n_ffn, int head_dim)
 {
-	static const struct {
+	const int q = 2 * head_dim, kv = head_dim;
+	const struct {
 		const char *name;
 		int rows, cols;
 	} parts[] = {
-		{"input_layernorm", 8, 0}, {"post_attention_layernorm", 8, 0}, {"self_attn.q_proj", 8, 8},
-		{"self_attn.k_proj", 4, 8}, {"self_attn.v_proj", 4, 8}, {"self_attn.o_proj", 8, 8},
-		{"mlp.gate_proj", 6, 8}, {"mlp.up_proj", 6, 8}, {"mlp.down_proj", 8, 6},
+		{"input_layernorm", dim, 0}, {"post_attention_layernorm", dim, 0}, {"self_attn.q_proj", q, dim},
+		{"self_attn.k_proj", kv, dim}, {"self_attn.v_proj", kv, dim}, {"self_attn.o_proj", dim, q},
+		{"mlp.gate_proj", n_ffn, dim}, {"mlp.up_proj", n_ffn, dim}, {"mlp.down_proj", dim, n_ffn},
 	};
 	*b = (hf_build){.n_layers = 2,
-			.dim = 8,
-			.n_ffn = 6,
+			.dim = dim,
+			.n_ffn = n_ffn,
 			.n_heads = 2,
 			.n_kv_heads = 1,
-			.head_dim = 4,
+			.head_dim = head_dim,
 			.n_vocab = 300,
 			.tied = tied,
 			.seed = 7};
-	hf_add(b, "model.embed_tokens.weight", dtype, b->n_vocab, 8);
+	hf_add(b, "model.embed_tokens.weight", dtype, b->n_vocab, dim);
 	for (int l = 0; l < b->n_layers; l++)
 		for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
 			char name[96];
 			snprintf(name, sizeof name, "model.layers.%d.%s.weight", l, parts[i].name);
 			hf_add(b, name, dtype, parts[i].rows, parts[i].cols);
 		}
-	hf_add(b, "model.norm.weight", dtype, 8, 0);
+	hf_add(b, "model.norm.weight", dtype, dim, 0);
 	if (!tied)
-		hf_add(b, "lm_head.weight", dtype, b->n_vocab, 8);
+		hf_add(b, "lm_head.weight", dtype, b->n_vocab, dim);
+}
+
+static inline void hf_init(hf_build *b, const char *dtype, bool tied)
+{
+	hf_init_sized(b, dtype, tied, 8, 6, 4);
+}
+
+/* Rows of whole blocks, so that it can be quantised. */
+static inline void hf_init_blocks(hf_build *b, const char *dtype, bool tied)
+{
+	hf_init_sized(b, dtype, tied, 64, 6, 16);
 }
 
 static inline void hf_free(hf_build *b)

@@ -79,6 +79,15 @@ static inline void write_tiny(const char *dtype)
 	hf_free(&b);
 }
 
+/* One whose rows are whole blocks. */
+static inline void write_blocks(const char *dtype, bool tied)
+{
+	hf_build b;
+	hf_init_blocks(&b, dtype, tied);
+	hf_write(&b, src_dir);
+	hf_free(&b);
+}
+
 #define IN_DIR(f) cmocka_unit_test_setup_teardown(f, make_dir, remove_dir)
 
 #endif

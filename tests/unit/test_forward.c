@@ -262,7 +262,7 @@ static void test_prefill_chunk(void **state)
 		mzm_pass pass = {.ids = ids, .n_pos = MZM_CHUNK, .n_rows = 1, .gemm = true};
 		assert_int_equal(mzm_forward(r.session->state, &pass, &got, NULL, NULL), MZM_OK);
 		for (size_t i = 0; i < n; i++)
-			assert_true(fabsf(got[i] - rows[i]) < 1e-3f);
+			assert_true(fabsf(got[i] - rows[i]) < (r.model->kern->bf16_acts ? 0.05f : 1e-3f));
 		if (threads == 1)
 			memcpy(first, got, n * sizeof *first);
 		assert_memory_equal(got, first, n * sizeof *first);

@@ -1,5 +1,5 @@
 /* test_gemm.c - products for long prefills: right to the bound, whatever surrounds the operands, and the same bits
- * however many threads there are. */
+ * however many threads there are; panels of bf16 weights, byte by byte. How a chunk of a model uses them: test_chunk.c. */
 #include <math.h>
 #include <omp.h>
 #include <setjmp.h>
@@ -11,6 +11,8 @@
 
 #include <cmocka.h>
 
+#include "base/half.h"
+#include "base/mem.h"
 #include "base/rng.h"
 #include "kern/gemm.h"
 #include "kern/threads.h"
@@ -191,6 +193,9 @@ static void impossible_shapes_are_errors(void **state)
 	float x[4] = {0};
 	if (!mzm_gemm_available()) {
 		assert_int_equal(mzm_gemm_nt(x, 2, x, 2, x, 2, 2, 2, 2, &err), MZM_EUNSUPPORTED);
+		mzm_gemm *g;
+		assert_int_equal(mzm_gemm_create(&g, 64, 64, 1, &err), MZM_EUNSUPPORTED);
+		assert_null(g);
 		assert_string_equal(mzm_gemm_version(), "none");
 		return;
 	}
@@ -200,6 +205,187 @@ static void impossible_shapes_are_errors(void **state)
 	print_message("%s\n", mzm_gemm_version());
 }
 
+/* ---- bf16 ---- */
+
+#define GAP 0x7fc1 /* a NaN */
+
+/* n_rows rows of n_cols random bf16 numbers, ld apart and ending with the block; GAP between and before. -> free */
+static uint16_t *half_new(int32_t n_rows, int32_t n_cols, size_t ld, uint64_t stream)
+{
+	size_t n = (size_t)(n_rows - 1) * ld + (size_t)n_cols;
+	uint16_t *p = malloc(n * sizeof *p);
+	assert_non_null(p);
+	for (size_t i = 0; i < n; i++)
+		p[i] = i % ld < (size_t)n_cols ? mzm_f32_to_bf16((float)(2 * mzm_rng_unit(5, stream, i) - 1)) : GAP;
+	return p;
+}
+
+static const struct pack_case {
+	int32_t n, k, depth;
+	size_t  gap;
+} packs[] = {{64, 64, 64, 0},   {64, 96, 96, 64},  {1, 1, 32, 0},    {7, 33, 64, 3},   {64, 32, 160, 5},
+	     {63, 2048, 2048, 1}, {8, 31, 32, 2048}, {57, 130, 192, 7}, {64, 1000, 1024, 0}};
+
+/* Pair k of output j is at [k/2][j]; what the weights do not reach is zero, and nothing behind the panel is written. */
+static void check_panel(const uint16_t *panel, const uint16_t *w, size_t of_n, size_t of_k, const struct pack_case *c)
+{
+	size_t len = mzm_gemm_panel_len(c->depth);
+	for (size_t k = 0; k < (size_t)c->depth; k++) {
+		for (size_t j = 0; j < MZM_GEMM_COLS; j++) {
+			bool inside = j < (size_t)c->n && k < (size_t)c->k;
+			uint16_t want = inside ? w[j * of_n + k * of_k] : 0;
+			assert_int_equal(panel[k / 2 * 2 * MZM_GEMM_COLS + 2 * j + k % 2], want);
+		}
+	}
+	for (size_t i = len; i < len + 64; i++)
+		assert_int_equal(panel[i], GAP);
+}
+
+static void panels_hold_every_weight_once(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < sizeof packs / sizeof *packs; i++) {
+		const struct pack_case *c = &packs[i];
+		size_t len = mzm_gemm_panel_len(c->depth) + 64, ld_nt = (size_t)c->k + c->gap, ld_nn = (size_t)c->n + c->gap;
+		uint16_t *panel = mzm_alloc(len * sizeof *panel);
+		uint16_t *nt = half_new(c->n, c->k, ld_nt, 1), *nn = half_new(c->k, c->n, ld_nn, 2);
+		assert_non_null(panel);
+		for (size_t j = 0; j < len; j++)
+			panel[j] = GAP;
+		mzm_gemm_pack_nt(panel, nt, ld_nt * sizeof *nt, c->n, c->k, c->depth);
+		check_panel(panel, nt, ld_nt, 1, c);
+		for (size_t j = 0; j < len; j++)
+			panel[j] = GAP;
+		mzm_gemm_pack_nn(panel, nn, ld_nn * sizeof *nn, c->n, c->k, c->depth);
+		check_panel(panel, nn, 1, ld_nn, c);
+		mzm_free(panel);
+		free(nt);
+		free(nn);
+	}
+}
+
+/* A product, or NULL after a message where this machine has none. */
+static mzm_gemm *gemm_or_skip(int32_t m, int32_t k, int n_ranks)
+{
+	mzm_gemm *g;
+	mzm_err err = {0};
+	mzm_status st = mzm_gemm_create(&g, m, k, n_ranks, &err);
+	if (st == MZM_EUNSUPPORTED) {
+		print_message("skipped: %s\n", err.message);
+		skip();
+	}
+	assert_int_equal(st, MZM_OK);
+	return g;
+}
+
+/* Inputs are exact; a sum of k products in any order, each rounded twice at most, stays in this bound. */
+static void bf16_close_to_double(void **state)
+{
+	static const int32_t ms[] = {1, 5, 64, 512}, ks[] = {32, 96, 1024, 1760, 4096};
+	(void)state;
+	for (size_t i = 0; i < sizeof ms / sizeof *ms; i++) {
+		for (size_t j = 0; j < sizeof ks / sizeof *ks; j++) {
+			int32_t m = ms[i], k = ks[j], step = m > 64 ? 37 : 1;
+			mzm_gemm *g = gemm_or_skip(m, k, 1);
+			size_t n_c = (size_t)m * MZM_GEMM_COLS, n = (size_t)k;
+			uint16_t *a = half_new(m, k, n, 1), *b = half_new(MZM_GEMM_COLS, k, n, 2);
+			uint16_t *panel = mzm_alloc(mzm_gemm_panel_len(k) * sizeof *panel);
+			float *c = mat_new(m, 0, MZM_GEMM_COLS, 3);
+			mzm_gemm_pack_nt(panel, b, n * sizeof *b, MZM_GEMM_COLS, k, k);
+			assert_int_equal(mzm_gemm_run(g, 0, c, a, panel, NULL), MZM_OK);
+			for (size_t e = 0; e < n_c; e += (size_t)step) {
+				double sum = 0, sum_abs = 0, u = (k + 1) * 0x1p-23;
+				for (size_t l = 0; l < n; l++) {
+					double term = (double)mzm_bf16_to_f32(a[e / MZM_GEMM_COLS * n + l]) *
+						      (double)mzm_bf16_to_f32(b[e % MZM_GEMM_COLS * n + l]);
+					sum += term;
+					sum_abs += fabs(term);
+				}
+				assert_true(fabs((double)c[e] - sum) <= u * sum_abs);
+			}
+			check_gaps(c, m, MZM_GEMM_COLS, MZM_GEMM_COLS);
+			mzm_gemm_free(g);
+			mzm_free(panel);
+			mat_free(c);
+			free(a);
+			free(b);
+		}
+	}
+}
+
+typedef struct crew {
+	mzm_gemm       *g;
+	const uint16_t *a, *panel;
+	float          *c; /* [ranks, M, MZM_GEMM_COLS] */
+} crew;
+
+static void same_product(void *ctx, mzm_team *team, int rank)
+{
+	crew *w = ctx;
+	(void)team;
+	for (int i = 0; i < 8; i++)
+		if (mzm_gemm_run(w->g, rank, w->c + (size_t)rank * M * MZM_GEMM_COLS, w->a, w->panel, NULL) != MZM_OK)
+			w->c[0] = NAN;
+}
+
+/* Ranks use one product at the same time, whatever OpenMP was set to when it was made. */
+static void bf16_same_bits_on_every_rank(void **state)
+{
+	enum { RANKS = 4, BLOCK_LEN = M * MZM_GEMM_COLS };
+	(void)state;
+	int threads = omp_get_max_threads();
+	uint16_t *a = half_new(M, K, K, 1), *b = half_new(K, MZM_GEMM_COLS, MZM_GEMM_COLS, 2);
+	uint16_t *panel = mzm_alloc(mzm_gemm_panel_len(K) * sizeof *panel);
+	float *first = malloc(sizeof(float) * BLOCK_LEN), *c = malloc(sizeof(float) * RANKS * BLOCK_LEN);
+	mzm_gemm_pack_nn(panel, b, MZM_GEMM_COLS * sizeof *b, MZM_GEMM_COLS, K, K);
+	for (int n = 1; n <= RANKS; n++) {
+		mzm_team *team;
+		omp_set_num_threads(n);
+		mzm_gemm *g = gemm_or_skip(M, K, n);
+		crew w = {g, a, panel, c};
+		assert_int_equal(omp_get_max_threads(), n);
+		assert_int_equal(mzm_team_create(&team, n, NULL), MZM_OK);
+		memset(c, 0xff, sizeof(float) * RANKS * BLOCK_LEN);
+		mzm_team_run(team, same_product, &w);
+		if (n == 1)
+			memcpy(first, c, sizeof(float) * BLOCK_LEN);
+		for (int r = 0; r < mzm_team_size(team); r++)
+			assert_memory_equal(c + (size_t)r * BLOCK_LEN, first, sizeof(float) * BLOCK_LEN);
+		mzm_team_free(team);
+		mzm_gemm_free(g);
+	}
+	omp_set_num_threads(threads);
+	mzm_free(panel);
+	free(first);
+	free(c);
+	free(a);
+	free(b);
+}
+
+static void creating_one_fails_cleanly(void **state)
+{
+	(void)state;
+	mzm_gemm *g = gemm_or_skip(M, K, 3);
+	mzm_gemm_free(g);
+	size_t live = mzm_mem_live();
+	mzm_status st = MZM_ENOMEM;
+	long nth = 0;
+	while (st == MZM_ENOMEM) {
+		mzm_mem_fail_nth(++nth);
+		st = mzm_gemm_create(&g, M, K, 3, NULL);
+		mzm_mem_fail_nth(0);
+		if (st == MZM_ENOMEM)
+			assert_null(g);
+	}
+	assert_int_equal(st, MZM_OK);
+	assert_true(nth > 2);
+	mzm_gemm_free(g);
+	assert_int_equal(mzm_mem_live(), live);
+	assert_int_equal(mzm_gemm_create(&g, M, 33, 1, NULL), MZM_EARG);
+	assert_int_equal(mzm_gemm_create(&g, 0, K, 1, NULL), MZM_EARG);
+	assert_int_equal(mzm_gemm_create(&g, M, K, 0, NULL), MZM_EARG);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -207,6 +393,10 @@ int main(void)
 		cmocka_unit_test(same_bits_on_any_number_of_threads),
 		cmocka_unit_test(same_bits_at_any_address),
 		cmocka_unit_test(impossible_shapes_are_errors),
+		cmocka_unit_test(panels_hold_every_weight_once),
+		cmocka_unit_test(bf16_close_to_double),
+		cmocka_unit_test(bf16_same_bits_on_every_rank),
+		cmocka_unit_test(creating_one_fails_cleanly),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -22,19 +22,15 @@ static void check_after(const char *before, size_t n, size_t live)
 	assert_int_equal(mzm_mem_live(), live);
 }
 
-static void test_allocation_failures(void **state)
+static void fail_allocations(const mzm_import_params *params)
 {
-	(void)state;
-	write_tiny("F32");
 	hf_put(dir, "out.mzm", "old", 3);
 	size_t live = mzm_mem_live();
-	mzm_import_params params = mzm_import_params_default();
-	params.quant = "bf16";
 	long n_failed = 0;
 	for (long k = 1;; k++) {
 		mzm_err err = {0};
 		mzm_mem_fail_nth(k);
-		mzm_status st = mzm_import(src_dir, out, &params, &err);
+		mzm_status st = mzm_import(src_dir, out, params, &err);
 		long n_calls = mzm_mem_fail_nth(0);
 		assert_int_equal(st, err.code);
 		if (st != MZM_OK) {
@@ -67,6 +63,26 @@ static void test_allocation_failures(void **state)
 	}
 }
 
+static void test_allocation_failures(void **state)
+{
+	(void)state;
+	mzm_import_params params = mzm_import_params_default();
+	write_tiny("F32");
+	params.quant = "bf16";
+	fail_allocations(&params);
+}
+
+/* With quantised weights and a draft image. */
+static void test_allocation_failures_draft(void **state)
+{
+	(void)state;
+	mzm_import_params params = mzm_import_params_default();
+	write_blocks("BF16", true);
+	params.quant = "q8";
+	params.draft_quant = "q4";
+	fail_allocations(&params);
+}
+
 /* The JSON library's own allocations, while metadata are built and written. (Its parser aborts by an assert
  * of its own when it is out of memory; that part cannot be walked.) */
 static long json_fail_in, json_calls;
@@ -94,7 +110,8 @@ static void test_json_failures(void **state)
 	mzm_import_params params = mzm_import_params_default();
 	params.progress = arm_json;
 	params.user = &k;
-	write_tiny("F32");
+	params.draft_quant = "q4"; /* has metadata of its own */
+	write_blocks("F32", true);
 	hf_put(dir, "out.mzm", "old", 3);
 	json_set_alloc_funcs(json_alloc, free);
 	size_t live = mzm_mem_live();
@@ -125,7 +142,9 @@ static void test_io_failures(void **state)
 	(void)state;
 	static const int codes[] = {EIO, ENOSPC, EDQUOT, 0};
 	hf_build b;
-	hf_init(&b, "BF16", false);
+	mzm_import_params params = mzm_import_params_default();
+	params.draft_quant = "q4";
+	hf_init_blocks(&b, "BF16", false);
 	b.n_shards = 2;
 	hf_write(&b, src_dir);
 	hf_free(&b);
@@ -136,7 +155,7 @@ static void test_io_failures(void **state)
 		for (long k = 1;; k++) {
 			mzm_err err = {0};
 			mzm_io_fail_nth(k, codes[c]);
-			mzm_status st = mzm_import(src_dir, out, NULL, &err);
+			mzm_status st = mzm_import(src_dir, out, &params, &err);
 			long n_calls = mzm_io_fail_nth(0, 0);
 			if (st == MZM_OK) {
 				assert_true(n_calls < k);
@@ -317,7 +336,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		IN_DIR(test_allocation_failures), IN_DIR(test_json_failures), IN_DIR(test_io_failures),
 		IN_DIR(test_disk_full),           IN_DIR(test_kill),          IN_DIR(test_two_importers),
-		IN_DIR(test_source_untouched),
+		IN_DIR(test_source_untouched),    IN_DIR(test_allocation_failures_draft),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
