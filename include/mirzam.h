@@ -509,6 +509,11 @@ MZM_API mzm_status mzm_bench(mzm_bench_result **out, const mzm_model *model, con
 			     mzm_err *err);
 MZM_API void       mzm_bench_free(mzm_bench_result *result);
 
+/* A model of random bf16 weights in the shape of a known one (mzm_synth_arch_name), made in memory: without a file and
+ * without a tokenizer. n_layers: only the first; 0 = all. -> mzm_model_close */
+MZM_API mzm_status mzm_model_open_synth(mzm_model **out, const char *arch, int32_t n_layers, uint64_t seed,
+					const mzm_model_params *params, mzm_err *err);
+
 /* ---- Synth ---------------------------------------------------------------------------------- */
 
 /* Shapes of known models: name of the i-th, NULL past the last; and its parameters, 0 past the last. */

@@ -134,11 +134,12 @@ void mzm_cli_bench_table(const mzm_cli_bench *b, FILE *out)
 {
 	const mzm_bench_result *r = b->result;
 	char size[32], took[32];
-	fprintf(out, "%s: %s, %d layers, %s a token", b->name, b->info->dtype, b->info->n_layers,
-		mzm_cli_format_bytes(size, b->info->bytes_per_token));
+	fprintf(out, "%s: %s, %d layer%s, %s a token", b->name, b->info->dtype, b->info->n_layers,
+		b->info->n_layers == 1 ? "" : "s", mzm_cli_format_bytes(size, b->info->bytes_per_token));
 	fprintf(out, "; %d thread%s, %s\n", r->n_threads, r->n_threads == 1 ? "" : "s", b->info->isa);
 	fprintf(out, "%d rounds in %s%s; passes behind %d tokens\n", r->n_rounds,
-		mzm_cli_format_seconds(took, r->seconds), r->shortened ? " (shortened to fit --time)" : "", r->context);
+		mzm_cli_format_seconds(took, r->seconds),
+		r->shortened ? " (fewer rounds or tokens, to fit --time)" : "", r->context);
 	put_machine(b, out);
 	put_prefill(b, out);
 	put_passes(b, out);

@@ -1,7 +1,7 @@
 /* bench.c - the benchmark: what to measure, in rounds that measure everything once, within a time.
  *
- * A warm-up round, which does not count, finds how many calls make a sample of a length worth timing; what all that
- * takes decides how many tokens are generated and how many rounds there are. */
+ * A warm-up round, which does not count, finds how many calls make a sample of a length worth timing, and what a token
+ * takes, which decides how many are generated. Rounds go on as long as one more fits the time. */
 #include "engine/bench.h"
 
 #include <math.h>
@@ -200,7 +200,7 @@ static mzm_status add_sparse_lines(mzm_bench_run *b)
 static void add_generations(mzm_bench_run *b)
 {
 	static const mzm_mode modes[] = {MZM_MODE_DENSE, MZM_MODE_SPARSE, MZM_MODE_SIRIUS, MZM_MODE_EXACT};
-	bool draft = b->model->weights->draft != NULL;
+	bool draft = mzm_model_drafts_from_image(b->model, &b->p.gen);
 	for (int32_t i = 0; i < COUNT(modes); i++) {
 		mzm_bench_line line = {.kind = MZM_BENCH_GENERATE, .mode = modes[i], .period = b->p.gen.period,
 				       .draft = draft && modes[i] != MZM_MODE_DENSE};
@@ -259,16 +259,16 @@ static void forget_counts(mzm_bench_line *l)
 	l->n_sparse_passes = l->n_dense_passes = 0;
 }
 
-/* Calls a line until its pace is known, and decides how many make a sample. Returns the seconds of one in *sample. */
-static mzm_status warm_up(mzm_bench_run *b, mzm_bench_line *l, double *sample)
+/* Calls a line until its pace is known, and decides how many make a sample. */
+static mzm_status warm_up(mzm_bench_run *b, mzm_bench_line *l)
 {
-	double ns = 0, seconds = 0, timed = 0; /* of one call, with and without what is not timed in it */
+	double ns = 0, timed = 0; /* of one unit; seconds of one call */
 	for (int32_t n = 1;; n *= 2) {
 		int64_t start = mzm_now_ns();
 		forget_counts(l);
 		MZM_TRY(mzm_bench_sample(b, l, n, &ns));
-		seconds = (double)(mzm_now_ns() - start) * 1e-9 / n;
-		timed = l->kind == MZM_BENCH_GENERATE ? ns * 1e-9 * (double)l->n_tokens / n : seconds;
+		timed = l->kind == MZM_BENCH_GENERATE ? ns * (double)l->n_tokens : (double)(mzm_now_ns() - start);
+		timed *= 1e-9 / n;
 		if (l->kind == MZM_BENCH_GENERATE && isnan(ns) && !b->ignore_eos)
 			b->ignore_eos = true; /* nothing but an end: then go on behind it */
 		else if (isnan(ns))
@@ -278,7 +278,6 @@ static mzm_status warm_up(mzm_bench_run *b, mzm_bench_line *l, double *sample)
 	}
 	double calls = ceil(b->p.sample_seconds / (timed > 1e-9 ? timed : 1e-9));
 	l->n_calls = calls < 1 ? 1 : calls > MAX_CALLS ? MAX_CALLS : (int32_t)calls;
-	*sample = seconds * l->n_calls;
 	l->ns[0] = ns;
 	forget_counts(l);
 	return MZM_OK;
@@ -299,37 +298,32 @@ static void plan_generations(mzm_bench_run *b)
 	b->shortened |= n > 0 && b->n_gen < b->p.n_gen;
 }
 
-static mzm_status warm_up_all(mzm_bench_run *b, double *round_s)
+static mzm_status warm_up_all(mzm_bench_run *b)
 {
-	*round_s = 0;
 	b->n_planned = (uint64_t)b->n_lines * (uint64_t)(b->p.n_repeats + 1);
 	for (int32_t i = 0; i < b->n_lines && !b->stopped; i++) {
-		double sample;
 		if (b->lines[i].kind == MZM_BENCH_GENERATE && b->n_prompts == 0)
 			plan_generations(b);
-		MZM_TRY(warm_up(b, &b->lines[i], &sample));
-		*round_s += sample;
+		MZM_TRY(warm_up(b, &b->lines[i]));
 		report(b, "warming up");
 	}
 	return MZM_OK;
 }
 
-/* As many rounds as the time allows. */
-static int32_t plan_rounds(mzm_bench_run *b, double round_s)
+/* True when one more round, taken to be like those before it, fits the time; the first three are measured anyway. */
+static bool has_time(const mzm_bench_run *b, double rounds_began_s)
 {
-	double left = b->p.seconds - seconds_so_far(b);
-	double rounds = round_s > 0 ? floor(left / round_s) : b->p.n_repeats;
-	int32_t n = rounds >= b->p.n_repeats ? b->p.n_repeats : rounds < MIN_ROUNDS ? MIN_ROUNDS : (int32_t)rounds;
-	b->n_planned = b->n_done + (uint64_t)n * (uint64_t)b->n_lines;
-	return n;
+	double now = seconds_so_far(b);
+	if (b->n_rounds < MIN_ROUNDS)
+		return true;
+	return now + (now - rounds_began_s) / b->n_rounds <= b->p.seconds;
 }
 
 static mzm_status measure(mzm_bench_run *b)
 {
-	double round_s;
-	MZM_TRY(warm_up_all(b, &round_s));
-	int32_t n = plan_rounds(b, round_s);
-	while (!b->stopped && b->n_rounds < n) {
+	MZM_TRY(warm_up_all(b));
+	double began = seconds_so_far(b);
+	while (!b->stopped && b->n_rounds < b->p.n_repeats && has_time(b, began)) {
 		int32_t i = 0;
 		for (; i < b->n_lines && !b->stopped; i++) {
 			mzm_bench_line *l = &b->lines[i];
@@ -337,8 +331,6 @@ static mzm_status measure(mzm_bench_run *b)
 			report(b, "measuring");
 		}
 		b->n_rounds += i == b->n_lines; /* whole ones only */
-		if (b->n_rounds >= MIN_ROUNDS && seconds_so_far(b) > b->p.seconds)
-			break;
 	}
 	b->shortened |= !b->stopped && b->n_rounds < b->p.n_repeats;
 	return MZM_OK;

@@ -165,14 +165,17 @@ static mzm_status time_prefill(mzm_bench_run *b, double *ns)
 
 static mzm_gen_params generation_params(const mzm_bench_run *b, const mzm_bench_line *l)
 {
-	mzm_gen_params gen = mzm_gen_params_default();
-	gen.draft = b->p.gen.draft;
-	gen.predictor = b->p.gen.predictor;
-	gen.keep = b->p.gen.keep;
-	gen.accept = b->p.gen.accept;
-	gen.threshold = b->p.gen.threshold;
-	gen.check_temp = b->p.gen.check_temp;
-	gen.seed = b->p.gen.seed;
+	const mzm_gen_params plain = mzm_gen_params_default();
+	mzm_gen_params gen = b->p.gen;
+	gen.temp = plain.temp;
+	gen.top_k = plain.top_k;
+	gen.top_p = plain.top_p;
+	gen.min_p = plain.min_p;
+	gen.repeat_penalty = plain.repeat_penalty;
+	gen.n_stop = 0;
+	gen.on_text = NULL;
+	gen.on_token = NULL; /* would cost a pass over the vocabulary a token */
+	gen.on_prefill = NULL;
 	gen.mode = l->mode;
 	gen.period = l->period;
 	gen.max_tokens = b->n_gen;

@@ -165,7 +165,8 @@ static mzm_status draft(generation *g, const mzm_drafter *drafter, int32_t *n_dr
 	int32_t block = g->p->period ? g->p->period : MZM_MAX_PERIOD;
 	mzm_draft_job job = {
 		.state = s->state, .sampler = s->sampler, .predictor = s->predictor, .monitor = &s->monitor,
-		.image = g->image, .adaptive = g->p->period == 0, .ids = s->ids, .n = g->n, .max = (block < room ? block : room) - 1,
+		.image = g->image, .adaptive = g->p->period == 0,
+		.ids = s->ids, .n = g->n, .max = (block < room ? block : room) - 1,
 		.is_stop = draft_is_stop, .ctx = g->probe, .certainty = g->certainty, .confidence = g->confidence,
 	};
 	mzm_output_probe(g->probe, g->out);

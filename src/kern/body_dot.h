@@ -225,12 +225,16 @@ VEC void add_pairs(float *sum, size_t ld, const __m512i *w, const uint32_t *same
 	for (int k = 0; k < n_p * n_v; k++)
 		t[k] = v16_load(sum + (size_t)(k / n_v) * ld + 16 * (k % n_v));
 	for (int32_t i = 0; i < n_pairs; i++) {
+		__m512i a[4];
 		UNROLL
-		for (int p = 0; p < n_p; p++) {
-			__m512i a = same ? _mm512_set1_epi32((int)same[p * MAX_PAIRS + i]) : scaled[p * MAX_PAIRS + i];
+		for (int p = 0; p < n_p; p++)
+			a[p] = same ? _mm512_set1_epi32((int)same[p * MAX_PAIRS + i]) : scaled[p * MAX_PAIRS + i];
+		UNROLL
+		for (int k = 0; k < n_v; k++) {
+			__m512i pair = w[i * n_v + k];
 			UNROLL
-			for (int k = 0; k < n_v; k++)
-				t[p * n_v + k] = dot_pairs(t[p * n_v + k], w[i * n_v + k], a);
+			for (int p = 0; p < n_p; p++)
+				t[p * n_v + k] = dot_pairs(t[p * n_v + k], pair, a[p]);
 		}
 	}
 	UNROLL
@@ -353,9 +357,11 @@ VEC void add_quant(float *sum, size_t ld, const mzm_accum_job *job, const group 
 			join_unit(w, g, u, 16, dtype);
 		else
 			join_unit(w, g, u, m, dtype);
-		for (; p + 2 <= n_pos; p += 2)
+		for (; p + 3 <= n_pos; p += 3)
+			add_pairs(sum + (size_t)p * ld, ld, w, NULL, act + p * MAX_PAIRS, n_pairs, 3, Q_UNIT_VECS);
+		if (p + 2 == n_pos)
 			add_pairs(sum + (size_t)p * ld, ld, w, NULL, act + p * MAX_PAIRS, n_pairs, 2, Q_UNIT_VECS);
-		if (p < n_pos)
+		else if (p < n_pos)
 			add_pairs(sum + (size_t)p * ld, ld, w, NULL, act + p * MAX_PAIRS, n_pairs, 1, Q_UNIT_VECS);
 	}
 }

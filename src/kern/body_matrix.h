@@ -180,7 +180,8 @@ typedef struct row_tiles {
 	ROWS_TILE(rows_##t##_single, 1, 1, dtype)
 #define ROWS_ENTRY(t, n_decode)                                                     \
 	{                                                                           \
-		n_decode, rows_##t##_decode, {rows_##t##_1, rows_##t##_2, rows_##t##_3, rows_##t##_4}, rows_##t##_single \
+		n_decode, rows_##t##_decode,                                                \
+			{rows_##t##_1, rows_##t##_2, rows_##t##_3, rows_##t##_4}, rows_##t##_single \
 	}
 
 /* All positions of VEC_ROWS rows from i on. */

@@ -2,8 +2,8 @@
  * set over vec_*.h and int_*.h.
  *
  * rows: activations are rounded to int8, each block of 32 with its own scale, so a block's sum is one of integers and
- * exact; lane l of a v16 adds up block l of every group, and lanes fold at the end. accum: weights become floats, as the
- * scales differ from row to row. Both orders are the same in every table, so the tables give equal bits. */
+ * exact; lane l of a v16 adds up block l of every group, and lanes fold at the end. accum: weights become floats, as
+ * the scales differ from row to row. Both orders are the same in every table, so the tables give equal bits. */
 #ifndef MZM_BODY_QUANT_H
 #define MZM_BODY_QUANT_H
 
@@ -36,11 +36,13 @@ static void pack_block(xgroup *g, int l, const float *x)
 	float most = v16_fold_max(v16_max_abs(v16_max_abs(v16_set1(0.0f), lo), hi));
 	float poison = v16_fold_add(v16_add(v16_sub(lo, lo), v16_sub(hi, hi))); /* 0; NaN if one is not finite */
 	bool tiny = !(most >= 1e-30f);
-	v16 inverse = v16_set1(tiny || poison != 0.0f ? 0.0f : 127.0f / most);
-	v16_store_i8(q, v16_mul(lo, inverse));
-	v16_store_i8(q + 16, v16_mul(hi, inverse));
-	if (poison != 0.0f)
+	v16 inverse = v16_set1(tiny ? 0.0f : 127.0f / most);
+	if (poison != 0.0f) { /* what a NaN is as an integer is not defined */
 		memset(q, 0, sizeof q);
+	} else {
+		v16_store_i8(q, v16_mul(lo, inverse));
+		v16_store_i8(q + 16, v16_mul(hi, inverse));
+	}
 	int32_t sum = 0;
 	for (int i = 0; i < MZM_Q_BLOCK; i++)
 		sum += q[i];
@@ -67,7 +69,7 @@ static void pack_quant(void *dst, const float *x, int32_t n_cols)
 #ifdef VEC_IS_ARRAY
 #define Q_DECODE_ROWS 1
 #else
-#define Q_DECODE_ROWS 4
+#define Q_DECODE_ROWS 2
 #endif
 
 /* Scales of a group's m blocks. */
@@ -128,7 +130,7 @@ VEC void quant_group(v16 *total, const char *const *w, const uintptr_t *ahead, c
 		UNROLL
 		for (int r = 0; r < n_r; r++)
 			if (r0 <= r && r < r1)
-				prefetch(ahead[r] + offset + (size_t)(64 * v), n_p);
+				prefetch(ahead[r] + offset + (size_t)(64 * v), 1);
 		quant_step(sum, w, offset, x, v, m, n_r, n_p, dtype);
 	}
 	UNROLL
@@ -154,7 +156,7 @@ VEC void quant_tile(const mzm_rows_job *job, int32_t i, int32_t p0, int n_r, int
 	UNROLL
 	for (int r = 0; r < n_r; r++) {
 		w[r] = row_at(job->w, job->stride, job->rows, i + r);
-		ahead[r] = look_ahead(job->w, job->stride, job->rows, job->n_rows, i + r, n_r, n_p);
+		ahead[r] = look_ahead(job->w, job->stride, job->rows, job->n_rows, i + r, n_r, 2);
 	}
 	UNROLL
 	for (int p = 0; p < n_p; p++)
@@ -187,7 +189,6 @@ VEC void quant_tile(const mzm_rows_job *job, int32_t i, int32_t p0, int n_r, int
 	QUANT_TILE(rows_##t##_3, VEC_ROWS, 3, dtype)               \
 	QUANT_TILE(rows_##t##_4, VEC_ROWS, 4, dtype)               \
 	QUANT_TILE(rows_##t##_single, 1, 1, dtype)
-
 /* ---- accum ---- */
 
 /* A quarter of a group: the weights of steps v and v + 4, 8 vectors of m columns. */

@@ -87,10 +87,12 @@ static dnnl_status_t describe(dnnl_primitive_desc_t *out, dnnl_engine_t engine, 
 {
 	dnnl_memory_desc_t a = NULL, b = NULL, c = NULL;
 	dnnl_status_t st;
-	if ((st = dnnl_memory_desc_create_with_tag(&a, 2, (dnnl_dims_t){t->m, t->k}, t->type, dnnl_ab)) == dnnl_success &&
-	    (st = dnnl_memory_desc_create_with_tag(&b, 2, (dnnl_dims_t){t->k, t->n}, t->type, t->weights)) ==
-		    dnnl_success &&
-	    (st = dnnl_memory_desc_create_with_tag(&c, 2, (dnnl_dims_t){t->m, t->n}, dnnl_f32, dnnl_ab)) == dnnl_success)
+	st = dnnl_memory_desc_create_with_tag(&a, 2, (dnnl_dims_t){t->m, t->k}, t->type, dnnl_ab);
+	if (st == dnnl_success)
+		st = dnnl_memory_desc_create_with_tag(&b, 2, (dnnl_dims_t){t->k, t->n}, t->type, t->weights);
+	if (st == dnnl_success)
+		st = dnnl_memory_desc_create_with_tag(&c, 2, (dnnl_dims_t){t->m, t->n}, dnnl_f32, dnnl_ab);
+	if (st == dnnl_success)
 		st = dnnl_matmul_primitive_desc_create(out, engine, a, b, NULL, c, attr);
 	dnnl_memory_desc_destroy(a);
 	dnnl_memory_desc_destroy(b);
@@ -106,10 +108,14 @@ static dnnl_status_t describe(dnnl_primitive_desc_t *out, dnnl_engine_t engine, 
 	dnnl_memory_desc_t a, b, c;
 	dnnl_matmul_desc_t op;
 	dnnl_status_t st;
-	if ((st = dnnl_memory_desc_init_by_tag(&a, 2, (dnnl_dims_t){t->m, t->k}, t->type, dnnl_ab)) == dnnl_success &&
-	    (st = dnnl_memory_desc_init_by_tag(&b, 2, (dnnl_dims_t){t->k, t->n}, t->type, t->weights)) == dnnl_success &&
-	    (st = dnnl_memory_desc_init_by_tag(&c, 2, (dnnl_dims_t){t->m, t->n}, dnnl_f32, dnnl_ab)) == dnnl_success &&
-	    (st = dnnl_matmul_desc_init(&op, &a, &b, NULL, &c)) == dnnl_success)
+	st = dnnl_memory_desc_init_by_tag(&a, 2, (dnnl_dims_t){t->m, t->k}, t->type, dnnl_ab);
+	if (st == dnnl_success)
+		st = dnnl_memory_desc_init_by_tag(&b, 2, (dnnl_dims_t){t->k, t->n}, t->type, t->weights);
+	if (st == dnnl_success)
+		st = dnnl_memory_desc_init_by_tag(&c, 2, (dnnl_dims_t){t->m, t->n}, dnnl_f32, dnnl_ab);
+	if (st == dnnl_success)
+		st = dnnl_matmul_desc_init(&op, &a, &b, NULL, &c);
+	if (st == dnnl_success)
 		st = dnnl_primitive_desc_create(out, &op, attr, engine, NULL);
 	return st;
 }

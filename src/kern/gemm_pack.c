@@ -1,9 +1,9 @@
 /* gemm_pack.c - see gemm.h: panels of weights for oneDNN.
  *
  * A chunk of positions reads each panel once and a panel is written once, so packing costs one read of the weights and
- * one write to the cache: some 6 % of the product at 512 positions. A pair of bf16 moves as one 32-bit word. With a row
- * an output the words of eight rows are transposed in registers, eight by eight; with a row an input the words are woven
- * from two rows. Nothing is computed, so all paths give the same bytes. */
+ * one write to the cache: some 6 % of the product at 512 positions. A pair of bf16 moves as one 32-bit word. With a
+ * row an output the words of eight rows are transposed in registers, eight by eight; with a row an input the words are
+ * woven from two rows. Nothing is computed, so all paths give the same bytes. */
 #include "kern/gemm.h"
 
 #include <string.h>
@@ -13,9 +13,9 @@
 
 static void tile_plain(uint16_t *to, const char *from, size_t stride)
 {
-	for (int i = 0; i < TILE_ROWS; i++)
-		for (int k = 0; k < TILE_LEN / 2; k++)
-			memcpy(to + (size_t)(2 * MZM_GEMM_COLS * k + 2 * i), from + (size_t)i * stride + (size_t)(4 * k), 4);
+	for (size_t i = 0; i < TILE_ROWS; i++)
+		for (size_t k = 0; k < TILE_LEN / 2; k++)
+			memcpy(to + 2 * (MZM_GEMM_COLS * k + i), from + i * stride + 4 * k, 4);
 }
 
 static void weave_plain(uint16_t *to, const uint16_t *even, const uint16_t *odd)

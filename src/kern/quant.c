@@ -3,7 +3,8 @@
  * The scale that minimises the squared error of a block has no closed form, as the rounding depends on it. But for
  * given q the best scale has: d = sum(q x) / sum(q q), which leaves the error sum(x x) - sum(q x)^2 / sum(q q). So a
  * few dozen scales around the one that maps the largest weight to the end of the range are tried by that figure alone,
- * one pass each; the winner is refitted until it stays, rounded to f16, and judged by the error that it really leaves.
+ * one pass each; the winner is refitted until it stays. Then the scale is made unbiased, rounded to f16, and the block
+ * judged by the error that is really left: where rounding to nearest leaves less, that is taken.
  * Plain SSE2, which every x86-64 has: the result is the same on all of them. */
 #include "kern/quant.h"
 
@@ -73,18 +74,34 @@ static float fit(float *fitted, const weights *b, float d, const search *s)
 	return *fitted * sum_qx;
 }
 
-/* q of every weight under scale d, and the squared error, which may be too small or too large for a float. */
-static double round_block(int32_t q[MZM_Q_BLOCK], const float *x, const weights *b, float d, const search *s)
+static void round_block(int32_t q[MZM_Q_BLOCK], const weights *b, float d, const search *s)
 {
 	__m128 inv = _mm_set1_ps(inverse(d));
-	double error = 0;
 	for (int i = 0; i < VECTORS; i++)
 		_mm_storeu_si128((__m128i *)(q + LANES * i), round_vector(b->x[i], inv, s));
+}
+
+/* In double: it may be too small or too large for a float. */
+static double squared_error(const int32_t q[MZM_Q_BLOCK], const float *x, float d)
+{
+	double error = 0;
 	for (int i = 0; i < MZM_Q_BLOCK; i++) {
 		double e = (double)x[i] - (double)d * q[i];
 		error += e * e;
 	}
 	return error;
+}
+
+/* The scale of least squared error makes weights shorter, by their relative error squared: 0.7 % in q4, matrix after
+ * matrix. This one keeps their length along x, for 0.7 % more squared error. */
+static float unbiased_scale(const int32_t q[MZM_Q_BLOCK], const float *x)
+{
+	double xx = 0, qx = 0;
+	for (int i = 0; i < MZM_Q_BLOCK; i++) {
+		xx += (double)x[i] * (double)x[i];
+		qx += (double)q[i] * (double)x[i];
+	}
+	return qx != 0 ? (float)(xx / qx) : 0;
 }
 
 static float to_f16(float d)
@@ -142,12 +159,14 @@ static bool quantise(int32_t q[MZM_Q_BLOCK], float *d, const float *x, const sea
 	*d = to_f16(plain);
 	if (!isfinite(*d))
 		return false;
-	double error = round_block(q, x, &b, *d, s);
+	round_block(q, &b, *d, s);
+	double error = squared_error(q, x, *d);
 	if (method == MZM_QUANT_NEAREST || error == 0)
 		return true;
 	int32_t trial[MZM_Q_BLOCK];
-	float fitted = to_f16(best_scale(&b, plain, s));
-	if (isfinite(fitted) && round_block(trial, x, &b, fitted, s) < error) {
+	round_block(trial, &b, best_scale(&b, plain, s), s);
+	float fitted = to_f16(unbiased_scale(trial, x));
+	if (isfinite(fitted) && squared_error(trial, x, fitted) < error) {
 		*d = fitted;
 		memcpy(q, trial, sizeof trial);
 	}

@@ -19,7 +19,7 @@
 #define MZM_Q_GROUP 512 /* weights: 16 blocks */
 
 /* How a scale is chosen: from the largest weight alone (round to nearest), or as the one of a few dozen near
- * it whose rounded weights have the least squared error. */
+ * it whose rounded weights have the least squared error, made unbiased (quant.c). */
 typedef enum mzm_quant_method { MZM_QUANT_NEAREST, MZM_QUANT_BEST } mzm_quant_method;
 
 /* dst: [mzm_row_bytes(dtype, n_cols)]; x: [n_cols]. False, and dst undefined, when x has a NaN or a weight too large

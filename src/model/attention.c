@@ -1,8 +1,8 @@
 /* attention.c - grouped-query attention with rotary positions, softmax over the KV of the session.
  *
  * Query heads that share a KV head, at all positions of the pass, share one walk over its keys and one over its values:
- * both are matrices with a row a token, so the row kernels do the work, in their fixed order. A position sees the tokens
- * up to its own; the weights of those behind are zeros, which add nothing. So a row does not depend on how many
+ * both are matrices with a row a token, so the row kernels do the work, in their fixed order. A position sees the
+ * tokens up to its own; the weights of those behind are zeros, which add nothing. So a row does not depend on how many
  * positions share the pass. */
 #include <math.h>
 #include <string.h>
@@ -45,7 +45,7 @@ static size_t q_at(const mzm_config *cfg, const q_rows *r, int32_t i)
 	return ((size_t)p * (size_t)cfg->n_heads + (size_t)head) * (size_t)cfg->head_dim;
 }
 
-/* score[i, t] = softmax of query row i over the tokens it sees, zero behind them. Returns the tokens of the last row. */
+/* score[i, t] = softmax of query row i over the tokens it sees, zero behind them. Returns the last row's tokens. */
 static int32_t attend_keys(mzm_state *s, int32_t layer, const q_rows *r, float *score, char *packed)
 {
 	const mzm_config *cfg = &s->w->cfg;

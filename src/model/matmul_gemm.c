@@ -295,8 +295,8 @@ static void down_bf16(mzm_state *s, const mzm_matrix *m, float *y, int rank, int
 		for (int32_t part = 0; part < in->n_parts; part++) {
 			pack_cols(s, m, in, part, c, n, rank);
 			for (int32_t i = 0; i < n; i += MZM_GEMM_COLS)
-				multiply(s, in, part, panel + (size_t)i * (size_t)in->depth, y + c + i, (size_t)m->n_cols,
-					 n - i < MZM_GEMM_COLS ? n - i : MZM_GEMM_COLS, true, rank);
+				multiply(s, in, part, panel + (size_t)i * (size_t)in->depth, y + c + i,
+					 (size_t)m->n_cols, n - i < MZM_GEMM_COLS ? n - i : MZM_GEMM_COLS, true, rank);
 		}
 	}
 }

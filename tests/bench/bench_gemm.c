@@ -156,9 +156,9 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	omp_set_num_threads(mzm_team_size(team));
-	printf("%s, %s weights, %d threads\n%-26s %-23s   %s\n%27s %7s %7s %21s %7s\n", mzm_gemm_version(),
-	       mzm_dtype_name(dtype), mzm_team_size(team), "", "      row an output", "           row an input", "", "oneDNN",
-	       "model", "oneDNN", "model");
+	printf("%s, %s weights, %d threads\n", mzm_gemm_version(), mzm_dtype_name(dtype), mzm_team_size(team));
+	printf("%-26s       row an output              row an input\n", "positions x dim x neurons");
+	printf("%27s  oneDNN   model                oneDNN   model\n", "");
 	for (int i = 0; i < (argc > 5 ? 1 : 4); i++) {
 		rig r = {.team = team, .s.kern = mzm_kern_find(NULL)};
 		int32_t dim = argc > 5 ? atoi(argv[4]) : shapes[i][0], n_ffn = argc > 5 ? atoi(argv[5]) : shapes[i][1];

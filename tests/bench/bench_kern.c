@@ -83,7 +83,8 @@ static void run_part(void *ctx, mzm_team *team, int rank)
 		l->kern->accum(&job, begin, end);
 	} else {
 		size_t ldx = mzm_pack_stride(l->kern, l->dtype, b->n_cols);
-		mzm_rows_job job = {l->dtype, p->w, stride, list, n_rows, b->n_cols, b->packed, ldx, l->n_pos, b->y, ld};
+		mzm_rows_job job = {l->dtype,  p->w, stride,   list, n_rows, b->n_cols,
+				    b->packed, ldx,  l->n_pos, b->y, ld};
 		mzm_team_range(n_rows, 8, rank, mzm_team_size(team), &begin, &end);
 		l->kern->rows(&job, begin, end);
 	}

@@ -377,6 +377,7 @@ call inspect "$work/two.mzm" --quality --against "$model" --text "$root/README.m
 check "inspect --quality compares both images" eval 'grep -q "^ *weights " "$out" && grep -q "^ *draft .*own weights" "$out"'
 expect "inspect --quality without a reference" 2 "name a reference with --against" inspect "$model" --quality \
 	--text "$root/README.md" --limit 10
+echo '{"question": 1}' > "$work/bad.jsonl"
 expect "inspect --quality: no problems" 3 "no JSON object with" inspect "$work/two.mzm" --quality --text "$work/bad.jsonl"
 size=$(wc -c < "$work/again.mzm")
 printf '\125' | dd of="$work/again.mzm" bs=1 seek=$((size * 2 / 3)) conv=notrunc 2> /dev/null
@@ -428,6 +429,10 @@ check "bench --json: forced rate" eval '[[ $(field .settings.forced_accept_rate 
 call "${quick[@]}" --only check,dense --json - --svg "$work/bench.svg"
 check "bench --json -: JSON alone" eval 'json > /dev/null && [[ $(field .rows[3].name) == "\"check 1\"" ]]'
 check "bench --svg: a picture" eval 'head -c 4 "$work/bench.svg" | grep -q "<svg" && tail -n 1 "$work/bench.svg" | grep -q "</svg>"'
+call bench --arch gsmini-6m --layers 1 --quick --time 1 --peak-buffer 1M --threads 1 --only dense
+check "bench --arch: random weights, and says so" eval '[[ $code == 0 ]] && grep -q "^gsmini-6m, 1 layers: bf16, 1 layer," "$out" && grep -q "random, in the shape of gsmini-6m" "$out"'
+usage "bench: a shape and a file" "exclude each other" bench --arch gsmini-6m -m "$model"
+usage "bench: layers of nothing" "--layers needs --arch" bench --layers 2
 usage "bench: unknown measurement" "did you mean check" bench --only chek
 usage "bench: unknown predictor" "did you mean griffin" bench --predictor grifin
 usage "bench: keep out of range" "'1.5' is no share" bench --keep 0.5,1.5

@@ -408,6 +408,29 @@ static void test_time_shortens(void **state)
 	mzm_model_close(model);
 }
 
+/* Random weights in memory: no tokenizer, so that prompts are ids and generations go on behind an end. */
+static void test_random_weights(void **state)
+{
+	mzm_model *model;
+	mzm_bench_params p = short_params();
+	mzm_err err = {0};
+	(void)state;
+	assert_int_equal(mzm_model_open_synth(&model, "psychic-7b", 0, 1, NULL, &err), MZM_EARG);
+	assert_null(model);
+	if (mzm_model_open_synth(&model, "gsmini-6m", 1, 1, NULL, NULL) != MZM_OK)
+		fail_msg("no random weights");
+	assert_int_equal(mzm_model_get_info(model)->n_layers, 1);
+	assert_null(mzm_model_tokenizer(model));
+	p.parts = MZM_BENCH_PART(MZM_BENCH_GENERATE);
+	p.n_gen = 20;
+	mzm_bench_result *r = run(model, &p);
+	assert_int_equal(named(r, "generate dense")->n_pos, 19); /* without the first */
+	for (int32_t i = 0; i < r->n_rows; i++)
+		check_row(r, &r->rows[i]);
+	mzm_bench_free(r);
+	mzm_model_close(model);
+}
+
 /* ---- outputs ---- */
 
 static void test_demo_has_a_real_aal(void **state)
@@ -578,6 +601,7 @@ int main(void)
 		cmocka_unit_test(test_cancelling),
 		cmocka_unit_test(test_failing_memory),
 		cmocka_unit_test(test_time_shortens),
+		cmocka_unit_test(test_random_weights),
 		cmocka_unit_test(test_demo_has_a_real_aal),
 		cmocka_unit_test(test_json),
 		cmocka_unit_test(test_table_and_picture),

@@ -50,7 +50,8 @@ static mzm_matrix make_matrix(bench *b, int which, int32_t n_rows, int32_t n_col
 	memset(bytes, 0xff, stride * (size_t)n_rows); /* NaN, whatever the type */
 	for (size_t r = 0; r < (size_t)n_rows; r++) {
 		if (mzm_dtype_is_quant(b->dtype))
-			assert_true(mzm_quant_row(bytes + r * stride, w + r * cols, b->dtype, n_cols, MZM_QUANT_NEAREST));
+			assert_true(mzm_quant_row(bytes + r * stride, w + r * cols, b->dtype, n_cols,
+						  MZM_QUANT_NEAREST));
 		else
 			scalar->narrow(bytes + r * stride, w + r * cols, b->dtype, n_cols);
 		scalar->to_f32(w + r * cols, bytes + r * stride, b->dtype, n_cols);
@@ -63,7 +64,7 @@ static mzm_matrix make_matrix(bench *b, int which, int32_t n_rows, int32_t n_col
 static void bench_open(bench *b, mzm_dtype dtype, int32_t dim, int32_t n_ffn)
 {
 	*b = (bench){.dtype = dtype};
-	b->w.cfg = (mzm_config){.n_layers = 1, .dim = dim, .n_ffn = n_ffn, .n_heads = 1, .head_dim = dim, .n_kv_heads = 1};
+	b->w.cfg = (mzm_config){.n_layers = 1, .dim = dim, .n_ffn = n_ffn, .n_heads = 1, .head_dim = dim};
 	b->w.layer = &b->layer;
 	b->layer.gate = make_matrix(b, 0, n_ffn, dim, 1, 1);
 	b->layer.down = make_matrix(b, 1, n_ffn, dim, 2, 2);
@@ -92,7 +93,8 @@ static void compute(void *ctx, mzm_team *team, int rank)
 	products *p = ctx;
 	mzm_acts x = {.x = p->b->x};
 	int32_t begin, end;
-	mzm_gemm_rows(p->s, &p->b->layer.gate, &x, p->y, (size_t)p->b->w.cfg.n_ffn + GAP_COLS, team, rank, &begin, &end);
+	size_t ldy = (size_t)p->b->w.cfg.n_ffn + GAP_COLS;
+	mzm_gemm_rows(p->s, &p->b->layer.gate, &x, p->y, ldy, team, rank, &begin, &end);
 	mzm_team_barrier(team, rank);
 	mzm_gemm_down(p->s, &p->b->layer.down, p->b->z, (size_t)p->b->w.cfg.n_ffn, team, rank);
 }
@@ -129,7 +131,8 @@ static float *run(const bench *b, const mzm_kern *kern, int32_t n_pos, int n_thr
 }
 
 /* Products are exact in double; each operand that was rounded to bf16 brings 2^-9 of its size, the sum k roundings. */
-static void check(float got, const float *a, const float *w, size_t step, int32_t k, const mzm_kern *kern, mzm_dtype dtype)
+static void check(float got, const float *a, const float *w, size_t step, int32_t k, const mzm_kern *kern,
+		  mzm_dtype dtype)
 {
 	bool rounds = kern->bf16_acts && (dtype == MZM_BF16 || mzm_dtype_is_quant(dtype));
 	double bound = (k + 1) * 0x1p-23 + (rounds ? 0x1.01p-9 : 0) * (dtype == MZM_BF16 ? 1 : 2), sum = 0, sum_abs = 0;
@@ -139,8 +142,8 @@ static void check(float got, const float *a, const float *w, size_t step, int32_
 		sum_abs += fabs(term);
 	}
 	if (!(fabs((double)got - sum) <= bound * sum_abs))
-		fail_msg("%s, %s, %d inputs: %g, not %g within %g", kern->name, mzm_dtype_name(dtype), k, (double)got, sum,
-			 bound * sum_abs);
+		fail_msg("%s, %s, %d inputs: %g, not %g within %g", kern->name, mzm_dtype_name(dtype), k, (double)got,
+			 sum, bound * sum_abs);
 }
 
 static void check_all(const bench *b, const mzm_kern *kern, int32_t n_pos)

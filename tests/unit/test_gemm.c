@@ -1,5 +1,6 @@
 /* test_gemm.c - products for long prefills: right to the bound, whatever surrounds the operands, and the same bits
- * however many threads there are; panels of bf16 weights, byte by byte. How a chunk of a model uses them: test_chunk.c. */
+ * however many threads there are; panels of bf16 weights, byte by byte. What a chunk of a model makes of them is
+ * test_chunk.c's. */
 #include <math.h>
 #include <omp.h>
 #include <setjmp.h>
@@ -246,7 +247,8 @@ static void panels_hold_every_weight_once(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof packs / sizeof *packs; i++) {
 		const struct pack_case *c = &packs[i];
-		size_t len = mzm_gemm_panel_len(c->depth) + 64, ld_nt = (size_t)c->k + c->gap, ld_nn = (size_t)c->n + c->gap;
+		size_t len = mzm_gemm_panel_len(c->depth) + 64;
+		size_t ld_nt = (size_t)c->k + c->gap, ld_nn = (size_t)c->n + c->gap;
 		uint16_t *panel = mzm_alloc(len * sizeof *panel);
 		uint16_t *nt = half_new(c->n, c->k, ld_nt, 1), *nn = half_new(c->k, c->n, ld_nn, 2);
 		assert_non_null(panel);

@@ -1,5 +1,6 @@
-/* test_generate.c - the generation loop on the shipped demo model: exact equals dense (tokens and bits),
- * stops and limits inside blocks, the counters, and no allocation while decoding.
+/* test_generate.c - the generation loop on the shipped demo model: exact equals dense (tokens and bits), in every
+ * format of weights and by every kernel table; stops and limits inside blocks, the counters, and no allocation while
+ * decoding.
  *
  * MIRZAM_LONG=1 runs the whole grid over all 500 problems; MIRZAM_SHORT=1, for sanitizers, a corner of it. */
 #include <stdarg.h>
@@ -14,6 +15,8 @@
 
 #include "demo.h"
 #include "engine/engine.h"
+#include "testing.h"
+#include "tiny_model.h"
 
 /* ---- counting allocations of the whole process, libraries included ---- */
 
@@ -143,12 +146,12 @@ static void assert_same_state(mzm_session *a, mzm_session *b, int32_t last)
 	assert_int_equal(x->len, y->len);
 	for (int l = 0; l < x->n_layers; l++) {
 		for (int h = 0; h < x->n_kv_heads; h++) {
-			size_t bytes = (size_t)x->len * (size_t)x->head_dim * sizeof(float);
+			size_t bytes = (size_t)x->len * x->row_bytes;
 			assert_memory_equal(mzm_kv_k(x, l, h, 0), mzm_kv_k(y, l, h, 0), bytes);
 			assert_memory_equal(mzm_kv_v(x, l, h, 0), mzm_kv_v(y, l, h, 0), bytes);
 		}
 	}
-	size_t n_vocab = (size_t)mzm_model_get_info(model)->n_vocab;
+	size_t n_vocab = (size_t)a->model->info.n_vocab;
 	float *u = malloc(n_vocab * sizeof *u), *v = malloc(n_vocab * sizeof *v);
 	assert_int_equal(mzm_session_forward(a, u, &last, 1, 1, NULL), MZM_OK);
 	assert_int_equal(mzm_session_forward(b, v, &last, 1, 1, NULL), MZM_OK);
@@ -286,6 +289,166 @@ static void test_keep_all_equals_dense(void **state)
 	generate(&r, 2, prompt, params(MZM_MODE_SPARSE, "griffin", 0.2, 16)); /* or this test could not fail */
 	assert_true(r.n != dense.n || memcmp(r.ids, dense.ids, sizeof(int32_t) * (size_t)r.n) != 0);
 	free(prompt);
+}
+
+/* ---- every format and table ---- */
+
+/* Opens a model in place of the one that the tests share; -> restore */
+typedef struct shared {
+	mzm_model   *model;
+	mzm_session *sessions[3];
+} shared;
+
+static shared replace(const char *path, const char *isa, const char *kv_type)
+{
+	mzm_err err = {0};
+	mzm_model_params mp = mzm_model_params_default();
+	shared kept = {model, {sessions[0], sessions[1], sessions[2]}};
+	mp.isa = isa;
+	if (mzm_model_open(&model, path, &mp, &err) != MZM_OK)
+		fail_msg("%s", err.message);
+	for (int i = 0; i < 3; i++) {
+		mzm_session_params sp = {.n_threads = i ? i : 1, .kv_type = kv_type};
+		if (mzm_session_create(&sessions[i], model, &sp, &err) != MZM_OK)
+			fail_msg("%s", err.message);
+	}
+	return kept;
+}
+
+static void restore(shared kept)
+{
+	for (int i = 0; i < 3; i++)
+		mzm_session_free(sessions[i]);
+	mzm_model_close(model);
+	model = kept.model;
+	memcpy(sessions, kept.sessions, sizeof sessions);
+}
+
+static void continue_ids(record *r, mzm_session *s, const int32_t *ids, int n, mzm_gen_params p)
+{
+	mzm_gen_result result;
+	mzm_err err = {0};
+	memset(r, 0, sizeof *r);
+	p.on_token = on_token;
+	p.user = r;
+	if (mzm_generate(s, ids, n, &p, &result, &err) != MZM_OK)
+		fail_msg("%s", err.message);
+	assert_int_equal(result.n_tokens, r->n);
+}
+
+/* The shared model: exact equals dense to the last bit of its state; so do passes that keep every neuron. */
+static void expect_modes_agree(const int32_t *ids, int n, int max_tokens, int turn)
+{
+	static const struct {
+		const char *predictor;
+		double keep;
+		int period;
+	} ways[] = {{"griffin", 0.5, 16}, {"topk", 0.3, 5}, {"random", 0.8, 0}, {"griffin", 0.2, 2}};
+	static record dense, r;
+	mzm_costs costs = some_costs(3);
+	mzm_gen_params p = params(MZM_MODE_DENSE, "griffin", 1, 16);
+	p.max_tokens = max_tokens;
+	p.ignore_eos = true;
+	continue_ids(&dense, sessions[1], ids, n, p);
+	assert_int_equal(dense.n, max_tokens);
+	int32_t last = dense.ids[dense.n - 1], len = mzm_session_len(sessions[1]);
+	for (int k = 0; k < 2; k++) {
+		int i = (turn + k) % 4;
+		p = params(MZM_MODE_EXACT, ways[i].predictor, ways[i].keep, ways[i].period);
+		p.max_tokens = max_tokens;
+		p.ignore_eos = true;
+		p.costs = &costs;
+		continue_ids(&r, sessions[2], ids, n, p);
+		assert_int_equal(r.n, dense.n);
+		assert_memory_equal(r.ids, dense.ids, (size_t)r.n * sizeof *r.ids);
+		assert_memory_equal(r.full_prob, dense.full_prob, (size_t)r.n * sizeof *r.full_prob);
+		assert_same_state(sessions[2], sessions[1], last);
+		mzm_session_truncate(sessions[1], len);
+	}
+	p = params(MZM_MODE_SPARSE, "topk", 1, 16);
+	p.no_draft_image = true;
+	p.max_tokens = max_tokens;
+	p.ignore_eos = true;
+	continue_ids(&r, sessions[2], ids, n, p);
+	assert_memory_equal(r.ids, dense.ids, (size_t)dense.n * sizeof *r.ids);
+	assert_same_state(sessions[2], sessions[1], last);
+}
+
+static const struct {
+	const char *name, *quant, *draft;
+} formats[] = {
+	{"bf16", "bf16", NULL}, {"q8", "q8", NULL}, {"q4", "q4", NULL}, {"f16 and a q8 draft image", "f16", "q8"},
+	{"bf16 and a q4 draft image", "bf16", "q4"},
+};
+enum { N_FORMATS = sizeof formats / sizeof *formats };
+static const char *const kv_types[] = {"f16", "f32", "bf16"};
+
+static void write_format(const char *from, const char *to, int i)
+{
+	mzm_err err = {0};
+	mzm_import_params ip = mzm_import_params_default();
+	ip.quant = formats[i].quant;
+	ip.draft_quant = formats[i].draft;
+	ip.zstd = 0;
+	if (mzm_import(from, to, &ip, &err) != MZM_OK)
+		fail_msg("%s", err.message);
+}
+
+/* By every table; KV types take turns. */
+static void expect_every_table(const char *path, const int32_t *ids, int n, int max_tokens, int scalar_tokens, int turn)
+{
+	for (int t = 0; mzm_isa_name(t); t++) {
+		bool scalar = strcmp(mzm_isa_name(t), "scalar") == 0;
+		shared kept = replace(path, mzm_isa_name(t), kv_types[(turn + t) % 3]);
+		expect_modes_agree(ids, n, scalar ? scalar_tokens : max_tokens, t + turn);
+		restore(kept);
+	}
+}
+
+/* Random weights: drafts are nearly always wrong, and roll-back is the rule. */
+static void test_formats_of_random_weights(void **state)
+{
+	(void)state;
+	tiny_spec spec = {.n_layers = 2, .dim = 96, .n_ffn = 130, .n_heads = 6, .n_kv_heads = 2, .head_dim = 16,
+			  .n_vocab = 257, .n_ctx = 128, .dtype = "F32", .eos = -1, .relu = true};
+	int32_t ids[20];
+	char path[128];
+	tiny_model *m = tiny_make(&spec, 41);
+	tiny_write_tokenizer(m);
+	tiny_path(path, m, "form.mzm");
+	for (int i = 0; i < 20; i++)
+		ids[i] = i * 37 % 257;
+	for (int f = 0; f < N_FORMATS; f++) {
+		write_format(m->dir, path, f);
+		for (int turn = 0; turn < testing_count(1, 3); turn++)
+			expect_every_table(path, ids, 20, 40, 12, turn + f);
+	}
+	tiny_free(m);
+}
+
+static void test_formats_of_the_demo_model(void **state)
+{
+	(void)state;
+	char dir[256], path[300];
+	testing_temp_dir(dir);
+	snprintf(path, sizeof path, "%s/form.mzm", dir);
+	for (int f = 1; f < N_FORMATS; f += 1 + (f == 2)) { /* bf16 alone is in test_forms.c */
+		int32_t *ids;
+		size_t n;
+		char *prompt = demo_prompt(120 + f);
+		write_format(DEMO_MODEL, path, f);
+		assert_int_equal(mzm_tokenize(model->tokenizer, prompt, strlen(prompt), MZM_TOK_ADD_SPECIAL, &ids, &n,
+					      NULL),
+				 MZM_OK);
+		assert_true(n > 16);
+		if (getenv("MIRZAM_SHORT"))
+			expect_every_table(path, ids, 8, 6, 3, f);
+		else
+			expect_every_table(path, ids, 16, 24, 6, f);
+		mzm_ids_free(ids);
+		free(prompt);
+	}
+	testing_remove(dir);
 }
 
 /* ---- stops and limits ---- */
@@ -435,20 +598,16 @@ static void test_cancel(void **state)
 	free(prompt);
 }
 
-static void test_no_allocation_while_decoding(void **state)
+static void expect_no_allocation(int n_predictors, int max_tokens)
 {
-	(void)state;
-#ifdef NO_COUNTING
-	print_message("a sanitizer owns malloc: not counted in this build\n");
-	skip();
-#endif
 	static const mzm_mode modes[] = {MZM_MODE_DENSE, MZM_MODE_SPARSE, MZM_MODE_SIRIUS, MZM_MODE_EXACT};
 	static const char *const stops[] = {"never there"};
 	char *prompt = demo_prompt(4);
 	for (int m = 0; m < 4; m++) {
-		for (int i = 0; mzm_predictor_name(i); i++) {
+		for (int i = 0; mzm_predictor_name(i) && i < n_predictors; i++) {
 			record r = {0};
 			mzm_gen_params p = params(modes[m], mzm_predictor_name(i), 0.5, m == 3 ? 0 : 16);
+			p.max_tokens = max_tokens;
 			p.stop = stops;
 			p.n_stop = 1;
 			if (modes[m] != MZM_MODE_SIRIUS) {
@@ -463,6 +622,26 @@ static void test_no_allocation_while_decoding(void **state)
 		}
 	}
 	free(prompt);
+}
+
+static void test_no_allocation_while_decoding(void **state)
+{
+	(void)state;
+#ifdef NO_COUNTING
+	print_message("a sanitizer owns malloc: not counted in this build\n");
+	skip();
+#endif
+	char dir[256], path[300];
+	expect_no_allocation(100, 256);
+	testing_temp_dir(dir);
+	snprintf(path, sizeof path, "%s/form.mzm", dir);
+	for (int f = 1; f < N_FORMATS; f += 3) { /* quantised; with a draft image */
+		write_format(DEMO_MODEL, path, f);
+		shared kept = replace(path, NULL, kv_types[f % 3]);
+		expect_no_allocation(1, 20);
+		restore(kept);
+	}
+	testing_remove(dir);
 }
 
 /* A request leaves nothing behind that the next one could see (E10). */
@@ -604,6 +783,8 @@ int main(void)
 		cmocka_unit_test(test_exact_equals_dense_when_sampling),
 		cmocka_unit_test(test_high_threshold_equals_dense),
 		cmocka_unit_test(test_keep_all_equals_dense),
+		cmocka_unit_test(test_formats_of_random_weights),
+		cmocka_unit_test(test_formats_of_the_demo_model),
 		cmocka_unit_test(test_limits),
 		cmocka_unit_test(test_stop_strings),
 		cmocka_unit_test(test_context_end),

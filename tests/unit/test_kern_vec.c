@@ -82,6 +82,80 @@ static void all_halves_widen_exactly(void **state)
 	free(h);
 }
 
+/* ---- narrowing ---- */
+
+static uint16_t narrowed(mzm_dtype d, float x)
+{
+	return d == MZM_BF16 ? mzm_f32_to_bf16(x) : mzm_f32_to_f16(x);
+}
+
+/* x[0 .. n), at any offset, in vectors of any length. */
+static void check_narrow(const float *x, int32_t n, mzm_dtype d)
+{
+	uint16_t *h = malloc(((size_t)n + 2) * sizeof *h);
+	assert_non_null(h);
+	EACH_TABLE (t) {
+		h[0] = h[n + 1] = 0xabcd;
+		(*t)->narrow(h + 1, x, d, n);
+		for (int32_t i = 0; i < n; i++)
+			if (h[i + 1] != narrowed(d, x[i]))
+				fail_msg("%s: %a becomes %s %04x, not %04x", (*t)->name, (double)x[i],
+					 mzm_dtype_name(d), h[i + 1], narrowed(d, x[i]));
+		assert_true(h[0] == 0xabcd && h[n + 1] == 0xabcd);
+	}
+	free(h);
+}
+
+/* Every value of 16 bits, its neighbours in f32, the tie between it and the next one and the neighbours of that. */
+static void narrowing_rounds_to_even(void **state)
+{
+	(void)state;
+	static const int32_t steps[] = {0, 1, -1};
+	enum { N = 65536 };
+	float *x = floats_new(N);
+	for (mzm_dtype d = MZM_F16; d <= MZM_BF16; d++) {
+		for (int tie = 0; tie < 2; tie++) {
+			for (int k = 0; k < 3; k++) {
+				for (uint32_t h = 0; h < N; h++) {
+					uint16_t next = (uint16_t)(h + 1);
+					float v = d == MZM_BF16 ? mzm_bf16_to_f32((uint16_t)h)
+								: mzm_f16_to_f32((uint16_t)h);
+					float w = d == MZM_BF16 ? mzm_bf16_to_f32(next) : mzm_f16_to_f32(next);
+					if (tie && isfinite(v) && isfinite(w))
+						v = v * 0.5f + w * 0.5f;
+					x[h] = mzm_bits_f32(mzm_f32_bits(v) + (uint32_t)steps[k]);
+				}
+				check_narrow(x, N, d);
+			}
+		}
+		for (uint32_t h = 0; h < N; h++) /* all exponents; NaN of many kinds */
+			x[h] = mzm_bits_f32(h << 16 | (uint32_t)mzm_rng_u64(7, 6, h) % N);
+		check_narrow(x, N, d);
+		for (int32_t n = 0; n < 70; n++)
+			check_narrow(x + 900 * n, n, d);
+	}
+	floats_free(x);
+	assert_int_equal(mzm_f32_to_f16(65519.996f), 0x7bff); /* the last that does not overflow */
+	assert_int_equal(mzm_f32_to_f16(65520.0f), 0x7c00);
+	assert_int_equal(mzm_f32_to_bf16(0x1.fffffep+127f), 0x7f80);
+}
+
+static void narrowing_to_f32_copies(void **state)
+{
+	(void)state;
+	EACH_TABLE (t) {
+		for (int32_t n = 1; n < 40; n++) {
+			float *x = floats_random((size_t)n), *y = floats_new((size_t)n);
+			x[n / 2] = mzm_bits_f32(0x7fa12345); /* even a signalling NaN */
+			(*t)->narrow(y, x, MZM_F32, n);
+			assert_memory_equal(x, y, (size_t)n * sizeof *x);
+			check_untouched(y, (size_t)n, (size_t)n, (size_t)n);
+			floats_free(x);
+			floats_free(y);
+		}
+	}
+}
+
 /* ---- exp, silu, softmax ---- */
 
 /* Distance of got from the exact value in units of the last place of the exact value. */
@@ -340,6 +414,8 @@ int main(void)
 		cmocka_unit_test(vectors_keep_the_stated_order),
 		cmocka_unit_test(max_abs_reports_nan),
 		cmocka_unit_test(all_halves_widen_exactly),
+		cmocka_unit_test(narrowing_rounds_to_even),
+		cmocka_unit_test(narrowing_to_f32_copies),
 		cmocka_unit_test(exp_is_close_everywhere),
 		cmocka_unit_test(silu_is_close_everywhere),
 		cmocka_unit_test(softmax_sums_to_one),

@@ -309,7 +309,7 @@ static void test_demo(void **state)
 		const char *type, *method;
 		double most; /* mean KLD */
 	} forms[] = {{"f16", NULL, 1e-5}, {"q8", NULL, 3e-4}, {"q4", "best", 0.05}, {"q4", "nearest", 0.05}};
-	double kld[4];
+	double kld[4], median[4], error[4];
 	mzm_quality_result r;
 	mzm_model *ref = open_ok(DEMO_MODEL);
 	for (int i = 0; i < 4; i++) {
@@ -318,10 +318,14 @@ static void test_demo(void **state)
 		print_message("%s %s, ", forms[i].type, forms[i].method ? forms[i].method : "");
 		measure_demo(&r, model, ref);
 		kld[i] = r.kld_mean;
+		median[i] = r.kld_median;
+		error[i] = r.kld_error;
 		assert_true(r.kld_mean > 0 && r.kld_mean < forms[i].most);
 		mzm_model_close(model);
 	}
-	assert_true(kld[0] < kld[1] && kld[1] < kld[2] && kld[2] <= kld[3]);
+	assert_true(kld[0] < kld[1] && kld[1] < kld[2] && kld[1] < kld[3]);
+	/* which roundings suit a small model is chance: the typical token decides, the mean within its error */
+	assert_true(median[2] < median[3] && kld[2] < kld[3] + 2 * error[3]);
 	mzm_model_close(ref);
 }
 

@@ -1,6 +1,9 @@
 /* test_reference.c - the engine against an independent float32 PyTorch decoder (scripts/demo-model/oracle.py):
  * its tokens, accuracies, advance lengths and densities on the demo models, logits of stories260K. The
- * recorded results lie outside the repository: MIRZAM_SHARED names the folder, else these tests skip. */
+ * recorded results lie outside the repository: MIRZAM_SHARED names the folder, else these tests skip.
+ *
+ * The reference computes in f32, so the engine is told to: keys and values in f32, and a table that does not round
+ * activations. What the defaults change is measured apart. */
 #include <stdarg.h>
 #include <setjmp.h>
 #include <stddef.h>
@@ -10,6 +13,7 @@
 #include <math.h>
 
 #include "demo.h"
+#include "isa.h"
 
 static const char *shared(char buf[512], const char *name)
 {
@@ -29,14 +33,25 @@ typedef struct bench {
 	mzm_session *session;
 } bench;
 
-static void open_bench(bench *b, const char *path)
+/* As exact as the engine gets, or as it is by default. */
+static void open_bench_as(bench *b, const char *path, bool defaults)
 {
 	mzm_err err = {0};
+	mzm_model_params mp = mzm_model_params_default();
 	mzm_session_params sp = mzm_session_params_default();
 	sp.n_threads = 1;
-	if (mzm_model_open(&b->model, path, NULL, &err) != MZM_OK ||
+	if (!defaults) {
+		mp.isa = isa_exact();
+		sp.kv_type = "f32";
+	}
+	if (mzm_model_open(&b->model, path, &mp, &err) != MZM_OK ||
 	    mzm_session_create(&b->session, b->model, &sp, &err) != MZM_OK)
 		fail_msg("%s", err.message);
+}
+
+static void open_bench(bench *b, const char *path)
+{
+	open_bench_as(b, path, false);
 }
 
 static void close_bench(bench *b)
@@ -256,6 +271,62 @@ static void test_demo_model_relu(void **state)
 	expect_reference("gsmini-6m-relu", "tests/data/reference-relu-griffin.json");
 }
 
+/* ---- the defaults ---- */
+
+typedef struct reply {
+	int32_t ids[256], n;
+	bool    right;
+} reply;
+
+static void answer_first(reply *a, int n, const char *path, bool defaults)
+{
+	bench b;
+	open_bench_as(&b, path, defaults);
+	for (int i = 0; i < n; i++) {
+		char text[4096] = "", *prompt = demo_prompt(i);
+		mzm_gen_params p = params_of("dense", 1);
+		mzm_gen_result r;
+		long got, want;
+		p.on_text = append_text;
+		p.user = text;
+		assert_int_equal(mzm_generate_text(b.session, prompt, &p, &r, NULL), MZM_OK);
+		assert_true(answer_of(json_string_value(json_object_get(problem(i), "answer")), &want));
+		a[i].right = answer_of(text, &got) && got == want;
+		a[i].n = r.n_tokens;
+		memcpy(a[i].ids, r.tokens, (size_t)r.n_tokens * sizeof *a[i].ids);
+		free(prompt);
+	}
+	close_bench(&b);
+}
+
+/* What a user gets, keys and values in f16 and the best table, answers as exact arithmetic does. */
+static void expect_same_answers(const char *path, int n)
+{
+	static reply exact[100], usual[100];
+	int n_same = 0, n_text = 0, n_right = 0, n_usual = 0;
+	answer_first(exact, n, path, false);
+	answer_first(usual, n, path, true);
+	for (int i = 0; i < n; i++) {
+		n_same += exact[i].right == usual[i].right;
+		n_text += exact[i].n == usual[i].n &&
+			  memcmp(exact[i].ids, usual[i].ids, (size_t)exact[i].n * sizeof(int32_t)) == 0;
+		n_right += exact[i].right;
+		n_usual += usual[i].right;
+	}
+	print_message("%s by default: right %d (exact arithmetic %d), right or wrong alike %d, same text %d of %d\n",
+		      path, n_usual, n_right, n_same, n_text, n);
+	assert_true(n - n_same <= n / 20); /* found: all of 100 alike, to the last token, for both models */
+	assert_true(n - n_text <= n / 10);
+}
+
+static void test_defaults(void **state)
+{
+	(void)state;
+	bool is_short = getenv("MIRZAM_SHORT"), is_long = getenv("MIRZAM_LONG") && !is_short;
+	expect_same_answers(DEMO_MODEL, is_short ? 5 : is_long ? 100 : 60);
+	expect_same_answers(DEMO_MODEL_RELU, is_short ? 5 : is_long ? 100 : 40);
+}
+
 static void test_demo_logits(void **state)
 {
 	(void)state;
@@ -356,6 +427,7 @@ int main(void)
 		cmocka_unit_test(test_stories),
 		cmocka_unit_test(test_demo_model),
 		cmocka_unit_test(test_demo_model_relu),
+		cmocka_unit_test(test_defaults),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -159,11 +159,24 @@ static inline tiny_model *tiny_make(const tiny_spec *spec, uint64_t seed)
 	return m;
 }
 
+/* A tokenizer of three tokens, which a container must have. */
+static inline void tiny_write_tokenizer(const tiny_model *m)
+{
+	char path[128];
+	tiny_path(path, m, "tokenizer.json");
+	FILE *f = fopen(path, "w");
+	fputs("{\"added_tokens\":[],\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":"
+	      "false,\"use_regex\":true},\"decoder\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\","
+	      "\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"a b\"]}}",
+	      f);
+	fclose(f);
+}
+
 static inline void tiny_free(tiny_model *m)
 {
-	static const char *const files[] = {"config.json", "model.safetensors", "tokenizer.json"};
+	static const char *const files[] = {"config.json", "model.safetensors", "tokenizer.json", "form.mzm"};
 	char path[128];
-	for (int i = 0; i < 3; i++) {
+	for (int i = 0; i < 4; i++) {
 		tiny_path(path, m, files[i]);
 		unlink(path);
 	}
