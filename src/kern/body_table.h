@@ -44,24 +44,15 @@ QUANT_ADD(add_q8, MZM_Q8)
 QUANT_ADD(add_q4, MZM_Q4)
 #endif
 
-#ifndef FLOAT_GROUP
-#define FLOAT_GROUP 8
-#endif
-#ifndef BF16_GROUP
-#define BF16_GROUP 4
-#endif
-#ifndef QUANT_GROUP
-#define QUANT_GROUP 16
-#endif
-
+/* Rows of a group, chosen by measurement: few streams when memory sets the pace, many when sums do. */
 static void accum(const mzm_accum_job *job, int32_t u0, int32_t u1)
 {
 	static const accum_format by_dtype[MZM_N_DTYPES] = {
-		[MZM_F32] = {UNIT_COLS, FLOAT_GROUP, 16, add_f32, finish_cols},
-		[MZM_F16] = {UNIT_COLS, FLOAT_GROUP, 16, add_f16, finish_cols},
-		[MZM_BF16] = {UNIT_COLS, BF16_GROUP, 16, add_bf16, finish_cols},
-		[MZM_Q8] = {Q_UNIT, QUANT_GROUP, 32, add_q8, finish_unit},
-		[MZM_Q4] = {Q_UNIT, QUANT_GROUP, 32, add_q4, finish_unit},
+		[MZM_F32] = {UNIT_COLS, 8, 16, add_f32, finish_cols},
+		[MZM_F16] = {UNIT_COLS, 8, 16, add_f16, finish_cols},
+		[MZM_BF16] = {UNIT_COLS, 4, 32, add_bf16, finish_cols},
+		[MZM_Q8] = {Q_UNIT, 16, 32, add_q8, finish_unit},
+		[MZM_Q4] = {Q_UNIT, 16, 32, add_q4, finish_unit},
 	};
 	accum_units(job, &by_dtype[job->dtype], u0, u1);
 }
