@@ -244,19 +244,7 @@ VEC void add_pairs(float *sum, size_t ld, const __m512i *w, const uint32_t *same
 
 /* Pairs of a group: n_u units of 64 columns in order, from column c on, `left` of them there. w: [n_u][n_pairs][4]. */
 #define COLS_VECS 4
-#ifndef COLS_UNITS
-#ifndef COLS_UNITS
-#ifndef COLS_UNITS
-#ifndef COLS_UNITS
 #define COLS_UNITS 4 /* a run of 512 bytes of each row */
-#endif
-#define COLS_NOTE
-#endif
-#define COLS_NOTE
-#endif
-#define COLS_NOTE
-#endif
-#define COLS_NOTE /* a run of 512 bytes of each row */
 
 VEC void join_cols(__m512i *w, const group *g, int32_t c, int32_t left, int n_u)
 {

@@ -9,7 +9,6 @@
 
 #include "base/io.h"
 
-#define MAX_CPUS 8192
 #define PATH_CAP 4352
 
 /* ---- cores ---- */
@@ -35,7 +34,7 @@ static long lowest_of(const char *list, const void *mask, int n_cpus)
 	return -1;
 }
 
-int mzm_cores_physical(const char *root, const void *mask, int n_cpus)
+int mzm_cores_list(const char *root, const void *mask, int n_cpus, int *cpus, int cap)
 {
 	int n = 0;
 	for (int cpu = 0; cpu < n_cpus; cpu++) {
@@ -44,9 +43,18 @@ int mzm_cores_physical(const char *root, const void *mask, int n_cpus)
 			continue;
 		snprintf(path, sizeof path, "%s/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", root, cpu);
 		long lowest = mzm_read_small_text(path, text, sizeof text) ? lowest_of(text, mask, n_cpus) : -1;
-		n += lowest < 0 || lowest == cpu; /* a core counts at its first thread */
+		if (lowest >= 0 && lowest != cpu)
+			continue; /* a core counts at its first thread */
+		if (n < cap)
+			cpus[n] = cpu;
+		n++;
 	}
 	return n;
+}
+
+int mzm_cores_physical(const char *root, const void *mask, int n_cpus)
+{
+	return mzm_cores_list(root, mask, n_cpus, NULL, 0);
 }
 
 /* ---- quota ---- */
@@ -142,11 +150,11 @@ int mzm_cores_quota(const char *root)
 
 int mzm_cores_usable(const char *root)
 {
-	cpu_set_t mask[MAX_CPUS / CPU_SETSIZE];
+	cpu_set_t mask[MZM_MAX_CPUS / CPU_SETSIZE];
 	memset(mask, 0, sizeof mask);
 	int n = 1;
 	if (sched_getaffinity(0, sizeof mask, mask) == 0)
-		n = mzm_cores_physical(root, mask, MAX_CPUS);
+		n = mzm_cores_physical(root, mask, MZM_MAX_CPUS);
 	int quota = mzm_cores_quota(root);
 	n = n < quota ? n : quota;
 	return n > 1 ? n : 1;

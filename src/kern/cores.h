@@ -11,5 +11,9 @@ int mzm_cores_usable(const char *root);
 /* Its parts: INT_MAX without a quota; n_cpus bits of affinity in mask, as sched_getaffinity fills it. */
 int mzm_cores_quota(const char *root);
 int mzm_cores_physical(const char *root, const void *mask, int n_cpus);
+/* One CPU of each of those cores, ascending: fills cpus[0 .. cap-1] and returns how many there are. */
+int mzm_cores_list(const char *root, const void *mask, int n_cpus, int *cpus, int cap);
+
+#define MZM_MAX_CPUS 8192
 
 #endif

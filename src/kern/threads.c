@@ -8,6 +8,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <omp.h>
+#include <sched.h>
 #include <stdalign.h>
 #include <stdatomic.h>
 #include <sys/syscall.h>
@@ -23,6 +24,9 @@ struct mzm_team {
 	atomic_int  size; /* in a region the threads that are there, else n_max */
 	mzm_team_fn fn;
 	void       *ctx;
+	bool        pinned;                 /* the team has a core for every thread */
+	int         cpu[MZM_MAX_THREADS];   /* where rank i runs when it is pinned */
+	cpu_set_t   mask[MZM_MAX_CPUS / CPU_SETSIZE]; /* where it may run when it is not */
 
 	/* each on a cache line of its own */
 	alignas(MZM_ALIGN) atomic_uint started;    /* regions begun: the caller releases fn, ctx and all behind */
@@ -31,6 +35,32 @@ struct mzm_team {
 	alignas(MZM_ALIGN) atomic_uint generation; /* barriers passed; what sleepers sleep on */
 	alignas(MZM_ALIGN) atomic_int  sleeping;   /* threads that may be asleep in a barrier */
 };
+
+/* A team as large as the machine that this process may use gets a core for each thread, so that two of them never wait
+ * for each other on one. A smaller one, or one of many, leaves the choice to the system. */
+static void choose_cores(mzm_team *team)
+{
+	if (sched_getaffinity(0, sizeof team->mask, team->mask) != 0)
+		return;
+	int n = mzm_cores_list("", team->mask, MZM_MAX_CPUS, team->cpu, MZM_MAX_THREADS);
+	team->pinned = n == team->n_max && n > 1;
+}
+
+/* Rank 0 is the caller's thread, whose affinity is not ours to change. */
+static void settle(const mzm_team *team, int rank)
+{
+	static _Thread_local int pinned_to = -1;
+	int cpu = team->pinned ? team->cpu[rank] : -1;
+	cpu_set_t one[MZM_MAX_CPUS / CPU_SETSIZE];
+	if (rank == 0 || cpu == pinned_to)
+		return;
+	if (cpu >= 0) {
+		CPU_ZERO_S(sizeof one, one);
+		CPU_SET_S((size_t)cpu, sizeof one, one);
+	}
+	if (sched_setaffinity(0, sizeof one, cpu >= 0 ? one : team->mask) == 0) /* a wish: nothing depends on it */
+		pinned_to = cpu;
+}
 
 mzm_status mzm_team_create(mzm_team **out, int n_threads, mzm_err *err)
 {
@@ -44,6 +74,7 @@ mzm_status mzm_team_create(mzm_team **out, int n_threads, mzm_err *err)
 	mzm_team *team;
 	MZM_TRY(mzm_alloc_for((void **)&team, sizeof *team, "the thread team", err));
 	team->n_max = n_threads;
+	choose_cores(team);
 	atomic_init(&team->size, n_threads);
 	*out = team;
 	return MZM_OK;
@@ -64,6 +95,7 @@ static void member(mzm_team *team, int rank, int size)
 {
 	(void)atomic_load_explicit(&team->started, memory_order_acquire);
 	atomic_store_explicit(&team->size, size, memory_order_relaxed);
+	settle(team, rank);
 	team->fn(team->ctx, team, rank);
 	atomic_fetch_add_explicit(&team->finished, 1, memory_order_release);
 }

@@ -4,6 +4,8 @@
  * barriers. A team of one runs inline. A team belongs to one session and one calling thread; several
  * threads may run a team each at the same time.
  *
+ * A team with a thread for every core that this process may use pins all but the calling one, each to its core.
+ *
  * OpenMP may give a region fewer threads than the team has (OMP_THREAD_LIMIT, a host program's own
  * parallel region around the call). The function still runs once on every rank 0 .. size-1, but with
  * the size that mzm_team_size returns inside it, which is never larger than the one outside. */
