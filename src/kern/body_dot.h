@@ -182,7 +182,7 @@ VEC __m512i join_bf16(v16 a, v16 b)
 	return _mm512_permutexvar_epi16(_mm512_loadu_si512(order), (__m512i)_mm512_cvtne2ps_pbh(b, a));
 }
 
-/* The second row of a pair; an odd group's last pair has its first row twice, and 0 as the activation. */
+/* The second row of a pair. An odd group's last pair has none: its first row stands in, and counts as zeros. */
 VEC int32_t partner(const group *g, int32_t i)
 {
 	return i + 1 < g->n ? i + 1 : i;
@@ -258,7 +258,9 @@ VEC void join_cols(__m512i *w, const group *g, int32_t c, int32_t left, int n_u)
 		UNROLL
 		for (int k = 0; k < 2 * n_u; k++) {
 			int32_t at = c + 32 * k, n = left - 32 * k < 0 ? 0 : left - 32 * k;
-			__m512i a = load_pairs(g->w[2 * i], at, n), b = load_pairs(g->w[second], at, n);
+			__m512i a = load_pairs(g->w[2 * i], at, n), b = _mm512_setzero_si512();
+			if (second > 2 * i)
+				b = load_pairs(g->w[second], at, n);
 			__m512i *to = w + (k / 2 * n_pairs + i) * COLS_VECS + k % 2 * 2;
 			to[0] = _mm512_permutex2var_epi16(a, lower, b);
 			to[1] = _mm512_permutex2var_epi16(a, upper, b);
