@@ -73,30 +73,42 @@ typedef struct strip {
 	uintptr_t   ahead[DOT_ROWS];
 } strip;
 
-VEC strip make_strip(const mzm_rows_job *job, int32_t i, int n_r, int n_p)
+VEC strip make_strip(const mzm_rows_job *job, int32_t i, int n_r)
 {
 	strip s;
 	UNROLL
 	for (int r = 0; r < n_r; r++) {
 		s.w[r] = row_at(job->w, job->stride, job->rows, i + r);
-		s.ahead[r] = look_ahead(job->w, job->stride, job->rows, job->n_rows, i + r, n_r, n_p);
+		s.ahead[r] = look_ahead(job->w, job->stride, job->rows, job->n_rows, i + r, n_r, 2);
 	}
 	return s;
 }
 
-/* n_r rows from i on against one position. */
+/* With one position two streams, fetched well ahead, are the best. */
+#define ONE_ROWS 2
+#define ONE_AHEAD 4096 /* bytes */
+
+/* n_r rows from i on against one position. Fetching is ahead by ONE_AHEAD bytes, at the end of the rows in those that
+ * come next. */
 VEC void dot_one(const mzm_rows_job *job, int32_t i, int32_t p, int n_r)
 {
-	strip s = make_strip(job, i, n_r, 1);
+	const char *w[DOT_ROWS];
+	uintptr_t same[DOT_ROWS], next[DOT_ROWS];
 	v16 sum[DOT_ROWS];
+	int32_t whole = job->n_cols / 32 * 32, cut = whole < ONE_AHEAD / 2 ? 0 : whole - ONE_AHEAD / 2;
 	UNROLL
-	for (int r = 0; r < n_r; r++)
+	for (int r = 0; r < n_r; r++) {
+		int32_t after = i + r + n_r < job->n_rows ? i + r + n_r : i + r;
+		w[r] = row_at(job->w, job->stride, job->rows, i + r);
+		same[r] = (uintptr_t)w[r] + ONE_AHEAD;
+		next[r] = (uintptr_t)row_at(job->w, job->stride, job->rows, after) - 2 * (size_t)cut;
 		sum[r] = v16_set1(0.0f);
-	int32_t whole = job->n_cols / 32 * 32;
+	}
 	const char *x = (const char *)job->x + (size_t)p * job->ldx;
-	dot_block(sum, s.w, s.ahead, x, job->ldx, 0, whole, 32, n_r, n_r, 1, 1);
+	dot_block(sum, w, same, x, job->ldx, 0, cut, 32, n_r, n_r, 1, 1);
+	dot_block(sum, w, next, x, job->ldx, cut, whole, 32, n_r, n_r, 1, 1);
 	if (whole < job->n_cols)
-		dot_block(sum, s.w, s.ahead, x, job->ldx, whole, job->n_cols, job->n_cols - whole, 0, n_r, 1, 1);
+		dot_block(sum, w, same, x, job->ldx, whole, job->n_cols, job->n_cols - whole, 0, n_r, 1, 1);
 	store_sums(job, sum, i, p, n_r, 1);
 }
 
@@ -133,7 +145,7 @@ static void dot_strip(const mzm_rows_job *job, int32_t i)
 {
 	static const dot_fn fn[DOT_POS + 1] = {NULL, dot_tile_1, dot_tile_2};
 	v16 sum[MZM_MAX_POS * DOT_ROWS];
-	strip s = make_strip(job, i, DOT_ROWS, 2);
+	strip s = make_strip(job, i, DOT_ROWS);
 	int32_t n_tiles = (job->n_pos + DOT_POS - 1) / DOT_POS, whole = job->n_cols / 32 * 32;
 	for (int32_t c = 0, end; c < job->n_cols; c = end) {
 		end = whole - c > DOT_BLOCK ? c + DOT_BLOCK : c < whole ? whole : job->n_cols;
@@ -154,12 +166,10 @@ static void dot_strip(const mzm_rows_job *job, int32_t i)
 static void rows_dot(const mzm_rows_job *job, int32_t i0, int32_t i1)
 {
 	int32_t i = i0;
-	for (; i1 - i >= DOT_ROWS; i += DOT_ROWS) {
-		if (job->n_pos == 1)
-			dot_one(job, i, 0, DOT_ROWS);
-		else
-			dot_strip(job, i);
-	}
+	for (; job->n_pos == 1 && i1 - i >= ONE_ROWS; i += ONE_ROWS)
+		dot_one(job, i, 0, ONE_ROWS);
+	for (; i1 - i >= DOT_ROWS; i += DOT_ROWS)
+		dot_strip(job, i);
 	if (i < i1 && i1 - i0 >= DOT_ROWS && job->n_pos > 1) {
 		dot_strip(job, i1 - DOT_ROWS); /* overlaps: an output computed twice is the same twice */
 		return;

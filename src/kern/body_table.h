@@ -50,7 +50,7 @@ static void accum(const mzm_accum_job *job, int32_t u0, int32_t u1)
 	static const accum_format by_dtype[MZM_N_DTYPES] = {
 		[MZM_F32] = {UNIT_COLS, 8, 16, add_f32, finish_cols},
 		[MZM_F16] = {UNIT_COLS, 8, 16, add_f16, finish_cols},
-		[MZM_BF16] = {UNIT_COLS, 4, 32, add_bf16, finish_cols},
+		[MZM_BF16] = {UNIT_COLS, 2, 32, add_bf16, finish_cols},
 		[MZM_Q8] = {Q_UNIT, 16, 32, add_q8, finish_unit},
 		[MZM_Q4] = {Q_UNIT, 16, 32, add_q4, finish_unit},
 	};
