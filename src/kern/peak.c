@@ -191,7 +191,8 @@ static size_t cache_by_system(void)
 		snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu0/cache/index%d/size", i);
 		if (!mzm_read_small_text(path, text, sizeof text))
 			break;
-		size_t size = (size_t)strtoull(text, &end, 10) << (*end == 'G' ? 30 : *end == 'M' ? 20 : 10);
+		size_t size = (size_t)strtoull(text, &end, 10); /* before its end is looked at */
+		size <<= *end == 'G' ? 30 : *end == 'M' ? 20 : 10;
 		bytes = size > bytes ? size : bytes;
 	}
 	return bytes;
