@@ -16,7 +16,8 @@
 #ifndef __has_feature
 #define __has_feature(x) 0
 #endif
-#if defined(VEC_IS_ARRAY) || defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#if defined(VEC_IS_ARRAY) || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || \
+	__has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
 #define UNROLL
 #elif defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
