@@ -263,6 +263,8 @@ mzm_status mzm_cli_check_output(const char *path, mzm_err *err);
 /* Flushes, checks for errors of all earlier writes, renames. Always ends the file. */
 mzm_status mzm_cli_file_commit(mzm_cli_file *file, mzm_err *err);
 void       mzm_cli_file_abort(mzm_cli_file *file); /* removes the temporary; after a commit, or zeroed: no effect */
+/* Before long work: can this file be made? Leaves nothing behind; NULL and "-" always can. */
+mzm_status mzm_cli_file_probe(const char *path, mzm_err *err);
 mzm_status mzm_cli_write_file(const char *path, const char *bytes, size_t n, mzm_err *err); /* all in one */
 
 /* Flushes; EIO with the reason when that or any write before failed ("name: No space left on device"). A

@@ -202,6 +202,16 @@ void mzm_cli_file_abort(mzm_cli_file *file)
 	forget(file);
 }
 
+mzm_status mzm_cli_file_probe(const char *path, mzm_err *err)
+{
+	mzm_cli_file file = {0};
+	if (!path || strcmp(path, "-") == 0)
+		return MZM_OK;
+	mzm_status st = mzm_cli_file_create(&file, path, err);
+	mzm_cli_file_abort(&file);
+	return st;
+}
+
 mzm_status mzm_cli_write_file(const char *path, const char *bytes, size_t n, mzm_err *err)
 {
 	mzm_cli_file file;

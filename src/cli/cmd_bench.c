@@ -216,17 +216,6 @@ static int finish_options(bench_options *o)
 
 /* ---- output ---- */
 
-/* Before minutes of work: can this file be made? */
-static mzm_status probe(const char *path, mzm_err *err)
-{
-	mzm_cli_file file = {0};
-	if (!path || strcmp(path, "-") == 0)
-		return MZM_OK;
-	mzm_status st = mzm_cli_file_create(&file, path, err);
-	mzm_cli_file_abort(&file);
-	return st;
-}
-
 static mzm_status write_json(const mzm_cli_bench *b, const char *path, mzm_err *err)
 {
 	json_t *root = mzm_cli_bench_json(b);
@@ -339,7 +328,8 @@ static int open_and_bench(bench_options *o)
 	mzm_model *model = NULL;
 	mzm_cli_catch_interrupt();
 	int code = o->arch ? open_random(&model, o) : mzm_cli_open(&model, NULL, &command, &o->model);
-	if (code == MZM_CLI_GO && (probe(o->json, &err) != MZM_OK || probe(o->svg, &err) != MZM_OK))
+	if (code == MZM_CLI_GO &&
+	    (mzm_cli_file_probe(o->json, &err) != MZM_OK || mzm_cli_file_probe(o->svg, &err) != MZM_OK))
 		code = mzm_cli_fail(&err);
 	if (code == MZM_CLI_GO)
 		code = bench(o, model);

@@ -152,17 +152,6 @@ static bool is_cancelled(void *user)
 
 /* ---- output ---- */
 
-/* Before hours of work: can this file be made? */
-static mzm_status probe(const char *path, mzm_err *err)
-{
-	mzm_cli_file file = {0};
-	if (!path || strcmp(path, "-") == 0)
-		return MZM_OK;
-	mzm_status st = mzm_cli_file_create(&file, path, err);
-	mzm_cli_file_abort(&file);
-	return st;
-}
-
 static mzm_status write_json(const mze_eval *eval, const char *path, mzm_err *err)
 {
 	json_t *root = mze_eval_json(eval);
@@ -286,9 +275,9 @@ static int open_and_evaluate(const eval_options *o, int argc, char **argv)
 		st = mzm_cli_set_err(&err, MZM_EFORMAT, "%s: no tokenizer.json; without it no problem can be read",
 				     mzm_model_get_info(model)->path);
 	if (code == MZM_CLI_GO && st == MZM_OK)
-		st = probe(o->json, &err);
+		st = mzm_cli_file_probe(o->json, &err);
 	if (code == MZM_CLI_GO && st == MZM_OK)
-		st = probe(o->report, &err);
+		st = mzm_cli_file_probe(o->report, &err);
 	if (code == MZM_CLI_GO && st != MZM_OK)
 		code = mzm_cli_fail(&err);
 	if (code == MZM_CLI_GO)
