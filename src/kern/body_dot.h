@@ -46,7 +46,7 @@ VEC __m512i load_pairs(const char *row, int32_t c, int32_t left)
 /* Columns c0 .. c1-1 into the sums of a tile; those past the last 32 of a row are zeros in x. left: 32, or the number
  * of columns when there are fewer. */
 VEC void dot_block(v16 *sum, const char *const *w, const uintptr_t *ahead, const char *x, size_t ldx, int32_t c0,
-		   int32_t c1, int32_t left, int n_ahead, int n_r, int n_p, int how)
+		   int32_t c1, int32_t left, int n_ahead, int n_r, int n_p)
 {
 	for (int32_t c = c0; c < c1; c += 32) {
 		__m512i wide[DOT_ROWS];
@@ -56,7 +56,7 @@ VEC void dot_block(v16 *sum, const char *const *w, const uintptr_t *ahead, const
 		UNROLL
 		for (int r = 0; r < n_r; r++)
 			if (r < n_ahead)
-				prefetch(ahead[r] + 2 * (size_t)c, how);
+				prefetch(ahead[r] + 2 * (size_t)c, 2);
 		UNROLL
 		for (int p = 0; p < n_p; p++) {
 			__m512i xs = _mm512_load_si512(x + (size_t)p * ldx + 2 * (size_t)c);
@@ -84,31 +84,24 @@ VEC strip make_strip(const mzm_rows_job *job, int32_t i, int n_r)
 	return s;
 }
 
-/* With one position two streams, fetched well ahead, are the best. */
-#define ONE_ROWS 2
-#define ONE_AHEAD 4096 /* bytes */
+/* With one position four rows side by side and nothing fetched: so many plain loads wait at once that memory is as busy
+ * as it gets, which fetching by instructions does not reach (SPEED.md). */
+#define ONE_ROWS 4
 
-/* n_r rows from i on against one position. Fetching is ahead by ONE_AHEAD bytes, at the end of the rows in those that
- * come next. */
+/* n_r rows from i on against position p. */
 VEC void dot_one(const mzm_rows_job *job, int32_t i, int32_t p, int n_r)
 {
-	const char *w[DOT_ROWS];
-	uintptr_t same[DOT_ROWS], next[DOT_ROWS];
-	v16 sum[DOT_ROWS];
-	int32_t whole = job->n_cols / 32 * 32, cut = whole < ONE_AHEAD / 2 ? 0 : whole - ONE_AHEAD / 2;
+	const char *w[ONE_ROWS], *x = (const char *)job->x + (size_t)p * job->ldx;
+	v16 sum[ONE_ROWS];
+	int32_t whole = job->n_cols / 32 * 32;
 	UNROLL
 	for (int r = 0; r < n_r; r++) {
-		int32_t after = i + r + n_r < job->n_rows ? i + r + n_r : i + r;
 		w[r] = row_at(job->w, job->stride, job->rows, i + r);
-		same[r] = (uintptr_t)w[r] + ONE_AHEAD;
-		next[r] = (uintptr_t)row_at(job->w, job->stride, job->rows, after) - 2 * (size_t)cut;
 		sum[r] = v16_set1(0.0f);
 	}
-	const char *x = (const char *)job->x + (size_t)p * job->ldx;
-	dot_block(sum, w, same, x, job->ldx, 0, cut, 32, n_r, n_r, 1, 1);
-	dot_block(sum, w, next, x, job->ldx, cut, whole, 32, n_r, n_r, 1, 1);
+	dot_block(sum, w, NULL, x, job->ldx, 0, whole, 32, 0, n_r, 1);
 	if (whole < job->n_cols)
-		dot_block(sum, w, same, x, job->ldx, whole, job->n_cols, job->n_cols - whole, 0, n_r, 1, 1);
+		dot_block(sum, w, NULL, x, job->ldx, whole, job->n_cols, job->n_cols - whole, 0, n_r, 1);
 	store_sums(job, sum, i, p, n_r, 1);
 }
 
@@ -120,9 +113,9 @@ VEC void dot_tile(v16 *sum, const strip *s, const char *x, size_t ldx, int32_t c
 	for (int k = 0; k < DOT_ROWS * n_p; k++)
 		t[k % DOT_ROWS * n_p + k / DOT_ROWS] = c0 ? sum[k] : v16_set1(0.0f);
 	if (c1 % 32 == 0)
-		dot_block(t, s->w, s->ahead + r0, x, ldx, c0, c1, 32, r1 - r0, DOT_ROWS, n_p, 2);
+		dot_block(t, s->w, s->ahead + r0, x, ldx, c0, c1, 32, r1 - r0, DOT_ROWS, n_p);
 	else
-		dot_block(t, s->w, s->ahead + r0, x, ldx, c0, c1, c1 - c0, 0, DOT_ROWS, n_p, 2);
+		dot_block(t, s->w, s->ahead + r0, x, ldx, c0, c1, c1 - c0, 0, DOT_ROWS, n_p);
 	UNROLL
 	for (int k = 0; k < DOT_ROWS * n_p; k++)
 		sum[k] = t[k % DOT_ROWS * n_p + k / DOT_ROWS];
@@ -256,12 +249,13 @@ VEC void add_pairs(float *sum, size_t ld, const __m512i *w, const uint32_t *same
 #define COLS_VECS 4
 #define COLS_UNITS 4 /* a run of 512 bytes of each row */
 
+/* Words 0, 32, 1, 33, ... of two registers; the upper halves likewise, 16 further on. */
+static const uint16_t lower_words[32] = {0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
+					 8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
+
 VEC void join_cols(__m512i *w, const group *g, int32_t c, int32_t left, int n_u)
 {
-	/* words 0, 32, 1, 33, ... of two registers, and the upper halves likewise */
-	static const uint16_t order[32] = {0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
-					   8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
-	__m512i lower = _mm512_loadu_si512(order), upper = _mm512_add_epi16(lower, _mm512_set1_epi16(16));
+	__m512i lower = _mm512_loadu_si512(lower_words), upper = _mm512_add_epi16(lower, _mm512_set1_epi16(16));
 	int32_t n_pairs = (g->n + 1) / 2;
 	for (int32_t i = 0; i < n_pairs; i++) {
 		int32_t second = partner(g, 2 * i);
@@ -280,11 +274,62 @@ VEC void join_cols(__m512i *w, const group *g, int32_t c, int32_t left, int n_u)
 	}
 }
 
+/* One position needs no pairs in L1: the rows of a group go side by side, as in dot_one. */
+#define ONE_GROUP 16
+#define BF16_GROUP ONE_GROUP
+#define ONE_HEAD 128 /* columns of the next group's rows that are fetched: the rest follows by itself */
+
+/* Columns c0 .. c1-1 of a group; `back` bytes before them lie those that are fetched of the next one, if any. */
+VEC void add_one_block(float *sum, const group *g, const __m512i *act, int32_t c0, int32_t c1, int32_t left,
+		       size_t back)
+{
+	__m512i lower = _mm512_loadu_si512(lower_words), upper = _mm512_add_epi16(lower, _mm512_set1_epi16(16));
+	for (int32_t c = c0; c < c1; c += 32, sum += 32) {
+		v16 t0 = v16_load(sum), t1 = v16_load(sum + 16);
+		UNROLL
+		for (int i = 0; i < ONE_GROUP; i += 2) {
+			__m512i a = load_pairs(g->w[i], c, left), b = load_pairs(g->w[i + 1], c, left);
+			t0 = dot_pairs(t0, _mm512_permutex2var_epi16(a, lower, b), act[i / 2]);
+			t1 = dot_pairs(t1, _mm512_permutex2var_epi16(a, upper, b), act[i / 2]);
+			if (back) {
+				prefetch(g->ahead[i] + 2 * (size_t)c - back, 1);
+				prefetch(g->ahead[i + 1] + 2 * (size_t)c - back, 1);
+			}
+		}
+		v16_store(sum, t0);
+		v16_store(sum + 16, t1);
+	}
+}
+
+/* Units u0 .. u1-1 of a whole group of ONE_GROUP rows. */
+static void add_one(float *sum, const mzm_accum_job *job, const group *g, int32_t u0, int32_t u1)
+{
+	uint32_t pair[MAX_PAIRS];
+	__m512i act[ONE_GROUP / 2];
+	int32_t c0 = u0 * UNIT_COLS, c1 = u1 * UNIT_COLS < job->n_cols ? u1 * UNIT_COLS : job->n_cols;
+	int32_t whole = c0 + (c1 - c0) / 32 * 32, head = whole - c0 > ONE_HEAD ? whole - ONE_HEAD : c0;
+	pair_acts(pair, job, g);
+	UNROLL
+	for (int i = 0; i < ONE_GROUP / 2; i++)
+		act[i] = _mm512_set1_epi32((int)pair[i]);
+	add_one_block(sum, g, act, c0, head, 32, 0);
+	if (head > c0)
+		add_one_block(sum + (head - c0), g, act, head, whole, 32, 2 * (size_t)(head - c0));
+	else
+		add_one_block(sum, g, act, c0, whole, 32, 0);
+	if (whole < c1)
+		add_one_block(sum + (whole - c0), g, act, whole, c1, c1 - whole, 0);
+}
+
 static void add_bf16(float *sum, size_t ld, const mzm_accum_job *job, const group *g, int32_t u0, int32_t u1)
 {
 	__m512i w[COLS_UNITS * MAX_PAIRS * COLS_VECS];
 	uint32_t act[MAX_PAIRS * MZM_MAX_POS];
 	int32_t n_pairs = (g->n + 1) / 2, n_pos = job->n_pos, n_u;
+	if (n_pos == 1 && g->n == ONE_GROUP) {
+		add_one(sum, job, g, u0, u1);
+		return;
+	}
 	pair_acts(act, job, g);
 	for (int32_t u = u0; u < u1; u += n_u) {
 		int32_t c = u * UNIT_COLS, left = job->n_cols - c;

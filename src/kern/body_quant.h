@@ -66,10 +66,14 @@ static void pack_quant(void *dst, const float *x, int32_t n_cols)
 
 /* ---- rows ---- */
 
+/* Rows side by side for one position. More than a tile's keep memory busy without fetching; q4 computes too long for
+ * that. */
 #ifdef VEC_IS_ARRAY
-#define Q_DECODE_ROWS 1
+#define Q8_DECODE_ROWS 1
+#define Q4_DECODE_ROWS 1
 #else
-#define Q_DECODE_ROWS 2
+#define Q8_DECODE_ROWS (VEC_ROWS == 4 ? 8 : 2)
+#define Q4_DECODE_ROWS 2
 #endif
 
 /* Scales of a group's m blocks. */
@@ -152,7 +156,7 @@ VEC void quant_tile(const mzm_rows_job *job, int32_t i, int32_t p0, int n_r, int
 	v16 total[MAX_SUMS];
 	int32_t n_cols = job->n_cols;
 	int r0, r1;
-	fetch_share(p0 / VEC_POS, (job->n_pos + VEC_POS - 1) / VEC_POS, n_r, &r0, &r1);
+	fetch_share(p0 / VEC_POS, (job->n_pos + VEC_POS - 1) / VEC_POS, n_r > VEC_ROWS ? 0 : n_r, &r0, &r1);
 	UNROLL
 	for (int r = 0; r < n_r; r++) {
 		w[r] = row_at(job->w, job->stride, job->rows, i + r);
@@ -182,8 +186,8 @@ VEC void quant_tile(const mzm_rows_job *job, int32_t i, int32_t p0, int n_r, int
 	{                                                                \
 		quant_tile(job, i, p, n_r, n_p, dtype);                  \
 	}
-#define QUANT_TILES(t, dtype)                                      \
-	QUANT_TILE(rows_##t##_decode, Q_DECODE_ROWS, 1, dtype)     \
+#define QUANT_TILES(t, dtype, n_decode)                            \
+	QUANT_TILE(rows_##t##_decode, n_decode, 1, dtype)          \
 	QUANT_TILE(rows_##t##_1, VEC_ROWS, 1, dtype)               \
 	QUANT_TILE(rows_##t##_2, VEC_ROWS, 2, dtype)               \
 	QUANT_TILE(rows_##t##_3, VEC_ROWS, 3, dtype)               \

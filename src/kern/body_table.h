@@ -10,9 +10,10 @@
 
 ROWS_TILES(f32, MZM_F32)
 ROWS_TILES(f16, MZM_F16)
-QUANT_TILES(q8, MZM_Q8)
-QUANT_TILES(q4, MZM_Q4)
+QUANT_TILES(q8, MZM_Q8, Q8_DECODE_ROWS)
+QUANT_TILES(q4, MZM_Q4, Q4_DECODE_ROWS)
 #ifndef DOT_BF16
+#define BF16_GROUP 8
 ROWS_TILES(bf16, MZM_BF16)
 #endif
 
@@ -24,8 +25,8 @@ static void rows(const mzm_rows_job *job, int32_t i0, int32_t i1)
 #ifndef DOT_BF16
 		[MZM_BF16] = ROWS_ENTRY(bf16, VEC_DECODE_ROWS),
 #endif
-		[MZM_Q8] = ROWS_ENTRY(q8, Q_DECODE_ROWS),
-		[MZM_Q4] = ROWS_ENTRY(q4, Q_DECODE_ROWS),
+		[MZM_Q8] = ROWS_ENTRY(q8, Q8_DECODE_ROWS),
+		[MZM_Q4] = ROWS_ENTRY(q4, Q4_DECODE_ROWS),
 	};
 #ifdef DOT_BF16
 	if (job->dtype == MZM_BF16) {
@@ -50,7 +51,7 @@ static void accum(const mzm_accum_job *job, int32_t u0, int32_t u1)
 	static const accum_format by_dtype[MZM_N_DTYPES] = {
 		[MZM_F32] = {UNIT_COLS, 8, 16, add_f32, finish_cols},
 		[MZM_F16] = {UNIT_COLS, 8, 16, add_f16, finish_cols},
-		[MZM_BF16] = {UNIT_COLS, 2, 32, add_bf16, finish_cols},
+		[MZM_BF16] = {UNIT_COLS, BF16_GROUP, 32, add_bf16, finish_cols},
 		[MZM_Q8] = {Q_UNIT, 16, 32, add_q8, finish_unit},
 		[MZM_Q4] = {Q_UNIT, 16, 32, add_q4, finish_unit},
 	};
