@@ -104,6 +104,7 @@ typedef struct mze_row {
 	double  ms_mean, ms_p10, ms_median, ms_p90; /* decode milliseconds a token, over answers */
 	mze_interval ms_ci;                     /* bootstrap, 95 %, of ms_mean */
 	uint64_t bytes_read;
+	double   read_s, unpack_s, wait_s;      /* streaming; summed */
 } mze_row;
 
 int32_t        mze_eval_n_rows(const mze_eval *eval);

@@ -28,6 +28,12 @@
 	X("decode_ns", gen.decode_ns)       \
 	X("wall_ns", wall_ns)
 
+/* More times; files of before streaming lack them. */
+#define STREAM_TIMES(X)                 \
+	X("read_ns", gen.read_ns)       \
+	X("unpack_ns", gen.unpack_ns)   \
+	X("wait_ns", gen.wait_ns)
+
 static const char kind_letters[] = "FPACBR"; /* in the order of mzm_token_kind */
 
 char mze_kind_letter(mzm_token_kind kind)
@@ -103,6 +109,7 @@ char *mze_item_print(const mze_item *item, int32_t row, const char *mode, int32_
 	bad |= set_counters(line, &item->gen);
 #define X(key, field) SET(key, json_integer((json_int_t)item->field));
 	TIMES(X)
+	STREAM_TIMES(X)
 #undef X
 #undef SET
 	if (!bad)
@@ -173,6 +180,14 @@ static mzm_status get_numbers(mze_item *item, const json_t *line, mzm_err *err)
 	MZE_TRY(get_int(&value, line, key, INT64_MAX / 4096, err)); \
 	item->field = value;
 	TIMES(X)
+#undef X
+#define X(key, field)                                                        \
+	if (json_object_get(line, key))                                      \
+		MZE_TRY(get_int(&value, line, key, INT64_MAX / 4096, err));  \
+	else                                                                 \
+		value = 0;                                                   \
+	item->field = value;
+	STREAM_TIMES(X)
 #undef X
 	MZE_TRY(get_real(&gen->sparse_work, line, "sparse_work", err));
 	MZE_TRY(get_real(&gen->density, line, "density", err));

@@ -140,6 +140,9 @@ static int set_speed(json_t *o, const mze_eval *e, const mze_row *r)
 	REAL("decode_s", (double)r->decode_ns / 1e9);
 	REAL("wall_s", (double)r->wall_ns / 1e9);
 	INT("bytes_read", r->bytes_read);
+	REAL("read_s", r->read_s);
+	REAL("unpack_s", r->unpack_s);
+	REAL("wait_s", r->wait_s);
 	REAL("bytes_read_per_token", r->n_tok ? (double)r->bytes_read / (double)r->n_tok : (double)NAN);
 	INT("peak_rss_bytes", e->peak_rss_bytes); /* of the process: rows take turns in it */
 	return bad;

@@ -90,6 +90,7 @@ static mzm_status generate(mze_item *item, mze_eval *e, mzm_session *session, co
 	gen.on_text = on_text;
 	gen.on_token = on_token;
 	gen.on_prefill = on_prefill;
+	gen.on_stream = on_prefill;
 	gen.user = &c;
 	mzm_status st = mzm_generate(session, prompt, (int32_t)n_prompt, &gen, &result, err);
 	if (c.asked_to_stop && (st == MZM_OK || st == MZM_ECANCELLED)) {

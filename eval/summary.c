@@ -38,6 +38,9 @@ static void add_counters(mze_row *r, const mzm_gen_result *g)
 	r->prefill_ns += g->prefill_ns;
 	r->decode_ns += g->decode_ns;
 	r->bytes_read += g->bytes_read;
+	r->read_s += (double)g->read_ns * 1e-9;
+	r->unpack_s += (double)g->unpack_ns * 1e-9;
+	r->wait_s += (double)g->wait_ns * 1e-9;
 }
 
 static void add_item(mze_row *r, const mze_item *item)

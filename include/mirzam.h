@@ -102,9 +102,54 @@ typedef struct mzm_model_params {
 	bool            no_onednn; /* prefill by the row kernels even where oneDNN was built in */
 	mzm_progress_fn progress; /* may be NULL */
 	void           *user;
+
+	/* Where the weights are. "auto" (NULL): "resident", in memory, if there is room, else "stream": what fits stays
+	 * in memory, the rest is read from the container for every pass. "mmap": the system pages them in. */
+	const char     *store;
+	uint64_t        ram_bytes; /* bound of all that the process takes, this model and its sessions included; 0: none */
+	const struct mzm_session_params *session; /* that the bound leaves room for; NULL: the defaults */
+	int32_t         n_sessions; /* of those; 0: one */
+	const char     *io;        /* how "stream" reads: "auto" (NULL), "uring" or "threads" */
 } mzm_model_params;
 
 MZM_API mzm_model_params mzm_model_params_default(void);
+
+/* How a model will be, or is, held in memory. All in bytes; the parts add up to needed_bytes. */
+typedef struct mzm_plan {
+	const char *store;          /* "resident", "mmap", "stream" */
+	uint64_t ram_bytes;         /* the budget; 0: none */
+	uint64_t needed_bytes;      /* of it */
+	uint64_t smallest_bytes;    /* budget with which this model and these sessions work at all */
+	uint64_t process_bytes;     /* the program itself, its libraries and the tokenizer: estimated from what it takes now */
+	uint64_t session_bytes;     /* keys, values and scratch of the sessions */
+	uint64_t weight_bytes;      /* of the model, that stay in memory */
+	uint64_t draft_bytes;       /* of the draft image, that stay in memory */
+	uint64_t window_bytes;      /* through which the rest streams */
+	uint64_t reader_bytes;      /* buffers and threads that read and unpack */
+	uint64_t model_bytes;       /* all weights of the model, unpacked */
+	uint64_t streamed_bytes;    /* that a dense pass, however many positions, reads from the file */
+	bool     draft_on_disk;     /* the file has a draft image, but there is no room for it: drafts read the model */
+} mzm_plan;
+
+/* The plan for a model file, without reading a weight. EARG: the budget is too small; the message says how much of it
+ * each part would take. */
+MZM_API mzm_status mzm_plan_make(mzm_plan *out, const char *path, const mzm_model_params *params, mzm_err *err);
+MZM_API const mzm_plan *mzm_model_get_plan(const mzm_model *model);
+/* Bytes that this process may use: the machine's memory, or the limit of its cgroup. */
+MZM_API uint64_t mzm_machine_memory(void);
+/* How fast a file is read past the cache, measured for so long; 0: it is smaller than a megabyte. */
+MZM_API mzm_status mzm_disk_speed(double *bytes_per_s, const char *path, double seconds, mzm_err *err);
+
+/* What streaming read so far, by all sessions of the model, and how long it took. */
+typedef struct mzm_stream_stats {
+	uint64_t bytes_read;
+	int64_t  read_ns;           /* while at least one read was under way */
+	int64_t  unpack_ns;         /* of the threads that check and unpack */
+	int64_t  wait_ns;           /* passes waited for weights */
+	const char *io;             /* "io_uring, direct"; "" when nothing streams */
+} mzm_stream_stats;
+
+MZM_API mzm_stream_stats mzm_model_stream_stats(const mzm_model *model);
 
 /* Opens a .mzm container or a Hugging Face directory. -> mzm_model_close */
 MZM_API mzm_status mzm_model_open(mzm_model **out, const char *path, const mzm_model_params *params, mzm_err *err);
@@ -306,6 +351,8 @@ typedef struct mzm_gen_params {
 	mzm_text_fn     on_text;    /* verified text only, complete UTF-8; may be NULL */
 	mzm_token_fn    on_token;   /* may be NULL */
 	mzm_progress_fn on_prefill; /* may be NULL */
+	mzm_progress_fn on_stream;  /* may be NULL; called many times a pass where weights stream, with the parts of the
+	                             * pass that were read, and all. Non-zero ends the generation as any callback does */
 	void           *user;
 } mzm_gen_params;
 
@@ -336,7 +383,8 @@ typedef struct mzm_gen_result {
 	double   density;                      /* of a sparse pass: share of all parameters it uses */
 	double   read_density;                 /* same, of the weights a dense pass reads */
 	int64_t  prefill_ns, decode_ns;
-	uint64_t bytes_read;                   /* from disk while generating */
+	uint64_t bytes_read;                   /* from disk while generating, the prefill included */
+	int64_t  read_ns, unpack_ns, wait_ns;  /* streaming, of the same time: see mzm_stream_stats */
 	mzm_costs costs;                       /* used by --period auto, else zero */
 } mzm_gen_result;
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -30,39 +31,53 @@ long mzm_io_fail_nth(long nth, int code)
 	return atomic_exchange(&n_calls, 0);
 }
 
-/* True when the test hook wants this call to fail. */
-static bool injected(void)
+bool mzm_io_injected(int *code)
 {
 	atomic_fetch_add_explicit(&n_calls, 1, memory_order_relaxed);
 	long left = atomic_load_explicit(&fail_in, memory_order_relaxed);
-	return left > 0 && atomic_fetch_sub_explicit(&fail_in, 1, memory_order_relaxed) == 1;
+	if (left <= 0 || atomic_fetch_sub_explicit(&fail_in, 1, memory_order_relaxed) != 1)
+		return false;
+	*code = atomic_load(&fail_code);
+	return true;
 }
 
 /* ---- reading ---- */
 
-mzm_status mzm_file_open(mzm_file **out, const char *path, mzm_err *err)
+mzm_status mzm_io_open_regular(int *fd, uint64_t *size, const char *path, mzm_err *err)
 {
-	*out = NULL;
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* NONBLOCK: a FIFO must not hang us */
-	if (fd < 0)
+	*fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* NONBLOCK: a FIFO must not hang us */
+	if (*fd < 0)
 		return mzm_fail(err, MZM_EIO, "%s: %s", path, strerror(errno));
 	struct stat sb;
 	mzm_status st = MZM_OK;
-	mzm_file *f = NULL;
-	if (fstat(fd, &sb) != 0)
+	if (fstat(*fd, &sb) != 0)
 		st = mzm_fail(err, MZM_EIO, "%s: %s", path, strerror(errno));
 	else if (!S_ISREG(sb.st_mode))
 		st = mzm_fail(err, MZM_EIO, "%s: %s", path,
 			      S_ISDIR(sb.st_mode) ? "is a directory" : "not a regular file");
-	else if (!(f = mzm_alloc(sizeof *f)) || !(f->path = mzm_strdup(path)))
-		st = mzm_fail(err, MZM_ENOMEM, "%s: out of memory", path);
 	if (st != MZM_OK) {
-		mzm_free(f);
-		close(fd);
+		close(*fd);
+		*fd = -1;
 		return st;
 	}
+	*size = (uint64_t)sb.st_size;
+	return MZM_OK;
+}
+
+mzm_status mzm_file_open(mzm_file **out, const char *path, mzm_err *err)
+{
+	*out = NULL;
+	int fd;
+	uint64_t size;
+	MZM_TRY(mzm_io_open_regular(&fd, &size, path, err));
+	mzm_file *f = mzm_alloc(sizeof *f);
+	if (!f || !(f->path = mzm_strdup(path))) {
+		mzm_free(f);
+		close(fd);
+		return mzm_fail(err, MZM_ENOMEM, "%s: out of memory", path);
+	}
 	f->fd = fd;
-	f->size = (uint64_t)sb.st_size;
+	f->size = size;
 	*out = f;
 	return MZM_OK;
 }
@@ -91,6 +106,21 @@ uint64_t mzm_file_bytes_read(const mzm_file *f)
 	return atomic_load_explicit(&((mzm_file *)(uintptr_t)f)->n_read, memory_order_relaxed);
 }
 
+/* pread, or what the test hook puts in its place. */
+static ssize_t read_some(int fd, char *dst, size_t n, uint64_t offset)
+{
+	int code = 0;
+	bool fails = mzm_io_injected(&code);
+	if (fails && code >= 0) {
+		errno = code;
+		return code ? -1 : 0;
+	}
+	ssize_t got = pread(fd, dst, n, (off_t)offset);
+	if (fails && got > 0)
+		dst[got / 2] ^= MZM_IO_FLIP;
+	return got;
+}
+
 mzm_status mzm_file_read_at(mzm_file *f, void *dst, size_t n, uint64_t offset, mzm_err *err)
 {
 	if (offset > f->size || n > f->size - offset)
@@ -99,13 +129,7 @@ mzm_status mzm_file_read_at(mzm_file *f, void *dst, size_t n, uint64_t offset, m
 	size_t done = 0;
 	while (done < n) {
 		size_t want = n - done < ((size_t)1 << 30) ? n - done : (size_t)1 << 30;
-		ssize_t got;
-		if (injected()) {
-			errno = atomic_load(&fail_code);
-			got = errno ? -1 : 0;
-		} else {
-			got = pread(f->fd, (char *)dst + done, want, (off_t)(offset + done));
-		}
+		ssize_t got = read_some(f->fd, (char *)dst + done, want, offset + done);
 		if (got < 0 && (errno == EINTR || errno == EAGAIN))
 			continue;
 		if (got < 0)
@@ -189,6 +213,61 @@ bool mzm_name_is_safe(const char *name)
 	       strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == n;
 }
 
+/* ---- mapping ---- */
+
+struct mzm_mapping {
+	mzm_file *file;
+	void     *base;
+};
+
+mzm_status mzm_mapping_open(mzm_mapping **out, const char *path, mzm_err *err)
+{
+	mzm_mapping *m;
+	*out = NULL;
+	MZM_TRY(mzm_alloc_for((void **)&m, sizeof *m, path, err));
+	mzm_status st = mzm_file_open(&m->file, path, err);
+	if (st == MZM_OK) {
+		m->base = mmap(NULL, (size_t)m->file->size, PROT_READ, MAP_SHARED, m->file->fd, 0);
+		if (m->base == MAP_FAILED) {
+			m->base = NULL;
+			st = mzm_fail(err, MZM_EIO, "%s: mapping %llu bytes: %s", path,
+				      (unsigned long long)m->file->size, strerror(errno));
+		}
+	}
+	if (st != MZM_OK) {
+		mzm_mapping_close(m);
+		return st;
+	}
+	*out = m;
+	return MZM_OK;
+}
+
+void mzm_mapping_close(mzm_mapping *m)
+{
+	if (!m)
+		return;
+	if (m->base)
+		munmap(m->base, (size_t)m->file->size);
+	mzm_file_close(m->file);
+	mzm_free(m);
+}
+
+const void *mzm_mapping_at(const mzm_mapping *m, uint64_t offset)
+{
+	return (const char *)m->base + offset;
+}
+
+mzm_status mzm_mapping_check(const mzm_mapping *m, mzm_err *err)
+{
+	struct stat sb;
+	if (fstat(m->file->fd, &sb) != 0)
+		return mzm_fail(err, MZM_EIO, "%s: %s", m->file->path, strerror(errno));
+	if ((uint64_t)sb.st_size < m->file->size)
+		return mzm_fail(err, MZM_EIO, "%s: ends at offset %llu; it was truncated while open", m->file->path,
+				(unsigned long long)sb.st_size);
+	return MZM_OK;
+}
+
 /* ---- writing ---- */
 
 struct mzm_writer {
@@ -237,8 +316,9 @@ mzm_status mzm_writer_write_at(mzm_writer *w, const void *src, size_t n, uint64_
 	size_t done = 0;
 	while (done < n) {
 		ssize_t put;
-		if (injected()) {
-			errno = atomic_load(&fail_code) ? atomic_load(&fail_code) : ENOSPC;
+		int code = 0;
+		if (mzm_io_injected(&code)) {
+			errno = code > 0 ? code : ENOSPC;
 			put = -1;
 		} else {
 			put = pwrite(w->fd, (const char *)src + done, n - done, (off_t)(offset + done));

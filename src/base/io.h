@@ -1,4 +1,4 @@
-/* io.h - the only module that opens, reads, writes or renames files.
+/* io.h - the only module, beside aio.h, that opens, reads, writes or renames files.
  *
  * Reading: regular files only (a directory, FIFO or device is refused), pread, EINTR retried, a short
  * read is an error that names file, offset and bytes. Writing: into a temporary name in the target's
@@ -33,6 +33,15 @@ bool mzm_path_is_same(const char *a, const char *b);
 /* True for a plain file name: 1..128 of [A-Za-z0-9._-], not starting with a point. */
 bool mzm_name_is_safe(const char *name);
 
+/* A file as memory, read only. Reading a page behind the end of one that was truncated since kills the process (SIGBUS):
+ * check notices it, unless it happens in the meantime. */
+typedef struct mzm_mapping mzm_mapping;
+
+mzm_status  mzm_mapping_open(mzm_mapping **out, const char *path, mzm_err *err);
+void        mzm_mapping_close(mzm_mapping *m);
+const void *mzm_mapping_at(const mzm_mapping *m, uint64_t offset);
+mzm_status  mzm_mapping_check(const mzm_mapping *m, mzm_err *err); /* EIO: the file became shorter */
+
 typedef struct mzm_writer mzm_writer;
 
 /* Refuses when a second writer holds the same target (lock on the temporary file, which a crashed
@@ -42,8 +51,14 @@ mzm_status mzm_writer_write_at(mzm_writer *w, const void *src, size_t n, uint64_
 mzm_status mzm_writer_commit(mzm_writer *w, mzm_err *err); /* sync, rename, sync directory */
 void       mzm_writer_close(mzm_writer *w);                /* uncommitted: removes the temporary file */
 
-/* Test hooks: the nth read or write from now fails with errno `code` (0: comes back short). nth 0 = off;
- * returns the calls since the last change. */
+/* For aio.h: a descriptor of a regular file, opened for reading; anything else is refused. -> close */
+mzm_status mzm_io_open_regular(int *fd, uint64_t *size, const char *path, mzm_err *err);
+
+/* Test hooks: the nth read or write from now fails with errno `code` (0: comes back short; -1: a read succeeds, but a
+ * byte in its middle is wrong, and a write meets a full disk). nth 0 = off; returns the calls since the last change. */
 long mzm_io_fail_nth(long nth, int code);
+/* Counts a call of a read or write; true, with the code, when the hook wants this one to fail. */
+bool mzm_io_injected(int *code);
+#define MZM_IO_FLIP 0x10 /* the wrong bit */
 
 #endif

@@ -64,6 +64,7 @@ typedef enum mzm_opt_type { /* and what the field at `at` is */
 	MZM_OPT_U64,    /* uint64_t, the whole range */
 	MZM_OPT_FLOAT,  /* float in min..max, finite */
 	MZM_OPT_SIZE,   /* uint64_t bytes in min..max: 123, 64K, 1.5G (powers of 1024) */
+	MZM_OPT_MEMORY, /* the same, or a share of the machine's memory: 50% */
 	MZM_OPT_ENUM,   /* int32_t (or an enum): index of the choice */
 	MZM_OPT_CHOICE, /* const char *: the choice itself */
 } mzm_opt_type;
@@ -133,13 +134,17 @@ void mzm_cli_list_free(mzm_cli_list *list);
 /* --help --color --quiet. Stateful: --color and --quiet act on the whole program. */
 mzm_opt_table mzm_cli_common_table(void);
 
-/* -m/--model --isa --threads --ctx --kv --no-onednn */
+/* -m/--model --isa --threads --ctx --kv --no-onednn --ram --store --io --plan */
 typedef struct mzm_cli_model {
 	const char *path; /* NULL: the shipped demo model */
 	const char *isa;
 	const char *kv;
 	int32_t     n_threads, n_ctx;
 	bool        no_onednn;
+	const char *store, *io;
+	uint64_t    ram;          /* 0: no budget */
+	bool        plan;         /* show it before loading */
+	int32_t     n_sessions;   /* the command will open; 0: one */
 } mzm_cli_model;
 
 mzm_cli_model mzm_cli_model_default(void);
@@ -149,6 +154,12 @@ mzm_status mzm_cli_model_path(char **path, const mzm_cli_model *m, mzm_err *err)
 /* Opens the model with a progress bar, and a session on it unless session is NULL. Prints its own
  * message. MZM_CLI_GO, or the exit code with nothing left open. */
 int mzm_cli_open(mzm_model **model, mzm_session **session, const mzm_cli_command *cmd, const mzm_cli_model *m);
+
+/* The plan of a model, to stderr, with the speed of the disk if weights stream. */
+void mzm_cli_print_plan(const mzm_plan *plan, const char *path);
+json_t *mzm_cli_plan_json(const mzm_plan *plan); /* new reference */
+/* What streaming did for a generation, to stderr, one line; nothing if nothing streamed. */
+void mzm_cli_print_streaming(const mzm_gen_result *r);
 
 /* --mode --draft --predictor --keep --period --no-draft-image --threshold --check-temp --accept --temp --top-k --top-p
  * --min-p --repeat-penalty --repeat-last --seed -n/--max-tokens --stop --ignore-eos --no-special */

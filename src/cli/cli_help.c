@@ -72,6 +72,7 @@ static void put_default(char *buf, size_t cap, const mzm_opt *opt, const void *b
 		snprintf(buf, cap, "%.6g", (double)*(const float *)at);
 		break;
 	case MZM_OPT_SIZE:
+	case MZM_OPT_MEMORY:
 		snprintf(buf, cap, "%s", mzm_cli_format_bytes(bytes, *(const uint64_t *)at));
 		break;
 	case MZM_OPT_ENUM:

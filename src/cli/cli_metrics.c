@@ -3,6 +3,8 @@
  * One place for every ratio, so that run, compare and eval print the same thing under the same name. */
 #include "cli.h"
 
+#include <sys/resource.h>
+
 #include <math.h>
 
 static double ratio(double a, double b)
@@ -54,6 +56,9 @@ void mzm_cli_counters_add(mzm_gen_result *sum, const mzm_gen_result *r)
 	sum->prefill_ns += r->prefill_ns;
 	sum->decode_ns += r->decode_ns;
 	sum->bytes_read += r->bytes_read;
+	sum->read_ns += r->read_ns;
+	sum->unpack_ns += r->unpack_ns;
+	sum->wait_ns += r->wait_ns;
 	sum->costs = r->costs;
 }
 
@@ -64,6 +69,23 @@ static json_t *costs_json(const mzm_costs *costs)
 		json_array_append_new(check, mzm_cli_json_float(costs->check[m]));
 	return json_pack("{s:o, s:o, s:o}", "sparse", mzm_cli_json_float(costs->sparse), "check", check, "dense_ms",
 			 mzm_cli_json_float(costs->dense_ms));
+}
+
+static int64_t peak_rss(void)
+{
+	struct rusage usage;
+	return getrusage(RUSAGE_SELF, &usage) == 0 ? (int64_t)usage.ru_maxrss * 1024 : 0;
+}
+
+json_t *mzm_cli_plan_json(const mzm_plan *p)
+{
+	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "store", p->store, "ram_bytes",
+			 (json_int_t)p->ram_bytes, "needed_bytes", (json_int_t)p->needed_bytes, "smallest_bytes",
+			 (json_int_t)p->smallest_bytes, "process_bytes", (json_int_t)p->process_bytes, "session_bytes",
+			 (json_int_t)p->session_bytes, "weight_bytes", (json_int_t)p->weight_bytes, "draft_bytes",
+			 (json_int_t)p->draft_bytes, "window_bytes", (json_int_t)p->window_bytes, "reader_bytes",
+			 (json_int_t)p->reader_bytes, "streamed_bytes", (json_int_t)p->streamed_bytes, "draft_on_disk",
+			 (int)p->draft_on_disk);
 }
 
 int mzm_cli_counters_json(json_t *object, const mzm_gen_result *r, const mzm_gen_params *gen, int32_t n_answers)
@@ -89,6 +111,10 @@ int mzm_cli_counters_json(json_t *object, const mzm_gen_result *r, const mzm_gen
 	bad |= json_object_set_new(object, "prefill_tok_per_s", mzm_cli_json_double(d.prefill_tok_per_s));
 	bad |= json_object_set_new(object, "tok_per_s", mzm_cli_json_double(d.tok_per_s));
 	bad |= json_object_set_new(object, "bytes_read", json_integer((json_int_t)r->bytes_read));
+	bad |= json_object_set_new(object, "read_ms", mzm_cli_json_double((double)r->read_ns * 1e-6));
+	bad |= json_object_set_new(object, "unpack_ms", mzm_cli_json_double((double)r->unpack_ns * 1e-6));
+	bad |= json_object_set_new(object, "wait_ms", mzm_cli_json_double((double)r->wait_ns * 1e-6));
+	bad |= json_object_set_new(object, "peak_rss_bytes", json_integer(peak_rss()));
 	if (r->costs.dense_ms > 0)
 		bad |= json_object_set_new(object, "costs", costs_json(&r->costs));
 	return bad ? -1 : 0;

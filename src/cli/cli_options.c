@@ -169,6 +169,9 @@ static const char *describe(char *buf, size_t cap, const mzm_opt *opt)
 	case MZM_OPT_U64:
 		snprintf(buf, cap, "a whole number of 0 or more");
 		break;
+	case MZM_OPT_MEMORY:
+		snprintf(buf, cap, "a size such as 512M or 1.5G, at least 1M, or a share of the machine's memory such as 50%%");
+		break;
 	case MZM_OPT_SIZE:
 		snprintf(buf, cap, "a size from %s to %s, such as 512M or 1.5G",
 			 mzm_cli_format_bytes(low, (uint64_t)opt->min), mzm_cli_format_bytes(high, (uint64_t)opt->max));
@@ -274,6 +277,21 @@ static bool read_size(const mzm_opt *opt, const char *s, void *at)
 	return true;
 }
 
+/* A size, or a share of the machine's memory. */
+static bool read_memory(const mzm_opt *opt, const char *s, void *at)
+{
+	char *end;
+	if (!strchr(s, '%'))
+		return read_size(opt, s, at);
+	if (*s < '0' || *s > '9')
+		return false;
+	double share = strtod(s, &end);
+	if (strcmp(end, "%") != 0 || share <= 0 || share > 100)
+		return false;
+	*(uint64_t *)at = (uint64_t)((double)mzm_machine_memory() * share / 100);
+	return true;
+}
+
 static bool read_choice(const mzm_opt *opt, const char *s, void *at)
 {
 	const char *name;
@@ -307,6 +325,8 @@ static bool store(const mzm_opt *opt, const char *value, void *at)
 		return read_float(opt, value, at);
 	case MZM_OPT_SIZE:
 		return read_size(opt, value, at);
+	case MZM_OPT_MEMORY:
+		return read_memory(opt, value, at);
 	case MZM_OPT_ENUM:
 	case MZM_OPT_CHOICE:
 		return read_choice(opt, value, at);

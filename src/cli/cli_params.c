@@ -22,6 +22,18 @@ static const char *kv_choice(int i)
 	return i < 3 ? names[i] : NULL;
 }
 
+static const char *store_choice(int i)
+{
+	static const char *const names[] = {"auto", "resident", "stream", "mmap"};
+	return i < 4 ? names[i] : NULL;
+}
+
+static const char *io_choice(int i)
+{
+	static const char *const names[] = {"auto", "uring", "threads"};
+	return i < 3 ? names[i] : NULL;
+}
+
 #define MODEL(field) .at = offsetof(mzm_cli_model, field), .group = "Model"
 
 static const mzm_opt model_options[] = {
@@ -36,13 +48,24 @@ static const mzm_opt model_options[] = {
 	 .help = "Tokens the context can hold; 0: the model's own limit, 4096 at most."},
 	{.name = "kv", .type = MZM_OPT_CHOICE, MODEL(kv), .choice = kv_choice, .arg = "TYPE",
 	 .help = "Type in which keys and values are kept."},
+	{.name = "ram", .type = MZM_OPT_MEMORY, MODEL(ram), .min = 1 << 20, .max = 1e15, .arg = "SIZE",
+	 .shown = "no bound", .help = "Bound of all memory this program takes, caches of its files included: a size such "
+				      "as 2G, or a share of the machine's such as 50%. What does not fit is read from "
+				      "the model file for every pass."},
+	{.name = "store", .type = MZM_OPT_CHOICE, MODEL(store), .choice = store_choice, .arg = "KIND",
+	 .help = "Where weights are: resident: in memory. stream: what fits in memory, the rest read from the file as it "
+		 "is needed. mmap: the system pages them in. auto: resident if there is room, else stream."},
+	{.name = "io", .type = MZM_OPT_CHOICE, MODEL(io), .choice = io_choice, .arg = "KIND",
+	 .help = "How streaming reads; auto: io_uring where the system has it, else threads."},
+	{.name = "plan", .type = MZM_OPT_FLAG, MODEL(plan),
+	 .help = "Say before loading what will take how much memory and what a pass will read."},
 	{.name = "no-onednn", .type = MZM_OPT_FLAG, MODEL(no_onednn),
 	 .help = "Prefill with the program's own kernels even where oneDNN was built in."},
 };
 
 mzm_cli_model mzm_cli_model_default(void)
 {
-	return (mzm_cli_model){.isa = "auto", .kv = "f16"};
+	return (mzm_cli_model){.isa = "auto", .kv = "f16", .store = "auto", .io = "auto"};
 }
 
 mzm_opt_table mzm_cli_model_table(mzm_cli_model *m)
@@ -58,6 +81,15 @@ mzm_status mzm_cli_model_path(char **path, const mzm_cli_model *m, mzm_err *err)
 	return *path ? MZM_OK : mzm_cli_set_err(err, MZM_ENOMEM, "out of memory");
 }
 
+static mzm_status show_plan(const char *path, const mzm_model_params *mp, mzm_err *err)
+{
+	mzm_plan plan;
+	mzm_status st = mzm_plan_make(&plan, path, mp, err);
+	if (st == MZM_OK)
+		mzm_cli_print_plan(&plan, path);
+	return st;
+}
+
 int mzm_cli_open(mzm_model **model, mzm_session **session, const mzm_cli_command *cmd, const mzm_cli_model *m)
 {
 	mzm_err err = {0};
@@ -70,11 +102,18 @@ int mzm_cli_open(mzm_model **model, mzm_session **session, const mzm_cli_command
 	mp.no_onednn = m->no_onednn;
 	mp.progress = mzm_cli_progress_report;
 	mp.user = &progress;
+	mp.store = m->store;
+	mp.io = m->io;
+	mp.ram_bytes = m->ram;
+	mp.session = &sp;
+	mp.n_sessions = m->n_sessions;
 	sp.n_ctx = m->n_ctx;
 	sp.n_threads = m->n_threads;
 	sp.kv_type = m->kv;
 	mzm_status st = mzm_cli_model_path(&path, m, &err);
 	mzm_cli_note_input(st == MZM_OK ? path : NULL);
+	if (st == MZM_OK && m->plan)
+		st = show_plan(path, &mp, &err);
 	if (st == MZM_OK)
 		st = mzm_model_open(model, path, &mp, &err);
 	mzm_cli_progress_clear(&progress);

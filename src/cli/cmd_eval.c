@@ -268,7 +268,9 @@ static int open_and_evaluate(const eval_options *o, int argc, char **argv)
 	if (st == MZM_OK && !data)
 		st = mzm_cli_set_err(&err, MZM_ENOMEM, "out of memory");
 	mzm_cli_catch_interrupt();
-	int code = st == MZM_OK ? mzm_cli_open(&model, NULL, &command, &o->model) : mzm_cli_fail(&err);
+	mzm_cli_model wanted = o->model;
+	wanted.n_sessions = o->n_jobs;
+	int code = st == MZM_OK ? mzm_cli_open(&model, NULL, &command, &wanted) : mzm_cli_fail(&err);
 	mzm_cli_note_input(data);
 	mzm_cli_note_input(o->fewshot);
 	if (code == MZM_CLI_GO && !mzm_model_tokenizer(model))

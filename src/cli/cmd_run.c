@@ -177,6 +177,15 @@ static int on_prefill(void *user, const char *stage, uint64_t done, uint64_t tot
 	return mzm_cli_progress_report(&s->progress, stage, done, total);
 }
 
+/* The first pass over a prompt may take long; later ones show in the text. */
+static int on_stream(void *user, const char *stage, uint64_t done, uint64_t total)
+{
+	sink *s = user;
+	if (s->text.n == 0)
+		return mzm_cli_progress_report(&s->progress, stage, done, total);
+	return mzm_cli_interrupted();
+}
+
 static mzm_status open_sink(sink *s, const mzm_run *run, mzm_err *err)
 {
 	const mzm_tokenizer *tok = mzm_model_tokenizer(run->model);
@@ -228,6 +237,7 @@ static int generate(mzm_run *run)
 		gen.on_text = on_text;
 		gen.on_token = on_token;
 		gen.on_prefill = on_prefill;
+		gen.on_stream = on_stream;
 		gen.user = &s;
 		done = mzm_generate(run->session, run->ids, (int32_t)run->n_ids, &gen, &result, &gen_err);
 	}

@@ -104,6 +104,7 @@ static mzm_status generate_side(const mzm_run *run, side *s, mzm_mode mode, mzm_
 	s->gen.on_text = on_text;
 	s->gen.on_token = on_token;
 	s->gen.on_prefill = on_prefill;
+	s->gen.on_stream = on_prefill;
 	s->gen.user = s;
 	s->progress = progress;
 	s->color = mzm_cli_has_color(stdout);

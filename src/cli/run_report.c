@@ -23,8 +23,9 @@ static json_t *model_json(const mzm_run *run)
 
 json_t *mzm_run_head_json(const mzm_run *run, const mzm_gen_params *gen)
 {
-	return json_pack("{s:s, s:o, s:o, s:o}", "version", mzm_version(), "model", model_json(run), "settings",
-			 mzm_cli_settings_json(gen), "prompt_tokens", ids_json(run->ids, run->n_ids));
+	return json_pack("{s:s, s:o, s:o, s:o, s:o}", "version", mzm_version(), "model", model_json(run), "memory",
+			 mzm_cli_plan_json(mzm_model_get_plan(run->model)), "settings", mzm_cli_settings_json(gen),
+			 "prompt_tokens", ids_json(run->ids, run->n_ids));
 }
 
 int mzm_run_answer_json(json_t *object, const mzm_gen_result *r, const mzm_gen_params *gen, const char *text, size_t n)
@@ -70,5 +71,6 @@ void mzm_run_print_stats(const mzm_gen_result *r, const mzm_gen_params *gen)
 			r->n_corrected, r->n_rolled_back);
 	fprintf(stderr, "\n%d sparse and %d dense passes, density %s, work per token %s", r->n_sparse_passes,
 		r->n_dense_passes, or_dash(a, 3, r->density), or_dash(b, 3, d.work_per_token));
-	fprintf(stderr, "; %s read from disk\n", mzm_cli_format_bytes(a, r->bytes_read));
+	fprintf(stderr, "\n");
+	mzm_cli_print_streaming(r);
 }

@@ -2,9 +2,9 @@
  *
  * Two estimates, both refitted after every check: (1) a logistic model of acceptance over what the
  * draft knows for free (log-odds of its token, margin, entropy), learned online; (2) the long-run rate
- * of tokens per cost. The policy is that of a renewal process: go on drafting while one more token is
- * expected to gain more than its cost is worth at that rate,
- *     S * p > rate * (sparse + check[m+1] - check[m]),
+ * of tokens per cost. The policy is that of a renewal process: go on drafting while some k more tokens are
+ * expected to gain more than their cost is worth at that rate,
+ *     S * (p + ... + p^k) > rate * (k sparse + check[m+k] - check[m]),
  * with S the probability that everything drafted so far stands. With equal confidences this is the
  * best fixed period of spec formula cost(n) = ((n-1) d + c(n)) (1-p) / (1-p^n); with unequal ones the
  * check comes early when a wrong token is likely and late when not. Costs are measured (mzm_costs) and

@@ -33,6 +33,15 @@ static void sampler_layout(mzm_sampler *s, mzm_carve *c)
 	s->stamp = MZM_CARVE(c, int32_t, s->n_vocab);
 }
 
+size_t mzm_sampler_bytes(int32_t n_vocab)
+{
+	mzm_sampler shape = {.n_vocab = n_vocab};
+	mzm_carve c = {0};
+	MZM_CARVE(&c, mzm_sampler, 1);
+	sampler_layout(&shape, &c);
+	return c.used;
+}
+
 mzm_status mzm_sampler_create(mzm_sampler **out, int32_t n_vocab, const mzm_kern *kern, mzm_err *err)
 {
 	mzm_sampler shape = {.n_vocab = n_vocab, .kern = kern};

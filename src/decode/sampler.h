@@ -15,6 +15,7 @@
 typedef struct mzm_sampler mzm_sampler;
 
 mzm_status mzm_sampler_create(mzm_sampler **out, int32_t n_vocab, const mzm_kern *kern, mzm_err *err);
+size_t     mzm_sampler_bytes(int32_t n_vocab); /* what it takes */
 void       mzm_sampler_free(mzm_sampler *s);
 /* Takes temp, filters, penalty and seed from checked params. */
 void       mzm_sampler_configure(mzm_sampler *s, const mzm_gen_params *params);

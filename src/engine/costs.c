@@ -2,17 +2,33 @@
  * dense single-token passes: the unit in which --period auto decides.
  *
  * Passes run interleaved on the session's own KV and are rolled back; the median of a few rounds is
- * taken. Between the measured lengths the cost of a check is interpolated. */
+ * taken. Between the measured lengths the cost of a check is interpolated. Where weights stream a pass is dear, and a
+ * check costs what it reads: one round, the shortest and the longest. */
 #include "engine/engine.h"
 
 #include <string.h>
 
 #include "base/clock.h"
 
-#define ROUNDS 5
+#define ROUNDS   5
+#define N_LENGTHS 6
 
-static const int32_t measured[] = {1, 2, 4, 8, 16, 32};
-#define N_MEASURED ((int)(sizeof measured / sizeof *measured))
+/* What is measured. */
+typedef struct survey {
+	int     n_rounds, n_warm; /* rounds, after so many that do not count */
+	int     n;                /* lengths */
+	int32_t length[N_LENGTHS];
+} survey;
+
+static survey survey_for(const mzm_session *s, int32_t room)
+{
+	survey v = {ROUNDS, 1, N_LENGTHS, {1, 2, 4, 8, 16, 32}};
+	if (mzm_store_streamed_bytes(s->model->weights->store) > 0)
+		v = (survey){1, 0, 2, {1, 32}};
+	while (v.n > 0 && v.length[v.n - 1] > room)
+		v.n--;
+	return v;
+}
 
 static mzm_status time_pass(mzm_session *s, const mzm_pass *pass, double *ns, mzm_err *err)
 {
@@ -38,24 +54,38 @@ static double median(double *x, int n)
 }
 
 /* Fills check[1..MZM_MAX_PERIOD] from the measured lengths; costs never fall with length. */
-static void interpolate(mzm_costs *out, const double *cost, int n)
+static void interpolate(mzm_costs *out, const double *cost, const survey *v)
 {
+	const int32_t *length = v->length;
 	for (int32_t m = 1, i = 0; m <= MZM_MAX_PERIOD; m++) {
-		while (i + 2 < n && m > measured[i + 1])
+		while (i + 2 < v->n && m > length[i + 1])
 			i++;
 		double at = cost[0];
-		if (n >= 2)
-			at = cost[i] + (cost[i + 1] - cost[i]) * (m - measured[i]) / (measured[i + 1] - measured[i]);
+		if (v->n >= 2)
+			at = cost[i] + (cost[i + 1] - cost[i]) * (m - length[i]) / (length[i + 1] - length[i]);
 		out->check[m] = (float)(m > 1 && at < (double)out->check[m - 1] ? (double)out->check[m - 1] : at);
 	}
 }
 
+/* A round: a sparse pass, and a dense one of each length; nanoseconds. */
+static mzm_status run_round(mzm_session *s, const survey *v, bool image, double *sparse, double *check, mzm_err *err)
+{
+	int32_t ids[MZM_MAX_PERIOD] = {0};
+	mzm_pass pass = {.ids = ids, .n_pos = 1, .n_rows = 1, .sparse = s->predictor, .draft = image};
+	MZM_TRY(time_pass(s, &pass, sparse, err));
+	pass.sparse = NULL;
+	pass.draft = false;
+	for (int i = 0; i < v->n; i++) {
+		pass.n_pos = pass.n_rows = v->length[i];
+		MZM_TRY(time_pass(s, &pass, &check[i], err));
+	}
+	return MZM_OK;
+}
+
 mzm_status mzm_session_measure_costs(mzm_session *s, const mzm_gen_params *params, mzm_costs *out, mzm_err *err)
 {
-	double sparse[ROUNDS], check[N_MEASURED][ROUNDS], cost[N_MEASURED];
-	int32_t ids[MZM_MAX_PERIOD] = {0};
-	int32_t room = mzm_session_n_ctx(s) - mzm_session_len(s);
-	int n = 0;
+	double sparse[ROUNDS], check[ROUNDS][N_LENGTHS], cost[N_LENGTHS], column[ROUNDS];
+	survey v = survey_for(s, mzm_session_n_ctx(s) - mzm_session_len(s));
 	mzm_gen_params defaults = mzm_gen_params_default();
 	if (!params)
 		params = &defaults;
@@ -64,29 +94,23 @@ mzm_status mzm_session_measure_costs(mzm_session *s, const mzm_gen_params *param
 	MZM_TRY(mzm_session_use_predictor(s, params, err));
 	if (s->predictor->ops->settle)
 		s->predictor->ops->settle(s->predictor); /* one that saw no prompt: any set will do for timing */
-	while (n < N_MEASURED && measured[n] <= room)
-		n++;
-	if (n == 0)
+	if (v.n == 0)
 		return mzm_fail(err, MZM_ECONTEXT, "no room in the context to measure costs");
-	for (int r = -1; r < ROUNDS; r++) { /* the first round warms up */
+	bool image = mzm_model_drafts_from_image(s->model, params);
+	for (int r = -v.n_warm; r < v.n_rounds; r++) {
 		int at = r < 0 ? 0 : r;
-		mzm_pass pass = {.ids = ids, .n_pos = 1, .n_rows = 1, .sparse = s->predictor,
-				 .draft = mzm_model_drafts_from_image(s->model, params)};
-		MZM_TRY(time_pass(s, &pass, &sparse[at], err));
-		pass.sparse = NULL;
-		pass.draft = false;
-		for (int i = 0; i < n; i++) {
-			pass.n_pos = pass.n_rows = measured[i];
-			MZM_TRY(time_pass(s, &pass, &check[i][at], err));
-		}
+		MZM_TRY(run_round(s, &v, image, &sparse[at], check[at], err));
 	}
-	for (int i = 0; i < n; i++)
-		cost[i] = median(check[i], ROUNDS);
+	for (int i = 0; i < v.n; i++) {
+		for (int r = 0; r < v.n_rounds; r++)
+			column[r] = check[r][i];
+		cost[i] = median(column, v.n_rounds);
+	}
 	double unit = cost[0];
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < v.n; i++)
 		cost[i] /= unit;
-	interpolate(out, cost, n);
-	out->sparse = (float)(median(sparse, ROUNDS) / unit);
+	interpolate(out, cost, &v);
+	out->sparse = (float)(median(sparse, v.n_rounds) / unit);
 	out->dense_ms = (float)(unit * 1e-6);
 	return MZM_OK;
 }

@@ -2,6 +2,8 @@
 #ifndef MZM_ENGINE_H
 #define MZM_ENGINE_H
 
+#include <pthread.h>
+
 #include "decode/drafter.h"
 #include "decode/verifier.h"
 #include "format/tokenizer.h"
@@ -9,17 +11,28 @@
 
 #define MZM_DEFAULT_CTX 4096 /* of a session that names none, when the model allows more */
 
+/* Memory that sessions took of what the plan left for them. */
+typedef struct mzm_ledger {
+	pthread_mutex_t lock;
+	uint64_t        spent;
+} mzm_ledger;
+
 struct mzm_model {
 	mzm_weights    *weights;
 	mzm_tokenizer  *tokenizer; /* NULL: the source had none */
 	const mzm_kern *kern;
 	bool            gemm;      /* prefill through oneDNN */
+	bool            has_bf16;  /* matrices that take part in that as bf16 */
 	mzm_model_info  info;
+	mzm_plan        plan;
+	mzm_ledger     *ledger;
+	mzm_source     *source;    /* NULL: all was read from it; else the store reads on */
 	char           *path;
 };
 
 struct mzm_session {
 	const mzm_model *model;
+	uint64_t         reserved;   /* of the model's ledger */
 	mzm_team        *team;
 	mzm_state       *state;
 	mzm_sampler     *sampler;
@@ -35,6 +48,10 @@ struct mzm_session {
 	bool             no_image;
 	mzm_costs        costs;      /* measured for that predictor; sparse 0 = not yet */
 };
+
+/* What a session of these params takes at most: keys, values, scratch, sampler, tokens, predictor. */
+mzm_status mzm_session_measure(uint64_t *bytes, const mzm_config *cfg, bool has_bf16, const mzm_kern *kern,
+			       const mzm_session_params *params, mzm_err *err);
 
 /* The predictor for these params in s->predictor, made anew if it is another one. */
 mzm_status mzm_session_use_predictor(mzm_session *s, const mzm_gen_params *params, mzm_err *err);

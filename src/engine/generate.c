@@ -374,6 +374,14 @@ static mzm_status run(generation *g)
 	g->r->prefill_ns = decode_start - g->start_ns;
 	emit(g, &first);
 	mzm_status st = is_checked(g->p->mode) ? decode_checked(g) : decode_plain(g);
+	if (st == MZM_ECANCELLED) { /* by on_stream, in the middle of a pass: what was verified stands */
+		finish(g, MZM_FINISH_CANCELLED);
+		mzm_kv_truncate(g->kv, g->n - 1);
+		g->cancelled = true;
+		st = MZM_OK;
+		if (g->err)
+			*g->err = (mzm_err){0};
+	}
 	if (!g->cancelled)
 		mzm_output_finish(g->out);
 	if (g->out->cancelled)
@@ -381,6 +389,15 @@ static mzm_status run(generation *g)
 	g->r->decode_ns = mzm_now_ns() - decode_start;
 	fill_densities(g);
 	return st;
+}
+
+static void count_reading(mzm_gen_result *r, const mzm_stream_stats *before, const mzm_model *model)
+{
+	mzm_stream_stats after = mzm_model_stream_stats(model);
+	r->bytes_read = after.bytes_read - before->bytes_read;
+	r->read_ns = after.read_ns - before->read_ns;
+	r->unpack_ns = after.unpack_ns - before->unpack_ns;
+	r->wait_ns = after.wait_ns - before->wait_ns;
 }
 
 mzm_status mzm_generate(mzm_session *s, const int32_t *prompt, int32_t n_prompt, const mzm_gen_params *params,
@@ -395,7 +412,11 @@ mzm_status mzm_generate(mzm_session *s, const int32_t *prompt, int32_t n_prompt,
 	result->n_prompt = n_prompt;
 	result->tokens = s->ids + n_prompt;
 	g.start_ns = mzm_now_ns();
+	mzm_stream_stats before = mzm_model_stream_stats(s->model);
+	mzm_state_watch(s->state, g.p->on_stream, g.p->user);
 	mzm_status st = run(&g);
+	mzm_state_watch(s->state, NULL, NULL);
+	count_reading(result, &before, s->model);
 	mzm_output_free(g.out);
 	mzm_output_free(g.probe);
 	return st;

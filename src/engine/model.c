@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "engine/plan.h"
 #include "kern/gemm.h"
 
 const char *mzm_version(void)
@@ -101,6 +102,20 @@ static mzm_status open_tokenizer(mzm_model *m, mzm_source *src, mzm_err *err)
 								   : MZM_OK;
 }
 
+static mzm_status load(mzm_model *m, mzm_source *src, const mzm_model_params *params, mzm_err *err)
+{
+	mzm_status st;
+	mzm_residency residency;
+	bool *streamed;
+	MZM_TRY(mzm_alloc_for((void **)&streamed, (size_t)mzm_source_n_tensors(src) * sizeof *streamed, "the plan", err));
+	MZM_TRY_OUT(mzm_plan_residency(&m->plan, &residency, streamed, src, params, m->kern, err));
+	const mzm_residency *r = residency.kind == MZM_STORE_RESIDENT ? NULL : &residency;
+	MZM_TRY_OUT(mzm_weights_load(&m->weights, src, r, params->progress, params->user, err));
+out:
+	mzm_free(streamed);
+	return st;
+}
+
 mzm_status mzm_model_open_source(mzm_model **out, mzm_source *src, const char *name, const mzm_model_params *params,
 				 mzm_err *err)
 {
@@ -119,9 +134,16 @@ mzm_status mzm_model_open_source(mzm_model **out, mzm_source *src, const char *n
 	m->path = mzm_strdup(name);
 	if (!m->path)
 		MZM_TRY_OUT(mzm_fail(err, MZM_ENOMEM, "out of memory"));
-	MZM_TRY_OUT(mzm_weights_load(&m->weights, src, params->progress, params->user, err));
+	MZM_TRY_OUT(mzm_alloc_for((void **)&m->ledger, sizeof *m->ledger, "the model", err));
+	pthread_mutex_init(&m->ledger->lock, NULL);
+	m->has_bf16 = mzm_plan_has_bf16(src);
 	MZM_TRY_OUT(open_tokenizer(m, src, err));
+	MZM_TRY_OUT(load(m, src, params, err));
 	fill_info(m, src);
+	if (m->weights->store) {
+		m->source = src;
+		src = NULL;
+	}
 	*out = m;
 	m = NULL;
 out:
@@ -148,6 +170,10 @@ void mzm_model_close(mzm_model *m)
 		return;
 	mzm_tokenizer_close(m->tokenizer);
 	mzm_weights_free(m->weights);
+	mzm_source_close(m->source);
+	if (m->ledger)
+		pthread_mutex_destroy(&m->ledger->lock);
+	mzm_free(m->ledger);
 	mzm_free(m->path);
 	mzm_free(m);
 }
@@ -155,6 +181,17 @@ void mzm_model_close(mzm_model *m)
 const mzm_model_info *mzm_model_get_info(const mzm_model *m)
 {
 	return &m->info;
+}
+
+const mzm_plan *mzm_model_get_plan(const mzm_model *m)
+{
+	return &m->plan;
+}
+
+mzm_stream_stats mzm_model_stream_stats(const mzm_model *m)
+{
+	mzm_reader_stats s = mzm_store_stats(m->weights->store);
+	return (mzm_stream_stats){s.bytes_read, s.read_ns, s.unpack_ns, s.wait_ns, mzm_store_io_name(m->weights->store)};
 }
 
 const mzm_tokenizer *mzm_model_tokenizer(const mzm_model *m)

@@ -3,19 +3,69 @@
 
 #include <string.h>
 
+#include "kern/cores.h"
+
 mzm_session_params mzm_session_params_default(void)
 {
 	return (mzm_session_params){0};
 }
 
-static mzm_status context_size(int32_t *n_ctx, const mzm_model *m, int32_t wanted, mzm_err *err)
+static mzm_status context_size(int32_t *n_ctx, const mzm_config *cfg, int32_t wanted, mzm_err *err)
 {
-	int32_t limit = m->weights->cfg.n_ctx;
-	if (wanted < 0 || wanted > limit)
+	if (wanted < 0 || wanted > cfg->n_ctx)
 		return mzm_fail(err, MZM_EARG, "a context of %d tokens was asked for; the model allows 1 to %d", wanted,
-				limit);
-	*n_ctx = wanted ? wanted : limit < MZM_DEFAULT_CTX ? limit : MZM_DEFAULT_CTX;
+				(int)cfg->n_ctx);
+	*n_ctx = wanted ? wanted : cfg->n_ctx < MZM_DEFAULT_CTX ? cfg->n_ctx : MZM_DEFAULT_CTX;
 	return MZM_OK;
+}
+
+static mzm_status check_params(int32_t *n_ctx, mzm_dtype *kv_type, const mzm_config *cfg,
+			       const mzm_session_params *params, mzm_err *err)
+{
+	*kv_type = MZM_F16;
+	if (params->kv_type && (!mzm_dtype_parse(kv_type, params->kv_type) || mzm_dtype_is_quant(*kv_type)))
+		return mzm_fail(err, MZM_EARG, "keys and values cannot be \"%.20s\"; known are f32, f16, bf16",
+				params->kv_type);
+	if (params->n_threads < 0 || params->n_threads > MZM_MAX_THREADS)
+		return mzm_fail(err, MZM_EARG, "%d threads were asked for; 1 to %d are possible, 0 = all cores",
+				params->n_threads, MZM_MAX_THREADS);
+	return context_size(n_ctx, cfg, params->n_ctx, err);
+}
+
+#define OUTPUT_BYTES ((uint64_t)1 << 20) /* text held back, and the like */
+
+mzm_status mzm_session_measure(uint64_t *bytes, const mzm_config *cfg, bool has_bf16, const mzm_kern *kern,
+			       const mzm_session_params *params, mzm_err *err)
+{
+	int32_t n_ctx;
+	mzm_dtype kv_type;
+	size_t state;
+	MZM_TRY(check_params(&n_ctx, &kv_type, cfg, params, err));
+	int n_ranks = params->n_threads ? params->n_threads : mzm_cores_usable("");
+	if (!mzm_state_measure(&state, cfg, has_bf16, kern, n_ranks, n_ctx, kv_type))
+		return mzm_fail(err, MZM_EARG, "a context of %d tokens is larger than memory can be", (int)n_ctx);
+	*bytes = state + mzm_sampler_bytes(cfg->n_vocab) + 4 * ((uint64_t)n_ctx + MZM_MAX_PERIOD) +
+		 12 * (uint64_t)cfg->n_layers * (uint64_t)cfg->n_ffn + OUTPUT_BYTES;
+	return MZM_OK;
+}
+
+/* Under a budget a session takes its memory out of what the plan left for sessions. */
+static mzm_status reserve(mzm_session *s, const mzm_session_params *params, mzm_err *err)
+{
+	const mzm_model *m = s->model;
+	uint64_t bytes;
+	if (!m->plan.ram_bytes)
+		return MZM_OK;
+	MZM_TRY(mzm_session_measure(&bytes, &m->weights->cfg, m->has_bf16, m->kern, params, err));
+	pthread_mutex_lock(&m->ledger->lock);
+	uint64_t left = m->plan.session_bytes - m->ledger->spent;
+	if (bytes <= left)
+		m->ledger->spent += s->reserved = bytes;
+	pthread_mutex_unlock(&m->ledger->lock);
+	return bytes <= left ? MZM_OK
+			     : mzm_fail(err, MZM_ENOMEM,
+					"the session needs %.1f MiB, and the memory budget has %.1f left for sessions",
+					(double)bytes / (1 << 20), (double)left / (1 << 20));
 }
 
 mzm_status mzm_session_create(mzm_session **out, const mzm_model *model, const mzm_session_params *params, mzm_err *err)
@@ -23,20 +73,15 @@ mzm_status mzm_session_create(mzm_session **out, const mzm_model *model, const m
 	mzm_status st;
 	mzm_session *s;
 	mzm_session_params defaults = mzm_session_params_default();
-	int32_t n_ctx = 0;
-	mzm_dtype kv_type = MZM_F16;
+	int32_t n_ctx;
+	mzm_dtype kv_type;
 	*out = NULL;
 	if (!params)
 		params = &defaults;
-	if (params->kv_type && (!mzm_dtype_parse(&kv_type, params->kv_type) || mzm_dtype_is_quant(kv_type)))
-		return mzm_fail(err, MZM_EARG, "keys and values cannot be \"%.20s\"; known are f32, f16, bf16",
-				params->kv_type);
-	if (params->n_threads < 0 || params->n_threads > 1024)
-		return mzm_fail(err, MZM_EARG, "%d threads were asked for; 1 to 1024 are possible, 0 = all cores",
-				params->n_threads);
-	MZM_TRY(context_size(&n_ctx, model, params->n_ctx, err));
+	MZM_TRY(check_params(&n_ctx, &kv_type, &model->weights->cfg, params, err));
 	MZM_TRY(mzm_alloc_for((void **)&s, sizeof *s, "the session", err));
 	s->model = model;
+	MZM_TRY_OUT(reserve(s, params, err));
 	MZM_TRY_OUT(mzm_team_create(&s->team, params->n_threads, err));
 	MZM_TRY_OUT(mzm_state_create(&s->state, model->weights, model->kern, s->team, n_ctx, kv_type, err));
 	MZM_TRY_OUT(mzm_sampler_create(&s->sampler, model->weights->cfg.n_vocab, model->kern, err));
@@ -60,6 +105,11 @@ void mzm_session_free(mzm_session *s)
 	mzm_sampler_free(s->sampler);
 	mzm_state_free(s->state);
 	mzm_team_free(s->team);
+	if (s->reserved) {
+		pthread_mutex_lock(&s->model->ledger->lock);
+		s->model->ledger->spent -= s->reserved;
+		pthread_mutex_unlock(&s->model->ledger->lock);
+	}
 	mzm_free(s);
 }
 
@@ -124,6 +174,9 @@ mzm_status mzm_session_use_predictor(mzm_session *s, const mzm_gen_params *param
 	const mzm_predictor_ops *ops = mzm_predictor_find(params->predictor);
 	if (!ops)
 		return mzm_fail(err, MZM_EARG, "unknown predictor \"%s\"", params->predictor);
+	bool streams = mzm_store_kind_of(s->model->weights->store) == MZM_STORE_STREAM;
+	if (streams && (ops->needs_down_norm || ops->stage == MZM_PRED_FULL))
+		return mzm_fail(err, MZM_EUNDEFINED, "predictor \"%s\" needs the whole model in memory", ops->name);
 	if (s->no_image != params->no_draft_image)
 		s->costs = (mzm_costs){0};
 	s->no_image = params->no_draft_image;

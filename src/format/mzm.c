@@ -611,6 +611,18 @@ const mzm_extent *mzm_container_extents(const mzm_source *src, size_t *n)
 	return src->ops == &container_ops ? c->extents : NULL;
 }
 
+bool mzm_container_is(const mzm_source *src)
+{
+	return src->ops == &container_ops;
+}
+
+const mzm_extent *mzm_container_tensor(const mzm_source *src, int32_t i, uint32_t *n)
+{
+	const mzm_container *c = (const mzm_container *)src;
+	*n = c->entries[i].n_extents;
+	return c->extents + c->entries[i].first_extent;
+}
+
 /* Says what a file is that is no container. */
 static mzm_status read_header(mzm_container *c, mzm_err *err)
 {

@@ -64,4 +64,8 @@ mzm_status mzm_container_open(mzm_source **out, const char *path, mzm_err *err);
 /* The extents of a source that is a container, in file order; NULL for other sources. */
 const mzm_extent *mzm_container_extents(const mzm_source *src, size_t *n);
 
+/* Whether a source is a container; and the extents of its i-th tensor, [*n] in order of their rows. */
+bool              mzm_container_is(const mzm_source *src);
+const mzm_extent *mzm_container_tensor(const mzm_source *src, int32_t i, uint32_t *n);
+
 #endif

@@ -69,13 +69,16 @@ void mzm_container_draft_hash(const mzm_container_writer *w, char hex[33])
 	mzm_hasher_finish(w->hasher[MZM_ROLE_DRAFT], hex);
 }
 
-/* Rows of every extent but the last: of equal size, near the target, neurons undivided. */
+/* Rows of every extent but the last: a power of two, so that extents fill whole pages and a run of a power of two of
+ * rows is a run of extents; near the target, neurons undivided. */
 static uint32_t rows_per_extent(const mzm_tensor *t)
 {
-	uint64_t bytes = mzm_tensor_bytes(t), unit = t->kind == MZM_T_UPDOWN ? 2 : 1;
-	uint64_t n_extents = (bytes + MZM_EXTENT_TARGET - 1) / MZM_EXTENT_TARGET;
-	uint64_t units = (uint64_t)t->n_rows / unit;
-	return (uint32_t)((units + n_extents - 1) / n_extents * unit);
+	uint64_t row_bytes = mzm_row_bytes(t->dtype, t->n_cols), rows = t->kind == MZM_T_UPDOWN ? 2 : 1;
+	while (rows < MZM_HEADER_BYTES && rows * row_bytes % MZM_HEADER_BYTES != 0 && 2 * rows * row_bytes <= MZM_MAX_EXTENT)
+		rows *= 2;
+	while (2 * rows * row_bytes <= MZM_EXTENT_TARGET + MZM_EXTENT_TARGET / 2)
+		rows *= 2;
+	return (uint32_t)rows;
 }
 
 static mzm_status grow_extents(mzm_container_writer *w, mzm_err *err)

@@ -102,22 +102,25 @@ static void attend_all(mzm_state *s, int32_t layer, mzm_team *team, int rank)
 	mzm_team_barrier(team, rank);
 }
 
+/* y[n_pos, rows of m] = x times m. */
+static void project(mzm_state *s, const mzm_matrix *m, mzm_acts *x, float *y, mzm_after_fn after, mzm_team *team,
+		    int rank)
+{
+	mzm_product p = {.m = m, .n_rows = m->n_rows, .x = x, .y = y, .ldy = (size_t)m->n_rows,
+			 .n_pos = s->pass->n_pos, .after = after};
+	mzm_matmul(s, &p, team, rank);
+}
+
 void mzm_attention(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team *team, int rank)
 {
-	const mzm_config *cfg = &s->w->cfg;
-	int32_t n_pos = s->pass->n_pos, begin, end;
-	size_t q_dim = (size_t)l->wq.n_rows, kv_dim = (size_t)l->wk.n_rows;
 	mzm_acts h = {.x = s->h}, att = {.x = s->att};
-
-	mzm_norm(s, s->h, s->x, l->attn_norm, n_pos, team, rank);
-	mzm_matmul(s, &l->wq, NULL, l->wq.n_rows, &h, s->q, q_dim, n_pos, team, rank, &begin, &end);
-	mzm_matmul(s, &l->wk, NULL, l->wk.n_rows, &h, s->k, kv_dim, n_pos, team, rank, &begin, &end);
-	mzm_matmul(s, &l->wv, NULL, l->wv.n_rows, &h, s->v, kv_dim, n_pos, team, rank, &begin, &end);
+	mzm_norm(s, s->h, s->x, l->attn_norm, s->pass->n_pos, team, rank);
+	project(s, &l->wq, &h, s->q, NULL, team, rank);
+	project(s, &l->wk, &h, s->k, NULL, team, rank);
+	project(s, &l->wv, &h, s->v, NULL, team, rank);
 	mzm_team_barrier(team, rank);
 	store_kv(s, layer, team, rank);
 	attend_all(s, layer, team, rank);
-
-	mzm_matmul(s, &l->wo, NULL, l->wo.n_rows, &att, s->proj, (size_t)cfg->dim, n_pos, team, rank, &begin, &end);
-	mzm_add_residual(s, begin, end);
+	project(s, &l->wo, &att, s->proj, mzm_add_residual, team, rank);
 	mzm_team_barrier(team, rank);
 }

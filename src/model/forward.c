@@ -64,6 +64,23 @@ static void state_layout(mzm_state *s, int n_ranks, mzm_carve *c)
 	s->bytes = c->used;
 }
 
+static int32_t max_positions(int32_t n_ctx)
+{
+	return !mzm_gemm_available() ? MZM_MAX_POS : n_ctx < MZM_CHUNK_BIG ? MZM_CHUNK : MZM_CHUNK_BIG;
+}
+
+bool mzm_state_measure(size_t *bytes, const mzm_config *cfg, bool has_bf16, const mzm_kern *kern, int n_ranks,
+		       int32_t n_ctx, mzm_dtype kv_type)
+{
+	mzm_weights w = {.cfg = *cfg};
+	mzm_state s = {.w = &w, .kern = kern, .n_ctx = n_ctx, .max_pos = max_positions(n_ctx)};
+	mzm_carve c = {0};
+	size_t kv;
+	mzm_gemm_shape(&s, has_bf16);
+	state_layout(&s, n_ranks, &c);
+	return !c.overflow && mzm_kv_measure(&kv, cfg, n_ctx, kv_type) && mzm_add_size(c.used, kv, bytes);
+}
+
 mzm_status mzm_state_create(mzm_state **out, const mzm_weights *w, const mzm_kern *kern, mzm_team *team, int32_t n_ctx,
 			    mzm_dtype kv_type, mzm_err *err)
 {
@@ -75,7 +92,7 @@ mzm_status mzm_state_create(mzm_state **out, const mzm_weights *w, const mzm_ker
 	s->kern = kern;
 	s->team = team;
 	s->n_ctx = n_ctx;
-	s->max_pos = !mzm_gemm_available() ? MZM_MAX_POS : n_ctx < MZM_CHUNK_BIG ? MZM_CHUNK : MZM_CHUNK_BIG;
+	s->max_pos = max_positions(n_ctx);
 	MZM_TRY_OUT(mzm_gemm_start(s, err));
 	mzm_carve c = {0};
 	state_layout(s, mzm_team_size(team), &c);
@@ -111,6 +128,12 @@ mzm_kv *mzm_state_kv(mzm_state *s)
 	return s->kv;
 }
 
+void mzm_state_watch(mzm_state *s, mzm_progress_fn on_span, void *user)
+{
+	s->on_span = on_span;
+	s->user = user;
+}
+
 size_t mzm_state_bytes(const mzm_state *s)
 {
 	return s->bytes + mzm_kv_bytes(s->kv);
@@ -136,15 +159,29 @@ static void embed(mzm_state *s, mzm_team *team, int rank)
 	mzm_team_barrier(team, rank);
 }
 
+/* A streamed head that nobody asked for is passed over: the stream has one order. */
+static void pass_over(mzm_state *s, const mzm_matrix *m, mzm_team *team, int rank)
+{
+	mzm_part part = {0};
+	while (!m->w && mzm_next_part(s, m, &part, team, rank))
+		;
+}
+
 static void output_head(mzm_state *s, mzm_team *team, int rank)
 {
 	const mzm_config *cfg = &s->w->cfg;
-	int32_t n = s->pass->n_rows, begin, end;
+	int32_t n = s->pass->n_rows;
 	const float *x = s->x + (size_t)(s->pass->n_pos - n) * (size_t)cfg->dim;
 	const mzm_matrix *head = s->pass->draft ? &s->w->draft_head : &s->w->head;
 	mzm_acts h = {.x = s->h};
+	if (n == 0) {
+		pass_over(s, head, team, rank);
+		return;
+	}
 	mzm_norm(s, s->h, x, s->w->out_norm, n, team, rank);
-	mzm_matmul(s, head, NULL, cfg->n_vocab, &h, s->logits, (size_t)cfg->n_vocab, n, team, rank, &begin, &end);
+	mzm_product p = {.m = head, .n_rows = cfg->n_vocab, .x = &h, .y = s->logits, .ldy = (size_t)cfg->n_vocab,
+			 .n_pos = n};
+	mzm_matmul(s, &p, team, rank);
 }
 
 static void forward_rank(void *ctx, mzm_team *team, int rank)
@@ -156,8 +193,7 @@ static void forward_rank(void *ctx, mzm_team *team, int rank)
 		mzm_attention(s, &layer[l], l, team, rank);
 		mzm_ffn(s, &layer[l], l, team, rank);
 	}
-	if (s->pass->n_rows > 0)
-		output_head(s, team, rank);
+	output_head(s, team, rank);
 }
 
 mzm_status mzm_forward(mzm_state *s, const mzm_pass *pass, float **logits, double *ffn_share, mzm_err *err)
@@ -166,8 +202,14 @@ mzm_status mzm_forward(mzm_state *s, const mzm_pass *pass, float **logits, doubl
 	s->pass = pass;
 	s->pos0 = s->kv->len;
 	s->n_picked = 0;
+	s->span = NULL;
+	s->why = (mzm_err){0};
 	atomic_store_explicit(&s->failed, MZM_OK, memory_order_relaxed);
+	MZM_TRY(mzm_store_begin(s->w->store, !pass->draft, err));
 	mzm_team_run(s->team, forward_rank, s);
+	mzm_store_end(s->w->store, !pass->draft);
+	if (s->why.code != MZM_OK)
+		return mzm_fail(err, s->why.code, "%s", s->why.message);
 	if (atomic_load_explicit(&s->failed, memory_order_relaxed) != MZM_OK)
 		return mzm_fail(err, MZM_EINTERNAL, "oneDNN refused a matrix product of the prefill");
 	s->kv->len += pass->n_pos;

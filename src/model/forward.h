@@ -23,6 +23,14 @@ mzm_status mzm_state_create(mzm_state **out, const mzm_weights *w, const mzm_ker
 void       mzm_state_free(mzm_state *s);
 mzm_kv    *mzm_state_kv(mzm_state *s);
 size_t     mzm_state_bytes(const mzm_state *s); /* KV and scratch */
+/* What a state would take, for a team of n_ranks; has_bf16: the model has matrices of bf16, q8 or q4. False: more than
+ * memory can be. */
+bool       mzm_state_measure(size_t *bytes, const mzm_config *cfg, bool has_bf16, const mzm_kern *kern, int n_ranks,
+			     int32_t n_ctx, mzm_dtype kv_type);
+
+/* Where weights stream: called before each span of a pass, by the thread that runs it, with the spans so far and those of
+ * a pass. Non-zero ends the pass with ECANCELLED. NULL: nobody watches. */
+void       mzm_state_watch(mzm_state *s, mzm_progress_fn on_span, void *user);
 
 typedef struct mzm_pass {
 	const int32_t *ids;      /* [n_pos] tokens at positions kv->len .. */

@@ -15,17 +15,27 @@ static void kv_layout(mzm_kv *kv, mzm_carve *c)
 	}
 }
 
+static mzm_kv shape(const mzm_config *cfg, int32_t max_tok, mzm_dtype type)
+{
+	return (mzm_kv){.n_layers = cfg->n_layers, .n_kv_heads = cfg->n_kv_heads, .head_dim = cfg->head_dim,
+			.max_tok = max_tok, .type = type, .row_bytes = mzm_row_bytes(type, cfg->head_dim)};
+}
+
+bool mzm_kv_measure(size_t *bytes, const mzm_config *cfg, int32_t max_tok, mzm_dtype type)
+{
+	mzm_kv kv = shape(cfg, max_tok, type);
+	mzm_carve c = {0};
+	kv_layout(&kv, &c);
+	*bytes = c.used;
+	return !c.overflow;
+}
+
 mzm_status mzm_kv_create(mzm_kv **out, const mzm_config *cfg, int32_t max_tok, mzm_dtype type, mzm_err *err)
 {
 	mzm_kv *kv;
 	*out = NULL;
 	MZM_TRY(mzm_alloc_for((void **)&kv, sizeof *kv, "the KV cache", err));
-	kv->n_layers = cfg->n_layers;
-	kv->n_kv_heads = cfg->n_kv_heads;
-	kv->head_dim = cfg->head_dim;
-	kv->max_tok = max_tok;
-	kv->type = type;
-	kv->row_bytes = mzm_row_bytes(type, cfg->head_dim);
+	*kv = shape(cfg, max_tok, type);
 	mzm_carve c = {0};
 	kv_layout(kv, &c);
 	mzm_status st =

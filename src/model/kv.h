@@ -20,6 +20,7 @@ typedef struct mzm_kv {
 mzm_status mzm_kv_create(mzm_kv **out, const mzm_config *cfg, int32_t max_tok, mzm_dtype type, mzm_err *err);
 void       mzm_kv_free(mzm_kv *kv);
 size_t     mzm_kv_bytes(const mzm_kv *kv);
+bool       mzm_kv_measure(size_t *bytes, const mzm_config *cfg, int32_t max_tok, mzm_dtype type); /* false: too large */
 
 /* len <= kv->len shortens; O(1). */
 static inline void mzm_kv_truncate(mzm_kv *kv, int32_t len)

@@ -1,5 +1,7 @@
 /* matmul.c - products of activations with weight matrices, split over the team by output. Row kernels serve up to
  * MZM_MAX_POS positions; prefill chunks go through oneDNN (matmul_gemm.c). */
+#include <stdatomic.h>
+
 #include "model/state.h"
 
 #define ROW_GRAIN 16 /* rows a thread takes at once: whole register tiles */
@@ -14,42 +16,125 @@ static void pack(mzm_state *s, const mzm_matrix *m, mzm_acts *x, char *packed, s
 	x->form = m->dtype;
 }
 
-void mzm_matmul(mzm_state *s, const mzm_matrix *m, const int32_t *rows, int32_t n_rows, mzm_acts *x, float *y,
-		size_t ldy, int32_t n_pos, mzm_team *team, int rank, int32_t *begin, int32_t *end)
+/* The next span, unless somebody wants the pass to end. */
+static mzm_status pin(mzm_state *s, int32_t span)
 {
-	if (n_pos > MZM_MAX_POS) {
-		mzm_gemm_rows(s, m, x, y, ldy, team, rank, begin, end);
-		return;
+	uint64_t n = (uint64_t)mzm_store_n_spans(s->w->store);
+	if (s->on_span && s->on_span(s->user, "reading weights", (uint64_t)span, n))
+		return mzm_fail(&s->why, MZM_ECANCELLED, "cancelled while weights were read");
+	return mzm_store_pin(s->w->store, span, &s->span, &s->why);
+}
+
+bool mzm_next_part(mzm_state *s, const mzm_matrix *m, mzm_part *part, mzm_team *team, int rank)
+{
+	int32_t from = part->row1;
+	if (m->w) {
+		*part = (mzm_part){0, m->n_rows, m->w};
+		return from == 0;
 	}
-	mzm_team_range(n_rows, ROW_GRAIN, rank, mzm_team_size(team), begin, end);
+	mzm_team_barrier(team, rank); /* all are done with the part before, and have seen it */
+	if (rank == 0) {
+		if (s->span)
+			mzm_store_unpin(s->w->store);
+		s->span = NULL;
+		bool more = from < m->n_rows && atomic_load_explicit(&s->failed, memory_order_relaxed) == MZM_OK;
+		if (more && pin(s, m->span + from / m->span_rows) != MZM_OK)
+			atomic_store_explicit(&s->failed, (int)s->why.code, memory_order_relaxed);
+	}
+	mzm_team_barrier(team, rank);
+	if (!s->span)
+		return false;
+	part->row0 = from;
+	part->row1 = m->n_rows - from < m->span_rows ? m->n_rows : from + m->span_rows;
+	part->base = (const char *)((uintptr_t)(s->span + m->offset) - (uintptr_t)from * m->stride);
+	return true;
+}
+
+/* First list entry whose row is not below `row`. */
+static int32_t lower_bound(const int32_t *rows, int32_t n, int32_t row)
+{
+	int32_t lo = 0, hi = n;
+	while (lo < hi) {
+		int32_t mid = lo + (hi - lo) / 2;
+		if (rows[mid] < row)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+void mzm_list_range(const int32_t *rows, int32_t n, int32_t row0, int32_t row1, int32_t *lo, int32_t *hi)
+{
+	*lo = rows ? lower_bound(rows, n, row0) : row0;
+	*hi = rows ? lower_bound(rows, n, row1) : row1;
+}
+
+static void rows_by_kernel(mzm_state *s, const mzm_product *p, const mzm_part *part, mzm_team *team, int rank,
+			   int32_t *begin, int32_t *end)
+{
+	const mzm_matrix *m = p->m;
+	int32_t lo, hi;
+	mzm_list_range(p->rows, p->n_rows, part->row0, part->row1, &lo, &hi);
+	mzm_team_range(hi - lo, ROW_GRAIN, rank, mzm_team_size(team), begin, end);
+	*begin += lo;
+	*end += lo;
 	if (*begin >= *end)
 		return;
 	char *packed = s->packed + (size_t)rank * s->packed_len;
 	size_t stride = mzm_pack_stride(s->kern, m->dtype, m->n_cols);
-	pack(s, m, x, packed, stride, n_pos);
+	pack(s, m, p->x, packed, stride, p->n_pos);
 	mzm_rows_job job = {
-		.dtype = m->dtype, .w = m->w, .stride = m->stride, .rows = rows, .n_rows = n_rows, .n_cols = m->n_cols,
-		.x = packed, .ldx = stride, .n_pos = n_pos, .y = y, .ldy = ldy,
+		.dtype = m->dtype, .w = part->base, .stride = m->stride, .rows = p->rows, .n_rows = hi,
+		.n_cols = m->n_cols, .x = packed, .ldx = stride, .n_pos = p->n_pos, .y = p->y, .ldy = p->ldy,
 	};
 	s->kern->rows(&job, *begin, *end);
 }
 
-void mzm_matmul_down(mzm_state *s, const mzm_matrix *m, const int32_t *rows, int32_t n_rows, const float *a, size_t lda,
-		     mzm_team *team, int rank)
+void mzm_matmul_part(mzm_state *s, const mzm_product *p, const mzm_part *part, mzm_team *team, int rank)
 {
-	int32_t n_pos = s->pass->n_pos, begin, end;
-	if (n_pos > MZM_MAX_POS) {
-		mzm_gemm_down(s, m, a, lda, team, rank);
-		return;
-	}
+	int32_t begin, end;
+	if (p->n_pos > MZM_MAX_POS)
+		mzm_gemm_rows(s, p, part, team, rank, &begin, &end);
+	else
+		rows_by_kernel(s, p, part, team, rank, &begin, &end);
+	if (p->after && begin < end)
+		p->after(s, p, begin, end);
+}
+
+void mzm_matmul(mzm_state *s, const mzm_product *p, mzm_team *team, int rank)
+{
+	mzm_part part = {0};
+	while (mzm_next_part(s, p->m, &part, team, rank))
+		mzm_matmul_part(s, p, &part, team, rank);
+}
+
+/* One section of the neurons. */
+static void down_section(mzm_state *s, const mzm_matrix *m, const mzm_part *part, int32_t row0, const int32_t *rows,
+			 int32_t n_rows, const float *a, mzm_team *team, int rank)
+{
+	int32_t row1 = part->row1 - row0 < MZM_SECTION ? part->row1 : row0 + MZM_SECTION, lo, hi, begin, end;
+	mzm_list_range(rows, n_rows, row0, row1, &lo, &hi);
 	mzm_team_range(mzm_accum_units(m->dtype, m->n_cols), 1, rank, mzm_team_size(team), &begin, &end);
 	mzm_accum_job job = {
-		.dtype = m->dtype, .w = m->w, .stride = m->stride, .rows = rows, .n_rows = n_rows, .n_cols = m->n_cols,
-		.a = a, .lda = lda, .n_pos = n_pos, .y = s->x, .ldy = (size_t)m->n_cols,
-		.scratch = s->sums + (size_t)rank * (MZM_ACCUM_SCRATCH / sizeof(float)),
+		.dtype = m->dtype, .w = (const void *)((uintptr_t)part->base + (rows ? 0 : (uintptr_t)lo * m->stride)),
+		.stride = m->stride, .rows = rows ? rows + lo : NULL, .n_rows = hi - lo, .n_cols = m->n_cols,
+		.a = a + lo, .lda = (size_t)s->w->cfg.n_ffn, .n_pos = s->pass->n_pos, .y = s->x,
+		.ldy = (size_t)m->n_cols, .scratch = s->sums + (size_t)rank * (MZM_ACCUM_SCRATCH / sizeof(float)),
 	};
-	if (begin < end)
+	if (begin < end && lo < hi)
 		s->kern->accum(&job, begin, end);
+}
+
+void mzm_matmul_down(mzm_state *s, const mzm_matrix *m, const mzm_part *part, const int32_t *rows, int32_t n_rows,
+		     const float *a, mzm_team *team, int rank)
+{
+	if (s->pass->n_pos > MZM_MAX_POS) {
+		mzm_gemm_down(s, m, part, a, team, rank);
+		return;
+	}
+	for (int32_t row = part->row0; row < part->row1; row += MZM_SECTION)
+		down_section(s, m, part, row, rows, n_rows, a, team, rank);
 }
 
 void mzm_norm(mzm_state *s, float *h, const float *x, const float *weight, int32_t n_pos, mzm_team *team, int rank)
@@ -63,9 +148,9 @@ void mzm_norm(mzm_state *s, float *h, const float *x, const float *weight, int32
 	mzm_team_barrier(team, rank);
 }
 
-void mzm_add_residual(mzm_state *s, int32_t begin, int32_t end)
+void mzm_add_residual(mzm_state *s, const mzm_product *p, int32_t begin, int32_t end)
 {
 	size_t dim = (size_t)s->w->cfg.dim;
-	for (int32_t p = 0; p < s->pass->n_pos && begin < end; p++)
-		s->kern->add(s->x + (size_t)p * dim + begin, s->proj + (size_t)p * dim + begin, end - begin);
+	for (int32_t i = 0; i < p->n_pos; i++)
+		s->kern->add(s->x + (size_t)i * dim + begin, s->proj + (size_t)i * dim + begin, end - begin);
 }

@@ -37,15 +37,38 @@ static bool any_bf16(const mzm_weights *w)
 	return false;
 }
 
-static mzm_status add_input(mzm_state *s, int32_t k, mzm_err *err)
+static int32_t whole_steps(int32_t k)
 {
-	mzm_gemm_input *in = &s->gemm.input[s->gemm.n_inputs];
-	int32_t sizes[MZM_N_CHUNKS] = {MZM_CHUNK, MZM_CHUNK_BIG};
+	return (k + MZM_GEMM_STEP - 1) / MZM_GEMM_STEP * MZM_GEMM_STEP;
+}
+
+/* sections: parts are those of a down projection, else equal ones. */
+static void add_input(mzm_state *s, int32_t k, bool sections)
+{
+	mzm_gemm_input *in = &s->gemm.input[s->gemm.n_inputs++];
+	int32_t most = sections ? MZM_SECTION : DEPTH_MAX;
 	in->k = k;
-	in->n_parts = (k + DEPTH_MAX - 1) / DEPTH_MAX;
-	in->depth = (k + in->n_parts - 1) / in->n_parts;
-	in->depth = (in->depth + MZM_GEMM_STEP - 1) / MZM_GEMM_STEP * MZM_GEMM_STEP;
-	s->gemm.n_inputs++;
+	in->n_parts = (k + most - 1) / most;
+	in->depth = whole_steps(!sections ? (k + in->n_parts - 1) / in->n_parts : k < most ? k : most);
+}
+
+void mzm_gemm_shape(mzm_state *s, bool has_bf16)
+{
+	const mzm_config *cfg = &s->w->cfg;
+	int32_t q_dim = cfg->n_heads * cfg->head_dim;
+	s->gemm = (mzm_gemm_scratch){0};
+	if (!mzm_gemm_available() || !s->kern->bf16_acts || !has_bf16)
+		return;
+	s->gemm.bf16 = true;
+	add_input(s, cfg->dim, false);
+	if (q_dim != cfg->dim)
+		add_input(s, q_dim, false);
+	add_input(s, cfg->n_ffn, true); /* the last */
+}
+
+static mzm_status compile(mzm_state *s, mzm_gemm_input *in, mzm_err *err)
+{
+	int32_t sizes[MZM_N_CHUNKS] = {MZM_CHUNK, MZM_CHUNK_BIG};
 	for (int i = 0; i < MZM_N_CHUNKS && sizes[i] <= s->max_pos; i++)
 		MZM_TRY(mzm_gemm_create(&in->of[i], sizes[i], in->depth, mzm_team_size(s->team), err));
 	return MZM_OK;
@@ -53,15 +76,10 @@ static mzm_status add_input(mzm_state *s, int32_t k, mzm_err *err)
 
 mzm_status mzm_gemm_start(mzm_state *s, mzm_err *err)
 {
-	const mzm_config *cfg = &s->w->cfg;
-	int32_t widths[] = {cfg->dim, cfg->n_heads * cfg->head_dim, cfg->n_ffn};
 	mzm_status st = MZM_OK;
-	if (!mzm_gemm_available() || !s->kern->bf16_acts || !any_bf16(s->w))
-		return MZM_OK;
-	for (int i = 0; i < 3 && st == MZM_OK; i++)
-		if (i != 1 || widths[1] != widths[0])
-			st = add_input(s, widths[i], err);
-	s->gemm.bf16 = st == MZM_OK;
+	mzm_gemm_shape(s, any_bf16(s->w));
+	for (int i = 0; i < s->gemm.n_inputs && st == MZM_OK; i++)
+		st = compile(s, &s->gemm.input[i], err);
 	if (st == MZM_EUNSUPPORTED) { /* then f32 it is: the answer depends on the machine alone */
 		mzm_gemm_stop(s);
 		return MZM_OK;
@@ -107,9 +125,17 @@ void mzm_gemm_layout(mzm_state *s, int n_ranks, mzm_carve *c)
 
 /* ---- weights ---- */
 
+/* The matrix as the part at hand has it: rows of the part only. */
+static mzm_matrix at_hand(const mzm_matrix *m, const mzm_part *part)
+{
+	mzm_matrix here = *m;
+	here.w = part->base;
+	return here;
+}
+
 static const char *row_at(const mzm_matrix *m, int32_t row)
 {
-	return (const char *)m->w + (size_t)row * m->stride;
+	return (const char *)((uintptr_t)m->w + (size_t)row * m->stride);
 }
 
 /* Columns c .. c+n-1 of a quantised row, both multiples of a block and inside one group, as a row of their own. */
@@ -159,23 +185,28 @@ static void rows_f32(mzm_state *s, const mzm_matrix *m, const float *x, float *y
 	}
 }
 
-static void down_f32(mzm_state *s, const mzm_matrix *m, const float *a, size_t lda, float *y, int rank, int32_t begin,
-		     int32_t end)
+static void down_f32(mzm_state *s, const mzm_matrix *m, const mzm_part *part, const float *a, float *y, int rank,
+		     int32_t begin, int32_t end)
 {
 	float *wide = s->gemm.wide + (size_t)rank * s->gemm.wide_len; /* [WIDE_DEPTH, MZM_COL_GRAIN] */
 	for (int32_t c = begin; c < end; c += MZM_COL_GRAIN) {
 		int32_t n = end - c < MZM_COL_GRAIN ? end - c : MZM_COL_GRAIN;
-		for (int32_t j = 0; j < m->n_rows; j += WIDE_DEPTH) {
-			int32_t k = m->n_rows - j < WIDE_DEPTH ? m->n_rows - j : WIDE_DEPTH;
+		for (int32_t j = part->row0; j < part->row1; j += WIDE_DEPTH) {
+			int32_t k = part->row1 - j < WIDE_DEPTH ? part->row1 - j : WIDE_DEPTH;
 			for (int32_t i = 0; i < k; i++)
 				widen_part(s, wide + (size_t)i * MZM_COL_GRAIN, m, j + i, c, n);
-			note_failure(s, mzm_gemm_nn(y + c, (size_t)m->n_cols, a + j, lda, wide, MZM_COL_GRAIN,
-						    s->pass->n_pos, n, k, j > 0, NULL));
+			note_failure(s, mzm_gemm_nn(y + c, (size_t)m->n_cols, a + j, (size_t)s->w->cfg.n_ffn, wide,
+						    MZM_COL_GRAIN, s->pass->n_pos, n, k, j > 0, NULL));
 		}
 	}
 }
 
 /* ---- bf16 ---- */
+
+static const mzm_gemm_input *input_of_down(const mzm_state *s)
+{
+	return &s->gemm.input[s->gemm.n_inputs - 1];
+}
 
 static const mzm_gemm_input *input_of(const mzm_state *s, int32_t k)
 {
@@ -191,13 +222,15 @@ static int32_t part_len(const mzm_gemm_input *in, int32_t part)
 	return left < in->depth ? left : in->depth;
 }
 
-/* acts [n_parts, n_pos, depth] = x [n_pos, ldx], zeros behind its end: this rank's positions, then a barrier. */
-static void round_acts(mzm_state *s, const mzm_gemm_input *in, const float *x, size_t ldx, mzm_team *team, int rank)
+/* acts [n_parts, n_pos, depth] = x [n_pos, ldx], zeros behind its end, parts [first, last): this rank's positions, then
+ * a barrier. */
+static void round_acts(mzm_state *s, const mzm_gemm_input *in, int32_t first, int32_t last, const float *x, size_t ldx,
+		       mzm_team *team, int rank)
 {
 	int32_t n_pos = s->pass->n_pos, begin, end;
 	mzm_team_range(n_pos, 1, rank, mzm_team_size(team), &begin, &end);
 	for (int32_t p = begin; p < end; p++) {
-		for (int32_t i = 0; i < in->n_parts; i++) {
+		for (int32_t i = first; i < last; i++) {
 			int32_t n = part_len(in, i);
 			uint16_t *to = s->gemm.acts + ((size_t)i * (size_t)n_pos + (size_t)p) * (size_t)in->depth;
 			const float *from = x + (size_t)p * ldx + (size_t)i * (size_t)in->depth;
@@ -286,13 +319,14 @@ static void pack_cols(mzm_state *s, const mzm_matrix *m, const mzm_gemm_input *i
 	}
 }
 
-static void down_bf16(mzm_state *s, const mzm_matrix *m, float *y, int rank, int32_t grain, int32_t begin, int32_t end)
+static void down_bf16(mzm_state *s, const mzm_matrix *m, int32_t first, int32_t last, float *y, int rank, int32_t grain,
+		      int32_t begin, int32_t end)
 {
-	const mzm_gemm_input *in = input_of(s, m->n_rows);
+	const mzm_gemm_input *in = input_of_down(s);
 	const uint16_t *panel = s->gemm.panel + (size_t)rank * s->gemm.panel_len;
 	for (int32_t c = begin; c < end; c += grain) {
 		int32_t n = end - c < grain ? end - c : grain;
-		for (int32_t part = 0; part < in->n_parts; part++) {
+		for (int32_t part = first; part < last; part++) {
 			pack_cols(s, m, in, part, c, n, rank);
 			for (int32_t i = 0; i < n; i += MZM_GEMM_COLS)
 				multiply(s, in, part, panel + (size_t)i * (size_t)in->depth, y + c + i,
@@ -303,32 +337,41 @@ static void down_bf16(mzm_state *s, const mzm_matrix *m, float *y, int rank, int
 
 /* ---- both ---- */
 
-void mzm_gemm_rows(mzm_state *s, const mzm_matrix *m, mzm_acts *x, float *y, size_t ldy, mzm_team *team, int rank,
-		   int32_t *begin, int32_t *end)
+void mzm_gemm_rows(mzm_state *s, const mzm_product *p, const mzm_part *part, mzm_team *team, int rank, int32_t *begin,
+		   int32_t *end)
 {
-	mzm_team_range(m->n_rows, MZM_GEMM_COLS, rank, mzm_team_size(team), begin, end);
-	if (!s->gemm.bf16 || !takes_bf16(m)) {
-		rows_f32(s, m, x->x, y, ldy, rank, *begin, *end);
+	mzm_matrix m = at_hand(p->m, part);
+	mzm_team_range(part->row1 - part->row0, MZM_GEMM_COLS, rank, mzm_team_size(team), begin, end);
+	*begin += part->row0;
+	*end += part->row0;
+	if (!s->gemm.bf16 || !takes_bf16(&m)) {
+		rows_f32(s, &m, p->x->x, p->y, p->ldy, rank, *begin, *end);
 		return;
 	}
-	if (!x->is_packed) { /* by nobody: every rank has an x of its own, and they take turns alike */
-		round_acts(s, input_of(s, m->n_cols), x->x, (size_t)m->n_cols, team, rank);
-		x->is_packed = true;
-		x->form = MZM_BF16;
+	if (!p->x->is_packed) { /* by nobody: every rank has an x of its own, and they take turns alike */
+		const mzm_gemm_input *in = input_of(s, m.n_cols);
+		round_acts(s, in, 0, in->n_parts, p->x->x, (size_t)m.n_cols, team, rank);
+		p->x->is_packed = true;
+		p->x->form = MZM_BF16;
 	}
-	rows_bf16(s, m, y, ldy, rank, *begin, *end);
+	rows_bf16(s, &m, p->y, p->ldy, rank, *begin, *end);
 }
 
-void mzm_gemm_down(mzm_state *s, const mzm_matrix *m, const float *a, size_t lda, mzm_team *team, int rank)
+void mzm_gemm_down(mzm_state *s, const mzm_matrix *of, const mzm_part *part, const float *a, mzm_team *team, int rank)
 {
-	bool bf16 = s->gemm.bf16 && takes_bf16(m);
-	int32_t grain = bf16 && m->dtype != MZM_BF16 ? PART_COLS : MZM_COL_GRAIN, begin, end;
-	mzm_team_range(m->n_cols, grain, rank, mzm_team_size(team), &begin, &end);
+	mzm_matrix m = at_hand(of, part);
+	bool bf16 = s->gemm.bf16 && takes_bf16(&m);
+	int32_t grain = bf16 && m.dtype != MZM_BF16 ? PART_COLS : MZM_COL_GRAIN, begin, end;
+	mzm_team_range(m.n_cols, grain, rank, mzm_team_size(team), &begin, &end);
 	if (bf16) {
-		round_acts(s, input_of(s, m->n_rows), a, lda, team, rank);
-		down_bf16(s, m, s->x, rank, grain, begin, end);
-	} else {
-		down_f32(s, m, a, lda, s->proj, rank, begin, end);
-		mzm_add_residual(s, begin, end);
+		int32_t first = part->row0 / MZM_SECTION, last = (part->row1 + MZM_SECTION - 1) / MZM_SECTION;
+		round_acts(s, input_of_down(s), first, last, a, (size_t)s->w->cfg.n_ffn, team, rank);
+		down_bf16(s, &m, first, last, s->x, rank, grain, begin, end);
+		return;
+	}
+	down_f32(s, &m, part, a, s->proj, rank, begin, end);
+	if (part->row1 == m.n_rows && begin < end) {
+		mzm_product sum = {.n_pos = s->pass->n_pos};
+		mzm_add_residual(s, &sum, begin, end);
 	}
 }

@@ -64,6 +64,10 @@ struct mzm_state {
 	int32_t   n_rows;   /* length of rows */
 	int64_t   n_picked; /* sum of n_rows over the layers */
 	_Atomic int failed; /* a status of a rank, else MZM_OK */
+	const char *span;   /* streamed weights at hand, chosen by rank 0 between two barriers; NULL: none */
+	mzm_err     why;    /* of a span that could not be read */
+	mzm_progress_fn on_span;
+	void           *user;
 	void     *block;
 	size_t    bytes;
 };
@@ -80,17 +84,56 @@ typedef struct mzm_acts {
 	mzm_dtype    form;
 } mzm_acts;
 
-/* y[n_pos, ldy] = x times the matrix, this rank's share of its rows [*begin, *end); rows: list or NULL. */
-void mzm_matmul(mzm_state *s, const mzm_matrix *m, const int32_t *rows, int32_t n_rows, mzm_acts *x, float *y,
-		size_t ldy, int32_t n_pos, mzm_team *team, int rank, int32_t *begin, int32_t *end);
-/* residual stream[n_pos, dim] += a[n_pos, lda] times the rows of m (down projection), this rank's share of columns. */
-void mzm_matmul_down(mzm_state *s, const mzm_matrix *m, const int32_t *rows, int32_t n_rows, const float *a, size_t lda,
-		     mzm_team *team, int rank);
+/* Rows of a matrix that are in memory together: all of them, or those of a streamed span. base is where row 0 would lie:
+ * row i is at base + i * stride. */
+typedef struct mzm_part {
+	int32_t     row0, row1;
+	const char *base;
+} mzm_part;
+
+/* Goes on to the next part, from a zeroed one to the first. False behind the last, or when one could not be read, which
+ * the state then remembers. Where the matrix streams, all ranks meet here. */
+bool mzm_next_part(mzm_state *s, const mzm_matrix *m, mzm_part *part, mzm_team *team, int rank);
+
+/* List entries whose rows are in [row0, row1): [*lo, *hi). rows: ascending, or NULL for 0 .. n-1. */
+void mzm_list_range(const int32_t *rows, int32_t n, int32_t row0, int32_t row1, int32_t *lo, int32_t *hi);
+
+/* What to do with the outputs begin .. end-1 of every position, by the rank that computed them. */
+typedef struct mzm_product mzm_product;
+typedef void (*mzm_after_fn)(mzm_state *s, const mzm_product *p, int32_t begin, int32_t end);
+
+/* y[n_pos, ldy] = x times rows of a matrix, one output a list entry; then after(), unless NULL. */
+struct mzm_product {
+	const mzm_matrix *m;
+	const int32_t    *rows; /* [n_rows] ascending, or NULL: all */
+	int32_t           n_rows;
+	mzm_acts         *x;
+	float            *y;
+	size_t            ldy;
+	int32_t           n_pos;
+	mzm_after_fn      after;
+	float            *z;    /* of after(): [n_pos, ldy] */
+};
+
+/* This rank's share of a product; all parts of the matrix, or the one given. No barrier behind it. */
+void mzm_matmul(mzm_state *s, const mzm_product *p, mzm_team *team, int rank);
+void mzm_matmul_part(mzm_state *s, const mzm_product *p, const mzm_part *part, mzm_team *team, int rank);
+
+/* Sums of a down projection are taken over sections of so many neurons, one after the other: what is in memory
+ * together is whole sections, so that streaming does not change a sum. */
+#define MZM_SECTION 2048
+
+/* residual stream[n_pos, dim] += a[n_pos, n_ffn] times the rows of m (down projection) that are in the part and on the
+ * list, this rank's share of columns. a lies in list order. */
+void mzm_matmul_down(mzm_state *s, const mzm_matrix *m, const mzm_part *part, const int32_t *rows, int32_t n_rows,
+		     const float *a, mzm_team *team, int rank);
 /* The same two through oneDNN, for a chunk (matmul_gemm.c). */
-void mzm_gemm_rows(mzm_state *s, const mzm_matrix *m, mzm_acts *x, float *y, size_t ldy, mzm_team *team, int rank,
-		   int32_t *begin, int32_t *end);
-void mzm_gemm_down(mzm_state *s, const mzm_matrix *m, const float *a, size_t lda, mzm_team *team, int rank);
-/* What they need, by the weights and the team of the state: products compiled, before the layout; its arrays. */
+void mzm_gemm_rows(mzm_state *s, const mzm_product *p, const mzm_part *part, mzm_team *team, int rank, int32_t *begin,
+		   int32_t *end);
+void mzm_gemm_down(mzm_state *s, const mzm_matrix *m, const mzm_part *part, const float *a, mzm_team *team, int rank);
+/* What they need, by the weights and the team of the state: the shapes (start does that too), products compiled, both
+ * before the layout; its arrays. */
+void       mzm_gemm_shape(mzm_state *s, bool has_bf16);
 mzm_status mzm_gemm_start(mzm_state *s, mzm_err *err);
 void       mzm_gemm_stop(mzm_state *s);
 void       mzm_gemm_layout(mzm_state *s, int n_ranks, mzm_carve *c);
@@ -98,6 +141,6 @@ void       mzm_gemm_layout(mzm_state *s, int n_ranks, mzm_carve *c);
 void mzm_norm(mzm_state *s, float *h, const float *x, const float *weight, int32_t n_pos, mzm_team *team, int rank);
 
 /* x += proj over columns [begin, end) of every position. */
-void mzm_add_residual(mzm_state *s, int32_t begin, int32_t end);
+void mzm_add_residual(mzm_state *s, const mzm_product *p, int32_t begin, int32_t end);
 
 #endif

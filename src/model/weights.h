@@ -1,24 +1,27 @@
-/* weights.h - the resident weight image: every canonical tensor once, in memory.
+/* weights.h - the weight image: every canonical tensor once; in memory, or where the store has it.
  *
  * Dense and sparse passes read the same bytes (invariant 1): FFN matrices are neuron-major, so a
  * choice of neurons is a list of rows. Immutable after loading; shared by all sessions. */
 #ifndef MZM_WEIGHTS_H
 #define MZM_WEIGHTS_H
 
-#include "format/source.h"
+#include "model/store.h"
 
 typedef struct mzm_matrix {
 	mzm_dtype   dtype;
 	int32_t     n_rows, n_cols;
-	size_t      stride; /* bytes from row to row */
-	const void *w;
+	size_t      stride;    /* bytes from row to row */
+	const void *w;         /* NULL: it streams, as the spans that follow */
+	int32_t     span;      /* number of the first */
+	int32_t     span_rows; /* rows of this matrix in each but the last */
+	size_t      offset;    /* of its first row in a span */
 } mzm_matrix;
 
 typedef struct mzm_layer {
 	const float *attn_norm, *ffn_norm; /* [dim] */
 	mzm_matrix   wq, wk, wv, wo;
 	mzm_matrix   gate;                 /* [n_ffn, dim] */
-	mzm_matrix   up, down;             /* [n_ffn, dim] each: row j belongs to neuron j; interleaved in memory */
+	mzm_matrix   up, down;             /* [n_ffn, dim] each: row j belongs to neuron j; interleaved, down behind up */
 } mzm_layer;
 
 typedef struct mzm_weights {
@@ -28,13 +31,16 @@ typedef struct mzm_weights {
 	mzm_layer   *layer;                /* [n_layers] */
 	mzm_layer   *draft;                /* [n_layers] of the draft image, norms shared; NULL: there is none */
 	mzm_matrix   draft_head;
-	float       *down_norm;            /* [n_layers, n_ffn] Euclidean norms of down rows */
+	float       *down_norm;            /* [n_layers, n_ffn] Euclidean norms of down rows; NULL where they stream */
+	mzm_store   *store;                /* NULL: all is in memory */
 	void        *block;
 	size_t       bytes;                /* of the image */
 } mzm_weights;
 
-/* Reads every tensor. progress may be NULL; non-zero from it cancels. */
-mzm_status mzm_weights_load(mzm_weights **out, mzm_source *src, mzm_progress_fn progress, void *user, mzm_err *err);
+/* Reads what is to be in memory: all when residency is NULL; with a store the source must outlive the weights. progress
+ * may be NULL; non-zero from it cancels. */
+mzm_status mzm_weights_load(mzm_weights **out, mzm_source *src, const mzm_residency *residency,
+			    mzm_progress_fn progress, void *user, mzm_err *err);
 void       mzm_weights_free(mzm_weights *w);
 
 #endif

@@ -94,9 +94,16 @@ static void compute(void *ctx, mzm_team *team, int rank)
 	mzm_acts x = {.x = p->b->x};
 	int32_t begin, end;
 	size_t ldy = (size_t)p->b->w.cfg.n_ffn + GAP_COLS;
-	mzm_gemm_rows(p->s, &p->b->layer.gate, &x, p->y, ldy, team, rank, &begin, &end);
+	const mzm_matrix *gate = &p->b->layer.gate, *down = &p->b->layer.down;
+	mzm_product product = {.m = gate, .n_rows = gate->n_rows, .x = &x, .y = p->y, .ldy = ldy,
+			       .n_pos = p->s->pass->n_pos};
+	mzm_part part = {0};
+	while (mzm_next_part(p->s, gate, &part, team, rank))
+		mzm_gemm_rows(p->s, &product, &part, team, rank, &begin, &end);
 	mzm_team_barrier(team, rank);
-	mzm_gemm_down(p->s, &p->b->layer.down, p->b->z, (size_t)p->b->w.cfg.n_ffn, team, rank);
+	part = (mzm_part){0};
+	while (mzm_next_part(p->s, down, &part, team, rank))
+		mzm_gemm_down(p->s, down, &part, p->b->z, team, rank);
 }
 
 /* y [n_pos, n_ffn + GAP_COLS] and down [n_pos, dim], both beginning as NaN or zero; -> free */

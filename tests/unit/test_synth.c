@@ -305,7 +305,7 @@ static void test_activations(void **state)
 	for (int32_t i = 0; i < N; i++)
 		ids[i] = i * 3000;
 	mzm_pass pass = {.ids = ids, .n_pos = N, .n_rows = N};
-	if (mzm_weights_load(&w, src, NULL, NULL, &err) != MZM_OK || mzm_team_create(&team, 2, &err) != MZM_OK ||
+	if (mzm_weights_load(&w, src, NULL, NULL, NULL, &err) != MZM_OK || mzm_team_create(&team, 2, &err) != MZM_OK ||
 	    mzm_state_create(&s, w, mzm_kern_find(NULL), team, 64, MZM_F32, &err) != MZM_OK ||
 	    mzm_forward(s, &pass, &logits, NULL, &err) != MZM_OK)
 		fail_msg("%s", err.message);

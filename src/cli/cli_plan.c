@@ -1,0 +1,79 @@
+/* cli_plan.c - what a model will take of memory and of the disk, before it is loaded; and what streaming did. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cli.h"
+
+#define PROBE_SECONDS 1.0
+
+static void line(const char *what, uint64_t bytes, const char *more)
+{
+	char text[32];
+	if (bytes)
+		fprintf(stderr, "  %-30s %10s%s%s\n", what, mzm_cli_format_bytes(text, bytes), *more ? "  " : "", more);
+}
+
+/* Tokens a second when a check, whose time is that of reading, gains so many; drafts cost nothing beside it. */
+static void print_rates(const mzm_plan *p, double bytes_per_s)
+{
+	static const int gains[] = {1, 4, 8, 16};
+	double pass_s = (double)p->streamed_bytes / bytes_per_s;
+	char rate[32];
+	fprintf(stderr, "The disk reads %s a second (measured): %.3g s a pass.\n",
+		mzm_cli_format_bytes(rate, (uint64_t)bytes_per_s), pass_s);
+	fprintf(stderr, "So at most (estimated, by reading alone):\n");
+	for (size_t i = 0; i < MZM_CLI_COUNT(gains); i++)
+		fprintf(stderr, "  %-30s %10.3g tokens a second\n",
+			gains[i] == 1 ? "dense, a token a pass" : gains[i] == 4 ? "checked drafts, 4 a check"
+							  : gains[i] == 8	? "checked drafts, 8 a check"
+										: "checked drafts, 16 a check",
+			gains[i] / pass_s);
+}
+
+static void print_advice(const mzm_plan *p)
+{
+	if (p->draft_on_disk)
+		fprintf(stderr, "There is no room for the draft image: drafts would read the model itself. Best: --mode dense.\n");
+	else if (p->draft_bytes)
+		fprintf(stderr, "Best: --mode exact or sirius with --period auto; drafts read their image in memory.\n");
+	else
+		fprintf(stderr, "The file has no draft image (import --draft-quant q4): drafts would read the model itself. "
+				"Best: --mode dense.\n");
+}
+
+void mzm_cli_print_plan(const mzm_plan *p, const char *path)
+{
+	char all[32], budget[32];
+	mzm_err err = {0};
+	double speed = 0;
+	fprintf(stderr, "Plan: %s\n", p->store);
+	line("program and libraries", p->process_bytes, "(estimated)");
+	line("sessions", p->session_bytes, "keys, values, scratch");
+	line("weights in memory", p->weight_bytes, "");
+	line("draft image in memory", p->draft_bytes, "");
+	line("window for streamed weights", p->window_bytes, "");
+	line("reading and unpacking", p->reader_bytes, "");
+	fprintf(stderr, "  %-30s %10s", "together", mzm_cli_format_bytes(all, p->needed_bytes));
+	if (p->ram_bytes)
+		fprintf(stderr, "  of %s allowed", mzm_cli_format_bytes(budget, p->ram_bytes));
+	fprintf(stderr, "\n");
+	line("smallest budget possible", p->ram_bytes ? p->smallest_bytes : 0, "");
+	line("a pass reads from disk", p->streamed_bytes, "whether over 1 token or 32");
+	if (p->streamed_bytes == 0)
+		return;
+	if (mzm_disk_speed(&speed, path, PROBE_SECONDS, &err) == MZM_OK && speed > 0)
+		print_rates(p, speed);
+	print_advice(p);
+}
+
+void mzm_cli_print_streaming(const mzm_gen_result *r)
+{
+	char bytes[32], rate[32];
+	if (r->bytes_read == 0)
+		return;
+	double per_s = r->read_ns > 0 ? (double)r->bytes_read / ((double)r->read_ns * 1e-9) : 0;
+	fprintf(stderr, "read %s at %s a second while reading (%.1f s); unpacking and checking %.1f s, waiting %.1f s of %.1f\n",
+		mzm_cli_format_bytes(bytes, r->bytes_read), mzm_cli_format_bytes(rate, (uint64_t)per_s),
+		(double)r->read_ns * 1e-9, (double)r->unpack_ns * 1e-9, (double)r->wait_ns * 1e-9,
+		(double)(r->prefill_ns + r->decode_ns) * 1e-9);
+}

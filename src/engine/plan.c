@@ -1,0 +1,362 @@
+/* plan.c - how a model is held under a memory budget: what must be in memory, what may be, what streams.
+ *
+ * First what no model works without: the process, its sessions, norms and embedding, a window of two spans and the
+ * reader's buffers. Then, while there is room: the draft image, whole or not at all, for drafts read it at every token;
+ * then the tensors of the model in the order head, attention, FFN, for each that stays saves its bytes at every pass.
+ * What is left widens the window. */
+#include "engine/plan.h"
+
+#include <malloc.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/io.h"
+#include "kern/gemm.h"
+
+#define GROWTH        ((uint64_t)6 << 20)  /* of the process after now: stacks, page tables, small things */
+#define GROWTH_ONEDNN ((uint64_t)20 << 20) /* its compiled code */
+#define MAX_SLOTS     8
+#define DEPTH_SMALL   4 /* reads under way where the budget is tight */
+
+/* ---- what there is ---- */
+
+/* Second number of /proc/self/statm: resident pages. */
+static uint64_t resident_now(void)
+{
+	char text[128], *end;
+	malloc_trim(0);
+	if (!mzm_read_small_text("/proc/self/statm", text, sizeof text))
+		return 0;
+	(void)strtoull(text, &end, 10);
+	return strtoull(end, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* ---- parts ---- */
+
+bool mzm_plan_has_bf16(const mzm_source *src)
+{
+	for (int32_t i = 0; i < mzm_source_n_tensors(src); i++) {
+		mzm_tensor t = mzm_source_tensor(src, i);
+		if (t.role == MZM_ROLE_MODEL && t.kind != MZM_T_EMBED && t.kind != MZM_T_HEAD &&
+		    (t.dtype == MZM_BF16 || mzm_dtype_is_quant(t.dtype)))
+			return true;
+	}
+	return false;
+}
+
+static mzm_status measure_sessions(mzm_plan *p, mzm_source *src, const mzm_model_params *params, const mzm_kern *kern,
+				   mzm_err *err)
+{
+	mzm_session_params sp = params->session ? *params->session : mzm_session_params_default();
+	MZM_TRY(mzm_session_measure(&p->session_bytes, mzm_source_config(src), mzm_plan_has_bf16(src), kern, &sp, err));
+	p->session_bytes *= (uint64_t)(params->n_sessions > 0 ? params->n_sessions : 1);
+	return MZM_OK;
+}
+
+static bool must_stay(const mzm_tensor *t)
+{
+	return t->kind == MZM_T_EMBED || t->kind == MZM_T_ATTN_NORM || t->kind == MZM_T_FFN_NORM || t->kind == MZM_T_OUT_NORM;
+}
+
+static uint64_t held_bytes(const mzm_tensor *t)
+{
+	return (mzm_tensor_bytes(t) + MZM_AIO_ALIGN - 1) / MZM_AIO_ALIGN * MZM_AIO_ALIGN;
+}
+
+/* ---- choosing ---- */
+
+typedef struct choice {
+	mzm_source *src;
+	mzm_plan   *p;
+	bool       *streamed;
+	uint64_t    room; /* of the budget that is not spent yet */
+} choice;
+
+static uint64_t draft_bytes(const mzm_source *src)
+{
+	uint64_t sum = 0;
+	for (int32_t i = 0; i < mzm_source_n_tensors(src); i++) {
+		mzm_tensor t = mzm_source_tensor(src, i);
+		if (t.role == MZM_ROLE_DRAFT)
+			sum += held_bytes(&t);
+	}
+	return sum;
+}
+
+/* Keeps the tensors of a class, in order, while they fit. */
+static void keep(choice *c, bool (*wanted)(const mzm_tensor *t))
+{
+	for (int32_t i = 0; i < mzm_source_n_tensors(c->src); i++) {
+		mzm_tensor t = mzm_source_tensor(c->src, i);
+		uint64_t bytes = held_bytes(&t);
+		if (t.role != MZM_ROLE_MODEL || !c->streamed[i] || !wanted(&t) || bytes > c->room)
+			continue;
+		c->streamed[i] = false;
+		c->room -= bytes;
+		c->p->weight_bytes += bytes;
+	}
+}
+
+static bool is_head(const mzm_tensor *t)
+{
+	return t->kind == MZM_T_HEAD;
+}
+
+static bool is_attention(const mzm_tensor *t)
+{
+	return t->kind == MZM_T_WQ || t->kind == MZM_T_WK || t->kind == MZM_T_WV || t->kind == MZM_T_WO;
+}
+
+static bool is_ffn(const mzm_tensor *t)
+{
+	return t->kind == MZM_T_GATE || t->kind == MZM_T_UPDOWN;
+}
+
+/* Marks all for streaming but what must stay, and counts that. */
+static void start_choice(choice *c)
+{
+	for (int32_t i = 0; i < mzm_source_n_tensors(c->src); i++) {
+		mzm_tensor t = mzm_source_tensor(c->src, i);
+		c->streamed[i] = t.role == MZM_ROLE_MODEL && !must_stay(&t);
+		if (t.role == MZM_ROLE_MODEL && must_stay(&t))
+			c->p->weight_bytes += held_bytes(&t);
+	}
+}
+
+static uint64_t streamed_bytes(const mzm_source *src, const bool *streamed)
+{
+	uint64_t sum = 0;
+	for (int32_t i = 0; i < mzm_source_n_tensors(src); i++) {
+		uint32_t n;
+		const mzm_extent *x = mzm_container_tensor(src, i, &n);
+		for (uint32_t k = 0; streamed[i] && k < n; k++)
+			sum += x[k].stored_bytes;
+	}
+	return sum;
+}
+
+static void set_reader(mzm_plan *p, mzm_residency *r, const mzm_source *src)
+{
+	uint64_t all = mzm_reader_bytes(&r->reader, src);
+	p->window_bytes = (uint64_t)r->reader.n_slots * r->reader.slot_bytes;
+	p->reader_bytes = all - p->window_bytes;
+}
+
+static uint64_t total(const mzm_plan *p)
+{
+	return p->process_bytes + p->session_bytes + p->weight_bytes + p->draft_bytes + p->window_bytes + p->reader_bytes;
+}
+
+#define MIB(n) ((double)(n) / (1 << 20))
+
+static mzm_status too_small(const mzm_plan *p, mzm_err *err)
+{
+	return mzm_fail(err, MZM_EARG,
+			"a budget of %.1f MiB is too small: at least %.1f MiB are needed; %.1f for the program and its "
+			"libraries, %.1f for sessions (a shorter context needs less), %.1f for weights that must stay in "
+			"memory, %.1f for the window through which the others stream, %.1f to read and unpack them",
+			MIB(p->ram_bytes), MIB(p->smallest_bytes) + 0.05, MIB(p->process_bytes), MIB(p->session_bytes),
+			MIB(p->weight_bytes), MIB(p->window_bytes), MIB(p->reader_bytes));
+}
+
+static mzm_status choose_streamed(mzm_plan *p, mzm_residency *r, bool *streamed, mzm_source *src, mzm_err *err)
+{
+	choice c = {src, p, streamed, 0};
+	uint64_t draft = draft_bytes(src);
+	start_choice(&c);
+	set_reader(p, r, src);
+	p->smallest_bytes = total(p);
+	if (p->smallest_bytes > p->ram_bytes)
+		return too_small(p, err);
+	c.room = p->ram_bytes - p->smallest_bytes;
+	p->draft_on_disk = draft > 0 && draft > c.room;
+	r->no_draft = p->draft_on_disk;
+	if (draft > 0 && !p->draft_on_disk) {
+		p->draft_bytes = draft;
+		c.room -= draft;
+	}
+	r->reader.depth = 0; /* as many reads as it likes, if there is room */
+	mzm_plan wide = *p;
+	set_reader(&wide, r, src);
+	if (wide.reader_bytes - p->reader_bytes > c.room / 4)
+		r->reader.depth = DEPTH_SMALL;
+	else
+		c.room -= wide.reader_bytes - p->reader_bytes;
+	keep(&c, is_head);
+	keep(&c, is_attention);
+	keep(&c, is_ffn);
+	while (r->reader.n_slots < MAX_SLOTS && c.room >= r->reader.slot_bytes) {
+		r->reader.n_slots++;
+		c.room -= r->reader.slot_bytes;
+	}
+	set_reader(p, r, src);
+	p->streamed_bytes = streamed_bytes(src, streamed);
+	return MZM_OK;
+}
+
+/* ---- the plan ---- */
+
+static void plan_resident(mzm_plan *p, const mzm_source *src)
+{
+	const mzm_config *cfg = mzm_source_config(src);
+	p->store = mzm_store_name(MZM_STORE_RESIDENT);
+	p->weight_bytes = p->model_bytes + 4 * (uint64_t)cfg->n_layers * (uint64_t)cfg->n_ffn;
+	p->draft_bytes = draft_bytes(src);
+	p->smallest_bytes = total(p);
+}
+
+static mzm_status parse_io(mzm_aio_kind *kind, const char *name, mzm_err *err)
+{
+	if (!name || strcmp(name, "auto") == 0)
+		*kind = MZM_AIO_AUTO;
+	else if (strcmp(name, "uring") == 0)
+		*kind = MZM_AIO_URING;
+	else if (strcmp(name, "threads") == 0)
+		*kind = MZM_AIO_THREADS;
+	else
+		return mzm_fail(err, MZM_EARG, "no way of reading \"%.20s\"; there are auto, uring and threads", name);
+	return MZM_OK;
+}
+
+static mzm_status parse_store(mzm_store_kind *kind, bool *automatic, const char *name, mzm_err *err)
+{
+	*automatic = !name || strcmp(name, "auto") == 0;
+	*kind = MZM_STORE_RESIDENT;
+	if (*automatic)
+		return MZM_OK;
+	for (int k = 0; k < MZM_N_STORES; k++) {
+		*kind = (mzm_store_kind)k;
+		if (strcmp(name, mzm_store_name(*kind)) == 0)
+			return MZM_OK;
+	}
+	return mzm_fail(err, MZM_EARG, "no store \"%.20s\"; there are auto, resident, mmap and stream", name);
+}
+
+static mzm_status plan_stream(mzm_plan *p, mzm_residency *r, bool *streamed, mzm_source *src,
+			      const mzm_model_params *params, mzm_err *err)
+{
+	if (!mzm_container_is(src))
+		return mzm_fail(err, MZM_EUNSUPPORTED,
+				"%s: only a .mzm container can be streamed; import it first, or give more memory",
+				src->path);
+	p->store = mzm_store_name(MZM_STORE_STREAM);
+	p->weight_bytes = p->draft_bytes = 0;
+	r->kind = MZM_STORE_STREAM;
+	r->reader = (mzm_reader_params){.depth = DEPTH_SMALL, .n_slots = 2, .slot_bytes = mzm_span_bytes(src)};
+	r->reader.slot_bytes = (r->reader.slot_bytes + MZM_AIO_ALIGN - 1) / MZM_AIO_ALIGN * MZM_AIO_ALIGN;
+	r->streamed = streamed;
+	MZM_TRY(parse_io(&r->reader.kind, params->io, err));
+	if (p->ram_bytes)
+		return choose_streamed(p, r, streamed, src, err);
+	p->ram_bytes = UINT64_MAX / 2; /* --store stream without a budget: stream whatever can be, keep only the image */
+	mzm_plan probe = *p;
+	choice c = {src, &probe, streamed, 0};
+	start_choice(&c);
+	set_reader(&probe, r, src);
+	p->ram_bytes = total(&probe) + draft_bytes(src) + mzm_reader_bytes(&r->reader, src);
+	mzm_status st = choose_streamed(p, r, streamed, src, err);
+	p->ram_bytes = 0;
+	return st;
+}
+
+mzm_status mzm_plan_residency(mzm_plan *p, mzm_residency *r, bool *streamed, mzm_source *src,
+			      const mzm_model_params *params, const mzm_kern *kern, mzm_err *err)
+{
+	bool automatic;
+	*p = (mzm_plan){.ram_bytes = params->ram_bytes};
+	*r = (mzm_residency){0};
+	MZM_TRY(parse_store(&r->kind, &automatic, params->store, err));
+	p->process_bytes = resident_now() + GROWTH + (mzm_gemm_available() && !params->no_onednn ? GROWTH_ONEDNN : 0);
+	MZM_TRY(measure_sessions(p, src, params, kern, err));
+	for (int32_t i = 0; i < mzm_source_n_tensors(src); i++) {
+		mzm_tensor t = mzm_source_tensor(src, i);
+		p->model_bytes += t.role == MZM_ROLE_MODEL ? mzm_tensor_bytes(&t) : 0;
+	}
+	plan_resident(p, src);
+	if (automatic && !p->ram_bytes && p->smallest_bytes > mzm_memory_available() && mzm_container_is(src))
+		p->ram_bytes = mzm_memory_available() / 100 * 80;
+	if (r->kind == MZM_STORE_MMAP) {
+		if (p->ram_bytes)
+			return mzm_fail(err, MZM_EARG, "a budget cannot be kept with the store mmap: the system decides what "
+						       "stays in memory; use stream");
+		p->store = mzm_store_name(MZM_STORE_MMAP);
+		p->weight_bytes = p->draft_bytes = 0;
+	} else if (r->kind == MZM_STORE_STREAM || (automatic && p->ram_bytes && p->smallest_bytes > p->ram_bytes)) {
+		MZM_TRY(plan_stream(p, r, streamed, src, params, err));
+	} else if (p->ram_bytes && p->smallest_bytes > p->ram_bytes) {
+		return too_small(p, err);
+	}
+	p->needed_bytes = total(p);
+	return MZM_OK;
+}
+
+#define PROBE_BYTES ((size_t)1 << 20)
+#define PROBE_DEPTH 8
+
+/* Reads on and on from the first extent until the time is over; *bytes is what came. */
+static mzm_status probe(mzm_aio *aio, char *buffer, uint64_t from, uint64_t to, int64_t until, uint64_t *bytes,
+			mzm_err *err)
+{
+	uint64_t at = from, tag;
+	mzm_status st = MZM_OK;
+	for (int i = 0; i < PROBE_DEPTH && st == MZM_OK && at + PROBE_BYTES <= to; i++, at += PROBE_BYTES) {
+		mzm_aio_read r = {buffer + (size_t)i * PROBE_BYTES, PROBE_BYTES, PROBE_BYTES, at, (uint64_t)i};
+		st = mzm_aio_submit(aio, &r, err);
+	}
+	while (st == MZM_OK && mzm_aio_pending(aio) > 0) {
+		st = mzm_aio_wait(aio, &tag, err);
+		*bytes += PROBE_BYTES;
+		if (st != MZM_OK || mzm_now_ns() >= until || at + PROBE_BYTES > to)
+			continue;
+		mzm_aio_read r = {buffer + (size_t)tag * PROBE_BYTES, PROBE_BYTES, PROBE_BYTES, at, tag};
+		st = mzm_aio_submit(aio, &r, err);
+		at += PROBE_BYTES;
+	}
+	return st;
+}
+
+mzm_status mzm_disk_speed(double *bytes_per_s, const char *path, double seconds, mzm_err *err)
+{
+	mzm_status st;
+	mzm_aio *aio = NULL;
+	mzm_file *file = NULL;
+	void *block = NULL;
+	*bytes_per_s = 0;
+	MZM_TRY_OUT(mzm_file_open(&file, path, err));
+	MZM_TRY_OUT(mzm_alloc_for(&block, (PROBE_DEPTH + 1) * PROBE_BYTES, "measuring the disk", err));
+	char *buffer = (char *)(((uintptr_t)block + MZM_AIO_ALIGN - 1) / MZM_AIO_ALIGN * MZM_AIO_ALIGN);
+	MZM_TRY_OUT(mzm_aio_open(&aio, path, MZM_AIO_AUTO, PROBE_DEPTH, NULL, 0, err));
+	uint64_t bytes = 0;
+	int64_t start = mzm_now_ns();
+	MZM_TRY_OUT(probe(aio, buffer, 0, mzm_file_size(file), start + (int64_t)(seconds * 1e9), &bytes, err));
+	*bytes_per_s = (double)bytes / ((double)(mzm_now_ns() - start) * 1e-9);
+out:
+	mzm_aio_close(aio);
+	mzm_free(block);
+	mzm_file_close(file);
+	return st;
+}
+
+mzm_status mzm_plan_make(mzm_plan *out, const char *path, const mzm_model_params *params, mzm_err *err)
+{
+	mzm_status st;
+	mzm_source *src = NULL;
+	bool *streamed = NULL;
+	mzm_residency r;
+	mzm_model_params defaults = mzm_model_params_default();
+	const mzm_model_params *p = params ? params : &defaults;
+	*out = (mzm_plan){0};
+	const mzm_kern *kern = mzm_kern_find(p->isa);
+	if (!kern)
+		return mzm_fail(err, MZM_EARG, "no kernel table \"%s\" for this CPU", p->isa);
+	MZM_TRY_OUT(mzm_source_open(&src, path, err));
+	MZM_TRY_OUT(mzm_alloc_for((void **)&streamed, (size_t)mzm_source_n_tensors(src), "the tensors", err));
+	st = mzm_plan_residency(out, &r, streamed, src, p, kern, err);
+out:
+	mzm_free(streamed);
+	mzm_source_close(src);
+	return st;
+}

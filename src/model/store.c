@@ -1,0 +1,203 @@
+/* store.c - see store.h. */
+#include "model/store.h"
+
+#include <pthread.h>
+
+#include "base/io.h"
+#include "model/state.h"
+
+#define ROW_STEP 64 /* rows that oneDNN packs together */
+
+struct mzm_store {
+	mzm_store_kind  kind;
+	mzm_source     *src;
+	mzm_reader     *reader;
+	size_t          slot_bytes;
+	mzm_span       *spans;  /* [n_spans] of cap: the order of a pass */
+	int32_t         n_spans, cap;
+	uint64_t        streamed_bytes;
+	mzm_mapping    *map;
+	pthread_mutex_t pass;   /* held from begin to end by what streams */
+};
+
+const char *mzm_store_name(mzm_store_kind kind)
+{
+	static const char *const names[MZM_N_STORES] = {"resident", "mmap", "stream"};
+	return kind < MZM_N_STORES ? names[kind] : NULL;
+}
+
+/* Rows that belong together: a section of the down projection, whole panels of the others. */
+static int32_t row_step(const mzm_tensor *t)
+{
+	return t->kind == MZM_T_UPDOWN ? 2 * MZM_SECTION : ROW_STEP;
+}
+
+int32_t mzm_span_rows(const mzm_tensor *t, size_t slot_bytes)
+{
+	size_t step = (size_t)row_step(t), step_bytes = step * mzm_row_bytes(t->dtype, t->n_cols);
+	size_t n = t->kind == MZM_T_UPDOWN ? 1 : slot_bytes / step_bytes; /* a section a span */
+	n = n < 1 ? 1 : n;
+	return n >= ((size_t)t->n_rows + step - 1) / step ? t->n_rows : (int32_t)(n * step);
+}
+
+size_t mzm_span_bytes(const mzm_source *src)
+{
+	size_t most = 0;
+	for (int32_t i = 0; i < mzm_source_n_tensors(src); i++) {
+		mzm_tensor t = mzm_source_tensor(src, i);
+		int32_t rows = row_step(&t) < t.n_rows ? row_step(&t) : t.n_rows;
+		size_t bytes = (size_t)rows * mzm_row_bytes(t.dtype, t.n_cols);
+		if (t.role == MZM_ROLE_MODEL && bytes > most)
+			most = bytes;
+	}
+	return most;
+}
+
+mzm_status mzm_store_open(mzm_store **out, mzm_source *src, const mzm_residency *r, mzm_err *err)
+{
+	mzm_status st;
+	mzm_store *s;
+	*out = NULL;
+	MZM_TRY(mzm_alloc_for((void **)&s, sizeof *s, "the store", err));
+	pthread_mutex_init(&s->pass, NULL);
+	s->kind = r->kind;
+	s->src = src;
+	s->slot_bytes = r->reader.slot_bytes;
+	if (!mzm_container_is(src))
+		MZM_TRY_OUT(mzm_fail(err, MZM_EUNSUPPORTED,
+				     "%s: only a .mzm container can be streamed or mapped; import it first", src->path));
+	if (r->kind == MZM_STORE_MMAP)
+		MZM_TRY_OUT(mzm_mapping_open(&s->map, src->path, err));
+	else
+		MZM_TRY_OUT(mzm_reader_create(&s->reader, src, &r->reader, err));
+	*out = s;
+	return MZM_OK;
+out:
+	mzm_store_close(s);
+	return st;
+}
+
+void mzm_store_close(mzm_store *s)
+{
+	if (!s)
+		return;
+	mzm_reader_free(s->reader);
+	mzm_mapping_close(s->map);
+	pthread_mutex_destroy(&s->pass);
+	mzm_free(s->spans);
+	mzm_free(s);
+}
+
+/* ---- streaming ---- */
+
+mzm_status mzm_store_load(mzm_store *s, const mzm_span *spans, int32_t n, mzm_progress_fn progress, void *user,
+			  mzm_err *err)
+{
+	return mzm_reader_load(s->reader, spans, n, progress, user, err);
+}
+
+mzm_status mzm_store_add(mzm_store *s, int32_t i, int32_t *first, mzm_err *err)
+{
+	mzm_tensor t = mzm_source_tensor(s->src, i);
+	int32_t rows = mzm_span_rows(&t, s->slot_bytes), n = (t.n_rows + rows - 1) / rows;
+	uint32_t n_extents;
+	const mzm_extent *x = mzm_container_tensor(s->src, i, &n_extents);
+	if (s->n_spans + n > s->cap) {
+		int32_t cap = 2 * (s->n_spans + n);
+		mzm_span *grown = mzm_realloc(s->spans, (size_t)s->n_spans * sizeof *grown, (size_t)cap * sizeof *grown);
+		if (!grown)
+			return mzm_fail(err, MZM_ENOMEM, "out of memory: the order of streaming");
+		s->spans = grown;
+		s->cap = cap;
+	}
+	*first = s->n_spans;
+	for (int32_t row = 0; row < t.n_rows; row += rows) {
+		int32_t end = t.n_rows - row < rows ? t.n_rows : row + rows;
+		size_t bytes = (size_t)(end - row) * mzm_row_bytes(t.dtype, t.n_cols);
+		s->spans[s->n_spans++] = (mzm_span){.tensor = i, .row0 = row, .row1 = end, .bytes = bytes};
+	}
+	for (uint32_t k = 0; k < n_extents; k++)
+		s->streamed_bytes += x[k].stored_bytes;
+	return MZM_OK;
+}
+
+mzm_status mzm_store_start(mzm_store *s, mzm_err *err)
+{
+	return s->n_spans > 0 ? mzm_reader_stream(s->reader, s->spans, s->n_spans, err) : MZM_OK;
+}
+
+/* ---- mapping ---- */
+
+mzm_status mzm_store_map(mzm_store *s, int32_t i, const void **at, mzm_err *err)
+{
+	char name[64];
+	mzm_tensor t = mzm_source_tensor(s->src, i);
+	uint32_t n;
+	const mzm_extent *x = mzm_container_tensor(s->src, i, &n);
+	bool whole = true;
+	for (uint32_t k = 0; k < n; k++)
+		whole &= x[k].codec == MZM_CODEC_RAW && x[k].offset == x[0].offset + x[k].row * mzm_row_bytes(t.dtype, t.n_cols);
+	if (!whole || x[0].offset % MZM_ALIGN != 0)
+		return mzm_fail(err, MZM_EUNSUPPORTED,
+				"%s: tensor %s is compressed or in pieces and cannot be used in place; import the model "
+				"again with --zstd off, or choose another store",
+				s->src->path, mzm_tensor_name(&t, name));
+	*at = mzm_mapping_at(s->map, x[0].offset);
+	return MZM_OK;
+}
+
+/* ---- passes ---- */
+
+mzm_status mzm_store_begin(mzm_store *s, bool streams, mzm_err *err)
+{
+	if (!s)
+		return MZM_OK;
+	if (s->kind == MZM_STORE_MMAP)
+		return mzm_mapping_check(s->map, err);
+	if (streams && s->n_spans > 0) {
+		pthread_mutex_lock(&s->pass);
+		mzm_reader_begin(s->reader);
+	}
+	return MZM_OK;
+}
+
+void mzm_store_end(mzm_store *s, bool streams)
+{
+	if (s && s->kind == MZM_STORE_STREAM && streams && s->n_spans > 0)
+		pthread_mutex_unlock(&s->pass);
+}
+
+mzm_status mzm_store_pin(mzm_store *s, int32_t span, const char **at, mzm_err *err)
+{
+	return mzm_reader_pin(s->reader, span, at, err);
+}
+
+void mzm_store_unpin(mzm_store *s)
+{
+	mzm_reader_unpin(s->reader);
+}
+
+int32_t mzm_store_n_spans(const mzm_store *s)
+{
+	return s ? s->n_spans : 0;
+}
+
+uint64_t mzm_store_streamed_bytes(const mzm_store *s)
+{
+	return s ? s->streamed_bytes : 0;
+}
+
+mzm_reader_stats mzm_store_stats(mzm_store *s)
+{
+	return s && s->reader ? mzm_reader_get_stats(s->reader) : (mzm_reader_stats){0};
+}
+
+mzm_store_kind mzm_store_kind_of(const mzm_store *s)
+{
+	return s ? s->kind : MZM_STORE_RESIDENT;
+}
+
+const char *mzm_store_io_name(const mzm_store *s)
+{
+	return s && s->reader ? mzm_reader_io_name(s->reader) : "";
+}

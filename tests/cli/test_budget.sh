@@ -1,0 +1,174 @@
+#!/usr/bin/env bash
+# A model larger than its memory budget: in a cgroup whose limit is the budget the program answers, is not killed and
+# stays below the limit, with the tokens of the resident model; a budget that is too small is refused.
+#
+# usage: test_budget.sh     environment: MIRZAM (the program), MIRZAM_ROOT (the tree). Prints TAP.
+# Where no cgroup can be made the same runs are made without a limit, and what is about memory is skipped.
+set -u
+
+mirzam=${MIRZAM:?path of the program}
+root=${MIRZAM_ROOT:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)}
+# shellcheck source=scripts/cgroup.sh
+source "$root/scripts/cgroup.sh"
+work=$(mktemp -d) || exit 1
+trap 'cgroup_remove; rm -rf "$work"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+export MIRZAM_DATA=$root/data LC_ALL=C
+n=0 failed=0 code=0
+factor=${MIRZAM_SHORT:+3}
+factor=${factor:-5}
+common=(-q --ctx 512 --threads 2)
+question='Ben has 12 apples. He buys 7 more. He gives Olga 5 apples. How many apples does Ben have in the end?'
+
+# report NAME CONDITION... : one line of TAP
+report() {
+	local name=$1
+	shift
+	n=$((n + 1))
+	if "$@"; then
+		echo "ok $n - $name"
+	else
+		failed=$((failed + 1))
+		echo "not ok $n - $name"
+		echo "#   exit code $code; stderr: $(head -c 600 "$work/err" | tr '\n' '|' | tr -cd '[:print:]')"
+	fi
+}
+
+skip() {
+	n=$((n + 1))
+	echo "ok $n - $1 # SKIP $2"
+}
+
+if [[ ! -f $root/data/gsmini-6m.mzm ]]; then
+	echo "ok 1 - memory budgets # SKIP data/gsmini-6m.mzm is absent"
+	echo "1..1"
+	exit 0
+fi
+unlimited=''
+if grep -qE '__[at]san_init' "$mirzam"; then
+	unlimited="this program was built with a sanitizer, whose own memory no budget counts"
+elif ! cgroup_make; then
+	unlimited=$cgroup_why
+fi
+cgroup_remove
+
+# field PATH FILE : of JSON
+field() {
+	awk -f "$root/tests/cli/json.awk" "$2" | awk -F '\t' -v path="$1" '$1 == path { print $2 }'
+}
+
+# tokens FILE : of an answer, on one line
+tokens() {
+	awk -f "$root/tests/cli/json.awk" "$1" | awk -F '\t' '$1 ~ /^\.tokens\[/ { printf "%s ", $2 }'
+}
+
+# launch ARGUMENT... : the program, in the group if there is one
+launch() {
+	if [[ -n $cgroup ]]; then
+		cgroup_run "$mirzam" "$@"
+	else
+		"$mirzam" "$@"
+	fi
+}
+
+# answer NAME OPTION... : runs the model; the answer is $work/NAME
+answer() {
+	local name=$1
+	shift
+	launch run "${common[@]}" -m "$model" --question "$question" -n 12 --period 4 --json "$@" \
+		> "$work/$name" 2> "$work/err"
+	code=$?
+}
+
+# under BYTES NAME COMMAND... : the command in a group with this limit; a report on its memory
+under() {
+	local bytes=$1 name=$2 peak
+	shift 2
+	if [[ -n $unlimited ]]; then
+		"$@"
+		skip "$name: memory" "$unlimited"
+		return
+	fi
+	cgroup_make
+	cgroup_limit "$bytes"
+	"$@"
+	peak=$(cgroup_peak)
+	echo "# $name: limit $((bytes >> 10)) KiB, peak $((${peak:-0} >> 10)) KiB, limit met $(cgroup_hits) times"
+	report "$name: nothing was killed" test "$(cgroup_kills)" -eq 0
+	if [[ -n $peak ]]; then
+		report "$name: the peak is below the limit" test "$peak" -lt "$bytes"
+	else
+		skip "$name: peak" "this kernel does not say it"
+	fi
+	cgroup_remove
+}
+
+# The smallest budget, in MiB, as the refusal just made names it
+named_smallest() {
+	sed -n 's/.* at least \([0-9.]*\) MiB are needed.*/\1/p' "$work/err"
+}
+
+mib() { # MIB : bytes
+	awk -v x="$1" 'BEGIN { printf "%d", x * 1048576 }'
+}
+
+# One budget, by its name, in all modes.
+try_budget() {
+	local name=$1 bytes=$2 mode wanted
+	for mode in dense exact sirius; do
+		under "$bytes" "$name, $mode" answer got --mode $mode --ram "$bytes"
+		report "$name, $mode: answers" test "$code" -eq 0
+		wanted=$mode
+		[[ $mode != exact ]] || wanted=dense
+		if [[ $mode == sirius && $(field .memory.draft_on_disk "$work/got") == true ]]; then
+			wanted=sirius_without_image # there was no room for it
+		fi
+		report "$name, $mode: streams" test "$(field .memory.store "$work/got")" = '"stream"'
+		report "$name, $mode: the tokens of the resident model" test "$(tokens "$work/got")" = "$(tokens "$work/$wanted")"
+	done
+}
+
+try_eval() { # BYTES
+	evaluate --results "$work/resident.jsonl"
+	under "$1" "eval" evaluate --ram "$1" --results "$work/streamed.jsonl"
+	report "eval: ends well" test "$code" -eq 0
+	report "eval: the answers of the resident model" test -s "$work/streamed.jsonl" -a \
+		"$(answers "$work/resident.jsonl")" = "$(answers "$work/streamed.jsonl")"
+}
+
+evaluate() {
+	launch eval "${common[@]}" -m "$model" --limit 2 -n 12 --mode "dense,exact" "$@" > /dev/null 2> "$work/err"
+	code=$?
+}
+
+answers() {
+	sed -n 's/.*"mode":\("[a-z]*"\).*"id":\([0-9]*\).*"tokens":\(\[[^]]*\]\).*/\1 \2 \3/p' "$1" | sort
+}
+
+for zstd in off 3; do
+	model=$work/model-$zstd.mzm
+	"$mirzam" synth -q --inflate "$factor" -m "$root/data/gsmini-6m.mzm" --draft-quant q4 --zstd $zstd -o "$model" \
+		2> "$work/err"
+	report "zstd $zstd: a model to try" test $? -eq 0
+	answer dense --mode dense
+	weights=$(field .memory.weight_bytes "$work/dense")
+	answer sirius --mode sirius
+	answer sirius_without_image --mode sirius --no-draft-image
+	report "zstd $zstd: the resident model answers" test -n "$(tokens "$work/sirius_without_image")"
+
+	answer refused --ram 1M
+	smallest=$(named_smallest)
+	report "zstd $zstd: a budget that is too small is refused" test $code -eq 2 -a -n "$smallest"
+	answer refused --ram "$(($(mib "$smallest") - 1048576))"
+	report "zstd $zstd: so is one a MiB below the smallest" test $code -eq 2
+	report "zstd $zstd: and the smallest is named" test -n "$(named_smallest)"
+	try_budget "zstd $zstd, smallest budget" "$(mib "$smallest")"
+	try_budget "zstd $zstd, a third" $((weights / 3))
+	try_budget "zstd $zstd, half" $((weights / 2))
+	try_eval $((weights / 2))
+	rm -f "$model" "$work"/*.jsonl
+done
+
+echo "1..$n"
+[[ $failed -eq 0 ]]
