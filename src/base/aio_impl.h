@@ -58,8 +58,8 @@ bool   mzm_aio_advance(mzm_aio_slot *s, size_t asked, int64_t result);
 /* Gives the pages of a part of the file back to the system where reads went through its cache. */
 void   mzm_aio_drop(const mzm_aio *a, uint64_t offset, size_t n);
 
-/* Test hooks: files opened from now on are read as on a file system without O_DIRECT; no attempt brings more than so many
- * bytes (0: as many as it does). */
+/* Test hooks: files opened from now on are read as on a file system without O_DIRECT; no attempt brings more than so
+ * many bytes (0: as many as it does). */
 void mzm_aio_avoid_direct(bool avoid);
 void mzm_aio_limit_attempts(size_t most);
 

@@ -20,6 +20,7 @@
 #define GROWTH_ONEDNN ((uint64_t)20 << 20) /* its compiled code */
 #define MAX_SLOTS     8
 #define DEPTH_SMALL   4 /* reads under way where the budget is tight */
+#define DEPTH_FULL    16
 
 /* ---- what there is ---- */
 
@@ -162,6 +163,20 @@ static mzm_status too_small(const mzm_plan *p, mzm_err *err)
 			MIB(p->weight_bytes), MIB(p->window_bytes), MIB(p->reader_bytes));
 }
 
+/* As many reads under way as the reader likes, or as a share of the room allows. That share, or all that it wants, goes
+ * from the room, so that more room never leaves less for weights; returns what was not used of it. */
+static uint64_t deepen(const mzm_plan *p, mzm_residency *r, const mzm_source *src, uint64_t share, uint64_t *room)
+{
+	uint64_t base = p->window_bytes + p->reader_bytes, more;
+	r->reader.depth = DEPTH_FULL;
+	more = mzm_reader_bytes(&r->reader, src) - base;
+	share = share < more ? share : more;
+	*room -= share;
+	for (; more > share; more = mzm_reader_bytes(&r->reader, src) - base)
+		r->reader.depth--;
+	return share - more;
+}
+
 static mzm_status choose_streamed(mzm_plan *p, mzm_residency *r, bool *streamed, mzm_source *src, mzm_err *err)
 {
 	choice c = {src, p, streamed, 0};
@@ -178,16 +193,11 @@ static mzm_status choose_streamed(mzm_plan *p, mzm_residency *r, bool *streamed,
 		p->draft_bytes = draft;
 		c.room -= draft;
 	}
-	r->reader.depth = 0; /* as many reads as it likes, if there is room */
-	mzm_plan wide = *p;
-	set_reader(&wide, r, src);
-	if (wide.reader_bytes - p->reader_bytes > c.room / 4)
-		r->reader.depth = DEPTH_SMALL;
-	else
-		c.room -= wide.reader_bytes - p->reader_bytes;
+	uint64_t spare = deepen(p, r, src, c.room / 4, &c.room);
 	keep(&c, is_head);
 	keep(&c, is_attention);
 	keep(&c, is_ffn);
+	c.room += spare;
 	while (r->reader.n_slots < MAX_SLOTS && c.room >= r->reader.slot_bytes) {
 		r->reader.n_slots++;
 		c.room -= r->reader.slot_bytes;
@@ -235,8 +245,22 @@ static mzm_status parse_store(mzm_store_kind *kind, bool *automatic, const char 
 	return mzm_fail(err, MZM_EARG, "no store \"%.20s\"; there are auto, resident, mmap and stream", name);
 }
 
-static mzm_status plan_stream(mzm_plan *p, mzm_residency *r, bool *streamed, mzm_source *src,
-			      const mzm_model_params *params, mzm_err *err)
+/* Without a budget: all that can be, and a wide window. */
+static void stream_all(mzm_plan *p, mzm_residency *r, bool *streamed, mzm_source *src)
+{
+	choice c = {src, p, streamed, 0};
+	start_choice(&c);
+	set_reader(p, r, src);
+	p->smallest_bytes = total(p);
+	p->draft_bytes = draft_bytes(src);
+	r->reader.depth = DEPTH_FULL;
+	r->reader.n_slots = MAX_SLOTS;
+	set_reader(p, r, src);
+	p->streamed_bytes = streamed_bytes(src, streamed);
+}
+
+static mzm_status plan_stream(mzm_plan *p, mzm_residency *r, bool *streamed, mzm_source *src, mzm_aio_kind io,
+			      mzm_err *err)
 {
 	if (!mzm_container_is(src))
 		return mzm_fail(err, MZM_EUNSUPPORTED,
@@ -247,28 +271,23 @@ static mzm_status plan_stream(mzm_plan *p, mzm_residency *r, bool *streamed, mzm
 	r->kind = MZM_STORE_STREAM;
 	r->reader = (mzm_reader_params){.depth = DEPTH_SMALL, .n_slots = 2, .slot_bytes = mzm_span_bytes(src)};
 	r->reader.slot_bytes = (r->reader.slot_bytes + MZM_AIO_ALIGN - 1) / MZM_AIO_ALIGN * MZM_AIO_ALIGN;
+	r->reader.kind = io;
 	r->streamed = streamed;
-	MZM_TRY(parse_io(&r->reader.kind, params->io, err));
 	if (p->ram_bytes)
 		return choose_streamed(p, r, streamed, src, err);
-	p->ram_bytes = UINT64_MAX / 2; /* --store stream without a budget: stream whatever can be, keep only the image */
-	mzm_plan probe = *p;
-	choice c = {src, &probe, streamed, 0};
-	start_choice(&c);
-	set_reader(&probe, r, src);
-	p->ram_bytes = total(&probe) + draft_bytes(src) + mzm_reader_bytes(&r->reader, src);
-	mzm_status st = choose_streamed(p, r, streamed, src, err);
-	p->ram_bytes = 0;
-	return st;
+	stream_all(p, r, streamed, src);
+	return MZM_OK;
 }
 
 mzm_status mzm_plan_residency(mzm_plan *p, mzm_residency *r, bool *streamed, mzm_source *src,
 			      const mzm_model_params *params, const mzm_kern *kern, mzm_err *err)
 {
 	bool automatic;
+	mzm_aio_kind io;
 	*p = (mzm_plan){.ram_bytes = params->ram_bytes};
 	*r = (mzm_residency){0};
 	MZM_TRY(parse_store(&r->kind, &automatic, params->store, err));
+	MZM_TRY(parse_io(&io, params->io, err));
 	p->process_bytes = resident_now() + GROWTH + (mzm_gemm_available() && !params->no_onednn ? GROWTH_ONEDNN : 0);
 	MZM_TRY(measure_sessions(p, src, params, kern, err));
 	for (int32_t i = 0; i < mzm_source_n_tensors(src); i++) {
@@ -285,7 +304,7 @@ mzm_status mzm_plan_residency(mzm_plan *p, mzm_residency *r, bool *streamed, mzm
 		p->store = mzm_store_name(MZM_STORE_MMAP);
 		p->weight_bytes = p->draft_bytes = 0;
 	} else if (r->kind == MZM_STORE_STREAM || (automatic && p->ram_bytes && p->smallest_bytes > p->ram_bytes)) {
-		MZM_TRY(plan_stream(p, r, streamed, src, params, err));
+		MZM_TRY(plan_stream(p, r, streamed, src, io, err));
 	} else if (p->ram_bytes && p->smallest_bytes > p->ram_bytes) {
 		return too_small(p, err);
 	}

@@ -92,9 +92,11 @@ static needs needs_of(const mzm_source *src, size_t slot_bytes)
 		uint32_t n_extents;
 		const mzm_extent *x = mzm_container_tensor(src, i, &n_extents);
 		uint32_t rows = (uint32_t)mzm_span_rows(&t, slot_bytes);
+		size_t row_bytes = mzm_row_bytes(t.dtype, t.n_cols);
 		for (const mzm_extent *end = x + n_extents; x < end; x++) {
 			bool cut = x->row / rows != (x->row + x->n_rows - 1) / rows;
-			if ((cut || !is_whole_pages(x)) && padded(x) > n.stage)
+			bool on_page = x->row * row_bytes % PAGE == 0 && x->row % rows * row_bytes % PAGE == 0;
+			if ((cut || !on_page || !is_whole_pages(x)) && padded(x) > n.stage)
 				n.stage = padded(x);
 			if ((cut || x->codec != MZM_CODEC_RAW) && x->raw_bytes > n.raw)
 				n.raw = x->raw_bytes;
@@ -243,6 +245,7 @@ static void await(mzm_reader *r)
 	mzm_status st = mzm_aio_wait(r->aio, &tag, &why);
 	pthread_mutex_lock(&r->lock);
 	job *j = &r->jobs[tag];
+	r->stats.bytes_read = mzm_aio_bytes_read(r->aio);
 	if (--r->in_flight == 0)
 		r->stats.read_ns += mzm_now_ns() - r->reading_since;
 	if (st != MZM_OK) {
@@ -485,9 +488,34 @@ static void quiet(mzm_reader *r)
 	r->why = (mzm_err){0};
 }
 
+/* Whether the span lies in its tensor, and slots, stages and workers have room for what it takes. */
+static bool is_possible(const mzm_reader *r, const mzm_span *span, bool cycle)
+{
+	mzm_tensor t = mzm_source_tensor(r->src, span->tensor);
+	size_t row_bytes = mzm_row_bytes(t.dtype, t.n_cols);
+	if (span->row0 < 0 || span->row0 >= span->row1 || span->row1 > t.n_rows ||
+	    span->bytes != (size_t)(span->row1 - span->row0) * row_bytes ||
+	    (cycle ? span->bytes > r->p.slot_bytes : (uintptr_t)span->dst % PAGE != 0))
+		return false;
+	uint32_t n;
+	const mzm_extent *x = extents_of(r, span, &n);
+	for (const mzm_extent *end = x + n; x < end; x++) {
+		bool inside = is_inside(x, span);
+		bool direct = inside && is_whole_pages(x) && (x->row - (uint32_t)span->row0) * row_bytes % PAGE == 0;
+		if (!direct && padded(x) > r->stage_bytes)
+			return false;
+		if (!inside && x->codec != MZM_CODEC_RAW && x->raw_bytes > r->raw_bytes)
+			return false;
+	}
+	return true;
+}
+
 /* Under the lock. */
 static mzm_status set_spans(mzm_reader *r, const mzm_span *spans, int32_t n, bool cycle, mzm_err *err)
 {
+	for (int32_t i = 0; i < n; i++)
+		if (!is_possible(r, &spans[i], cycle))
+			return mzm_fail(err, MZM_EINTERNAL, "span %d is not one that this reader was made for", (int)i);
 	quiet(r);
 	mzm_free(r->pending);
 	r->pending = NULL;
@@ -587,7 +615,6 @@ mzm_reader_stats mzm_reader_get_stats(mzm_reader *r)
 	if (r->in_flight > 0)
 		stats.read_ns += mzm_now_ns() - r->reading_since;
 	pthread_mutex_unlock(&r->lock);
-	stats.bytes_read = mzm_aio_bytes_read(r->aio);
 	return stats;
 }
 

@@ -17,7 +17,7 @@ typedef struct mzm_span {
 	int32_t tensor;     /* of the source */
 	int32_t row0, row1;
 	size_t  bytes;
-	void   *dst;        /* [bytes], when it is loaded; streamed ones go to slots */
+	void   *dst;        /* [bytes] on a page, when it is loaded; streamed ones go to slots */
 } mzm_span;
 
 typedef struct mzm_reader_params {
@@ -43,7 +43,8 @@ size_t     mzm_reader_bytes(const mzm_reader_params *p, const mzm_source *src);
 mzm_status mzm_reader_create(mzm_reader **out, mzm_source *src, const mzm_reader_params *p, mzm_err *err);
 void       mzm_reader_free(mzm_reader *r);
 
-/* Reads each span to its dst. Not while streaming. */
+/* Reads each span to its dst. Not while streaming. Spans here and below: whole tensors, or parts as mzm_span_rows() cuts
+ * them (store.h). */
 mzm_status mzm_reader_load(mzm_reader *r, const mzm_span *spans, int32_t n, mzm_progress_fn progress, void *user,
 			   mzm_err *err);
 

@@ -56,8 +56,9 @@ static mzm_status rig_open(rig *r, mzm_dtype dtype, int32_t n_pos, int32_t dim, 
 		else
 			r->s.kern->narrow(r->bytes + i * row, r->in + i % 64, dtype, dim);
 	}
-	r->layer.gate = (mzm_matrix){dtype, n_ffn, dim, row, r->bytes};
-	r->layer.down = (mzm_matrix){dtype, n_ffn, dim, 2 * row, r->bytes + (rows + 1) * row};
+	r->layer.gate = (mzm_matrix){.dtype = dtype, .n_rows = n_ffn, .n_cols = dim, .stride = row, .w = r->bytes};
+	r->layer.down = (mzm_matrix){.dtype = dtype, .n_rows = n_ffn, .n_cols = dim, .stride = 2 * row,
+				      .w = r->bytes + (rows + 1) * row};
 	for (int i = 0; i < 2; i++) {
 		MZM_TRY(mzm_gemm_create_whole(&r->whole[i], n_pos, i ? dim : n_ffn, i ? n_ffn : dim, bf16, err));
 		MZM_TRY(mzm_alloc_for(&r->weights[i], mzm_gemm_weight_bytes(r->whole[i]), "packed weights", err));
@@ -94,13 +95,18 @@ static void outputs(void *ctx, mzm_team *team, int rank)
 	rig *r = ctx;
 	mzm_acts x = {.x = r->in};
 	int32_t begin, end;
-	mzm_gemm_rows(&r->s, &r->layer.gate, &x, r->out, (size_t)r->layer.gate.n_rows, team, rank, &begin, &end);
+	const mzm_matrix *m = &r->layer.gate;
+	mzm_product p = {.m = m, .n_rows = m->n_rows, .x = &x, .y = r->out, .ldy = (size_t)m->n_rows,
+			 .n_pos = r->pass.n_pos};
+	mzm_part whole = {0, m->n_rows, m->w};
+	mzm_gemm_rows(&r->s, &p, &whole, team, rank, &begin, &end);
 }
 
 static void inputs(void *ctx, mzm_team *team, int rank)
 {
 	rig *r = ctx;
-	mzm_gemm_down(&r->s, &r->layer.down, r->in, (size_t)r->layer.down.n_rows, team, rank);
+	mzm_part whole = {0, r->layer.down.n_rows, r->layer.down.w};
+	mzm_gemm_down(&r->s, &r->layer.down, &whole, r->in, team, rank);
 }
 
 /* kind 0, 1: oneDNN on gate and down; 2, 3: the model on them. */

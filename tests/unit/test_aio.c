@@ -3,9 +3,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #include "base/aio.h"
@@ -145,6 +150,7 @@ static void end_of_file(void **state)
 	mzm_aio *a = open_as(*state, path, 2);
 	uint8_t *all = aligned_alloc(PAGE, n);
 	assert_non_null(all);
+	memset(all, FILLER, n);
 	mzm_err err = {0};
 	mzm_aio_read r = read_of(all, n, 0, 1);
 	assert_int_equal(read_now(a, &r, &err), MZM_OK);
@@ -578,6 +584,98 @@ static void automatic(void **state)
 	mzm_aio_close(a);
 }
 
+/* From now on that system call is refused, as in a container. */
+static bool forbid(unsigned number)
+{
+	struct sock_filter rules[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = {sizeof rules / sizeof rules[0], rules};
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+/* In a process of its own, for what cannot be undone: 0 well, 77 not possible here, else it failed. */
+static int in_child(int (*f)(void))
+{
+	int status;
+	pid_t child = fork();
+	assert_true(child >= 0);
+	if (child == 0)
+		_exit(f());
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFEXITED(status));
+	return WEXITSTATUS(status);
+}
+
+#define EXPECT(condition)                                                  \
+	do {                                                               \
+		if (!(condition)) {                                        \
+			print_message("line %d: %s\n", __LINE__, #condition); \
+			return 1;                                          \
+		}                                                          \
+	} while (0)
+
+static int no_io_uring(void)
+{
+	mzm_aio *a;
+	mzm_err err = {0};
+	mzm_aio_read r = read_of(lane(0), SPAN, 0, 0);
+	uint64_t tag;
+	if (!forbid(SYS_io_uring_setup))
+		return 77;
+	EXPECT(mzm_aio_open(&a, path, MZM_AIO_URING, 4, NULL, 0, &err) == MZM_EUNSUPPORTED && !a);
+	EXPECT(strstr(err.message, "io_uring: "));
+	EXPECT(mzm_aio_open(&a, path, MZM_AIO_AUTO, 4, NULL, 0, NULL) == MZM_OK);
+	EXPECT(strcmp(mzm_aio_name(a), "threads") == 0);
+	EXPECT(mzm_aio_submit(a, &r, NULL) == MZM_OK && mzm_aio_wait(a, &tag, NULL) == MZM_OK);
+	EXPECT(memcmp(lane(0), bytes, SPAN) == 0);
+	mzm_aio_close(a);
+	return 0;
+}
+
+/* Refused after it was opened, too: what is under way ends, what comes later fails, nothing hangs. */
+static int io_uring_taken_away(void)
+{
+	mzm_aio *a;
+	uint64_t tag;
+	mzm_err err = {0};
+	if (mzm_aio_open(&a, path, MZM_AIO_URING, 8, NULL, 0, NULL) != MZM_OK)
+		return 77;
+	for (int i = 0; i < 6; i++) {
+		mzm_aio_read r = read_of(lane(i), SPAN, (size_t)i * SPAN, (uint64_t)i);
+		if (i == 4 && !forbid(SYS_io_uring_enter))
+			return 77;
+		EXPECT(mzm_aio_submit(a, &r, NULL) == MZM_OK);
+	}
+	for (int i = 0; i < 4; i++) {
+		mzm_err refused = {0};
+		mzm_status st = mzm_aio_wait(a, &tag, &refused);
+		EXPECT(st == (tag < 4 ? MZM_OK : MZM_EIO));
+		EXPECT(tag >= 4 || memcmp(lane((int)tag), bytes + tag * SPAN, SPAN) == 0);
+		EXPECT(tag < 4 || strstr(refused.message, strerror(EPERM)));
+	}
+	EXPECT(mzm_aio_pending(a) == 2);
+	mzm_aio_close(a);
+	EXPECT(mzm_aio_open(&a, path, MZM_AIO_THREADS, 8, NULL, 0, &err) == MZM_OK);
+	mzm_aio_close(a);
+	return 0;
+}
+
+static void in_a_sandbox(void **state)
+{
+	(void)state;
+	int before = in_child(no_io_uring), later = in_child(io_uring_taken_away);
+	assert_true(before == 0 || before == 77);
+	assert_true(later == 0 || later == 77);
+	if (before || later) {
+		print_message("skipped: no io_uring, or system calls cannot be filtered here\n");
+		skip();
+	}
+}
+
 /* Buffers that cannot be registered are no reason to fail, and reads across their edges work. */
 static void odd_buffers(void **state)
 {
@@ -694,6 +792,7 @@ int main(void)
 		IN_ALL_VARIANTS(odd_buffers),
 		IN_ALL_VARIANTS(signals),
 		cmocka_unit_test(automatic),
+		cmocka_unit_test(in_a_sandbox),
 		cmocka_unit_test(injected_into_plain_reads),
 	};
 	return cmocka_run_group_tests(tests, set_up, tear_down);
