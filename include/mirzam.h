@@ -109,6 +109,7 @@ typedef struct mzm_model_params {
 	uint64_t        ram_bytes; /* bound of all that the process takes, this model and its sessions included; 0: none */
 	const struct mzm_session_params *session; /* that the bound leaves room for; NULL: the defaults */
 	int32_t         n_sessions; /* of those; 0: one */
+	uint64_t        reserve_bytes; /* more of the bound to leave free: what the caller itself will take */
 	const char     *io;        /* how "stream" reads: "auto" (NULL), "uring" or "threads" */
 } mzm_model_params;
 

@@ -33,8 +33,8 @@ bool mzm_path_is_same(const char *a, const char *b);
 /* True for a plain file name: 1..128 of [A-Za-z0-9._-], not starting with a point. */
 bool mzm_name_is_safe(const char *name);
 
-/* A file as memory, read only. Reading a page behind the end of one that was truncated since kills the process (SIGBUS):
- * check notices it, unless it happens in the meantime. */
+/* A file as memory, read only. Reading a page behind the end of one that was truncated since kills the process
+ * (SIGBUS): check notices it, unless it happens in the meantime. */
 typedef struct mzm_mapping mzm_mapping;
 
 mzm_status  mzm_mapping_open(mzm_mapping **out, const char *path, mzm_err *err);

@@ -7,6 +7,7 @@
 #include "cli.h"
 
 typedef struct mzm_cli_bench {
+	const mzm_model          *model;
 	const mzm_model_info     *info;
 	const mzm_bench_params   *params;
 	const mzm_bench_result   *result;

@@ -180,12 +180,23 @@ static json_t *row_json(const mzm_bench_row *row, const mzm_bench_result *r)
 	return NULL;
 }
 
+/* What streaming read in all of the measurements together. */
+static json_t *streaming_json(const mzm_model *model)
+{
+	mzm_stream_stats s = mzm_model_stream_stats(model);
+	return json_pack("{s:I, s:f, s:f, s:f, s:s, s:I}", "bytes_read", (json_int_t)s.bytes_read, "read_s",
+			 (double)s.read_ns * 1e-9, "unpack_s", (double)s.unpack_ns * 1e-9, "wait_s",
+			 (double)s.wait_ns * 1e-9, "io", s.io, "peak_rss_bytes", (json_int_t)mzm_cli_peak_rss());
+}
+
 json_t *mzm_cli_bench_json(const mzm_cli_bench *b)
 {
 	json_t *root = json_object(), *rows = json_array();
 	int bad = 0;
 	SET(root, "settings", settings_json(b));
 	SET(root, "machine", machine_json(b));
+	SET(root, "memory", mzm_cli_plan_json(mzm_model_get_plan(b->model)));
+	SET(root, "streaming", streaming_json(b->model));
 	for (int32_t i = 0; i < b->result->n_rows; i++)
 		bad |= json_array_append_new(rows, row_json(&b->result->rows[i], b->result));
 	SET(root, "rows", rows);

@@ -145,6 +145,7 @@ typedef struct mzm_cli_model {
 	uint64_t    ram;          /* 0: no budget */
 	bool        plan;         /* show it before loading */
 	int32_t     n_sessions;   /* the command will open; 0: one */
+	uint64_t    reserve;      /* bytes it will take beside them */
 } mzm_cli_model;
 
 mzm_cli_model mzm_cli_model_default(void);
@@ -157,6 +158,9 @@ int mzm_cli_open(mzm_model **model, mzm_session **session, const mzm_cli_command
 
 /* The plan of a model, to stderr, with the speed of the disk if weights stream. */
 void mzm_cli_print_plan(const mzm_plan *plan, const char *path);
+/* A model is mapped: from now on a page that cannot be read ends the program with a message and exit code 1. */
+void mzm_cli_catch_bus_error(const char *path);
+int64_t mzm_cli_peak_rss(void); /* bytes of memory this process has held at most */
 json_t *mzm_cli_plan_json(const mzm_plan *plan); /* new reference */
 /* What streaming did for a generation, to stderr, one line; nothing if nothing streamed. */
 void mzm_cli_print_streaming(const mzm_gen_result *r);

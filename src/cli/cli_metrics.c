@@ -71,7 +71,7 @@ static json_t *costs_json(const mzm_costs *costs)
 			 mzm_cli_json_float(costs->dense_ms));
 }
 
-static int64_t peak_rss(void)
+int64_t mzm_cli_peak_rss(void)
 {
 	struct rusage usage;
 	return getrusage(RUSAGE_SELF, &usage) == 0 ? (int64_t)usage.ru_maxrss * 1024 : 0;
@@ -114,7 +114,7 @@ int mzm_cli_counters_json(json_t *object, const mzm_gen_result *r, const mzm_gen
 	bad |= json_object_set_new(object, "read_ms", mzm_cli_json_double((double)r->read_ns * 1e-6));
 	bad |= json_object_set_new(object, "unpack_ms", mzm_cli_json_double((double)r->unpack_ns * 1e-6));
 	bad |= json_object_set_new(object, "wait_ms", mzm_cli_json_double((double)r->wait_ns * 1e-6));
-	bad |= json_object_set_new(object, "peak_rss_bytes", json_integer(peak_rss()));
+	bad |= json_object_set_new(object, "peak_rss_bytes", json_integer(mzm_cli_peak_rss()));
 	if (r->costs.dense_ms > 0)
 		bad |= json_object_set_new(object, "costs", costs_json(&r->costs));
 	return bad ? -1 : 0;

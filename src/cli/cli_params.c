@@ -107,11 +107,14 @@ int mzm_cli_open(mzm_model **model, mzm_session **session, const mzm_cli_command
 	mp.ram_bytes = m->ram;
 	mp.session = &sp;
 	mp.n_sessions = m->n_sessions;
+	mp.reserve_bytes = m->reserve;
 	sp.n_ctx = m->n_ctx;
 	sp.n_threads = m->n_threads;
 	sp.kv_type = m->kv;
 	mzm_status st = mzm_cli_model_path(&path, m, &err);
 	mzm_cli_note_input(st == MZM_OK ? path : NULL);
+	if (st == MZM_OK && strcmp(m->store, "mmap") == 0)
+		mzm_cli_catch_bus_error(path);
 	if (st == MZM_OK && m->plan)
 		st = show_plan(path, &mp, &err);
 	if (st == MZM_OK)

@@ -1,6 +1,8 @@
 /* cli_plan.c - what a model will take of memory and of the disk, before it is loaded; and what streaming did. */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli.h"
 
@@ -64,6 +66,29 @@ void mzm_cli_print_plan(const mzm_plan *p, const char *path)
 	if (mzm_disk_speed(&speed, path, PROBE_SECONDS, &err) == MZM_OK && speed > 0)
 		print_rates(p, speed);
 	print_advice(p);
+}
+
+static char mapped_path[1024];
+
+/* Only what may be called in a handler. */
+static void on_bus_error(int sig)
+{
+	static const char why[] = ": a page of the mapped model could not be read: the file was truncated, or the disk failed "
+				  "(--store stream would say which)\n";
+	(void)sig;
+	ssize_t ignored = write(STDERR_FILENO, "mirzam: ", 8);
+	ignored = write(STDERR_FILENO, mapped_path, strlen(mapped_path));
+	ignored = write(STDERR_FILENO, why, sizeof why - 1);
+	(void)ignored;
+	_exit(MZM_CLI_FAILED);
+}
+
+void mzm_cli_catch_bus_error(const char *path)
+{
+	struct sigaction act = {.sa_handler = on_bus_error};
+	snprintf(mapped_path, sizeof mapped_path, "%s", path);
+	sigemptyset(&act.sa_mask);
+	sigaction(SIGBUS, &act, NULL);
 }
 
 void mzm_cli_print_streaming(const mzm_gen_result *r)

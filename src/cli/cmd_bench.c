@@ -286,7 +286,7 @@ static int bench(bench_options *o, const mzm_model *model)
 	mzm_cli_progress progress = mzm_cli_progress_init("samples");
 	mzm_bench_result *result = NULL;
 	char origin[160];
-	mzm_cli_bench b = {.info = mzm_model_get_info(model), .params = &o->p};
+	mzm_cli_bench b = {.info = mzm_model_get_info(model), .params = &o->p, .model = model};
 	o->p.progress = mzm_cli_progress_report;
 	o->p.user = &progress;
 	mzm_status st = mzm_bench(&result, model, &o->p, &err);
@@ -308,6 +308,8 @@ static int bench(bench_options *o, const mzm_model *model)
 	return st == MZM_OK ? MZM_CLI_DONE : MZM_CLI_INTERRUPTED;
 }
 
+#define BUDGET_BUFFER ((uint64_t)64 << 20) /* of the read peak, when a budget is to be kept */
+
 static int open_random(mzm_model **model, const bench_options *o)
 {
 	mzm_err err = {0};
@@ -327,6 +329,9 @@ static int open_and_bench(bench_options *o)
 	mzm_err err = {0};
 	mzm_model *model = NULL;
 	mzm_cli_catch_interrupt();
+	if (o->model.ram && !o->p.peak_bytes)
+		o->p.peak_bytes = BUDGET_BUFFER;
+	o->model.reserve = o->p.peak_bytes;
 	int code = o->arch ? open_random(&model, o) : mzm_cli_open(&model, NULL, &command, &o->model);
 	if (code == MZM_CLI_GO &&
 	    (mzm_cli_file_probe(o->json, &err) != MZM_OK || mzm_cli_file_probe(o->svg, &err) != MZM_OK))
@@ -347,6 +352,8 @@ int mzm_cmd_bench(int argc, char **argv)
 	int code = mzm_cli_parse(&command, tables, MZM_CLI_COUNT(tables), argc, argv, &args);
 	if (code == MZM_CLI_GO)
 		code = finish_options(&o);
+	if (code == MZM_CLI_GO && o.arch && (o.model.ram || strcmp(o.model.store, "auto") != 0))
+		code = mzm_cli_usage_error(&command, "--arch makes its weights in memory: it takes no --ram and no --store");
 	if (code == MZM_CLI_GO)
 		code = open_and_bench(&o);
 	return code;

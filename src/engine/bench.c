@@ -177,6 +177,7 @@ static mzm_status add_sparse(mzm_bench_run *b, const char *name, float keep, boo
 	mzm_pred_env env = {&w->cfg, keep, b->p.gen.seed, w->down_norm};
 	mzm_bench_line line = {.kind = MZM_BENCH_SPARSE, .draft = draft, .keep = keep, .n_pos = 1,
 			       .context = b->p.context};
+	MZM_TRY(mzm_model_check_predictor(b->model, mzm_predictor_find(name), b->err));
 	MZM_TRY(mzm_predictor_find(name)->create(&line.pred, &env, b->err));
 	add_line(b, line);
 	return MZM_OK;

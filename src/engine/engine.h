@@ -53,6 +53,9 @@ struct mzm_session {
 mzm_status mzm_session_measure(uint64_t *bytes, const mzm_config *cfg, bool has_bf16, const mzm_kern *kern,
 			       const mzm_session_params *params, mzm_err *err);
 
+/* EUNDEFINED: it needs the whole model in memory, and it is not there. */
+mzm_status mzm_model_check_predictor(const mzm_model *m, const mzm_predictor_ops *ops, mzm_err *err);
+
 /* The predictor for these params in s->predictor, made anew if it is another one. */
 mzm_status mzm_session_use_predictor(mzm_session *s, const mzm_gen_params *params, mzm_err *err);
 

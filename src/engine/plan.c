@@ -288,7 +288,8 @@ mzm_status mzm_plan_residency(mzm_plan *p, mzm_residency *r, bool *streamed, mzm
 	*r = (mzm_residency){0};
 	MZM_TRY(parse_store(&r->kind, &automatic, params->store, err));
 	MZM_TRY(parse_io(&io, params->io, err));
-	p->process_bytes = resident_now() + GROWTH + (mzm_gemm_available() && !params->no_onednn ? GROWTH_ONEDNN : 0);
+	p->process_bytes = resident_now() + params->reserve_bytes + GROWTH;
+	p->process_bytes += mzm_gemm_available() && !params->no_onednn ? GROWTH_ONEDNN : 0;
 	MZM_TRY(measure_sessions(p, src, params, kern, err));
 	for (int32_t i = 0; i < mzm_source_n_tensors(src); i++) {
 		mzm_tensor t = mzm_source_tensor(src, i);

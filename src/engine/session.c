@@ -169,14 +169,21 @@ mzm_status mzm_session_forward(mzm_session *s, float *logits, const int32_t *ids
 	return MZM_OK;
 }
 
+mzm_status mzm_model_check_predictor(const mzm_model *m, const mzm_predictor_ops *ops, mzm_err *err)
+{
+	const mzm_weights *w = m->weights;
+	if ((ops->needs_down_norm && !w->down_norm) || (ops->stage == MZM_PRED_FULL && mzm_store_n_spans(w->store) > 0))
+		return mzm_fail(err, MZM_EUNDEFINED, "predictor \"%s\" needs the whole model in memory (--store resident)",
+				ops->name);
+	return MZM_OK;
+}
+
 mzm_status mzm_session_use_predictor(mzm_session *s, const mzm_gen_params *params, mzm_err *err)
 {
 	const mzm_predictor_ops *ops = mzm_predictor_find(params->predictor);
 	if (!ops)
 		return mzm_fail(err, MZM_EARG, "unknown predictor \"%s\"", params->predictor);
-	bool streams = mzm_store_kind_of(s->model->weights->store) == MZM_STORE_STREAM;
-	if (streams && (ops->needs_down_norm || ops->stage == MZM_PRED_FULL))
-		return mzm_fail(err, MZM_EUNDEFINED, "predictor \"%s\" needs the whole model in memory", ops->name);
+	MZM_TRY(mzm_model_check_predictor(s->model, ops, err));
 	if (s->no_image != params->no_draft_image)
 		s->costs = (mzm_costs){0};
 	s->no_image = params->no_draft_image;

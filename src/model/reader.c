@@ -1,7 +1,7 @@
 /* reader.c - see reader.h.
  *
  * An extent is a job: asked for by the I/O thread, read by the kernel, checked and put in its place by a worker. Raw
- * extents of whole pages are read where they belong; all others by way of the job's own stage. Spans are counted from
+ * extents of whole pages are read where they belong, several at a time; all others by way of the job's own stage. Spans are counted from
  * the beginning of the stream on: span number s lies in slot s mod n_slots, and is asked for once span s - n_slots was
  * given back. Everything is allocated when the reader is made. */
 #include "model/reader.h"
@@ -17,11 +17,13 @@
 #define DEPTH       16
 #define MAX_WORKERS 8
 #define PAGE        MZM_AIO_ALIGN
+#define READ_BYTES  ((size_t)4 << 20) /* of a read of several extents, at most: larger ones bring nothing */
 #define STACK_BYTES ((size_t)256 << 10)
 #define UNPACK_MORE ((size_t)1 << 20) /* zstd's own state */
 
 typedef struct job {
-	const mzm_extent *x;
+	const mzm_extent *x;    /* [n] extents, one behind the other in the file and in memory */
+	uint32_t          n;
 	uint64_t          span; /* counted from the beginning */
 	char             *dst;  /* of the span's first row */
 	char             *at;   /* the stored bytes, once read */
@@ -176,25 +178,38 @@ static bool is_inside(const mzm_extent *x, const mzm_span *span)
 	return x->row >= (uint32_t)span->row0 && x->row + x->n_rows <= (uint32_t)span->row1;
 }
 
+/* Where an extent of whole pages that lies inside the span goes; NULL: by way of a stage. */
+static char *direct_place(const mzm_reader *r, const mzm_extent *x, const mzm_span *span, char *dst)
+{
+	if (!is_inside(x, span) || !is_whole_pages(x))
+		return NULL;
+	char *at = dst + (x->row - (uint32_t)span->row0) * row_bytes_of(r, x);
+	return (uintptr_t)at % PAGE == 0 ? at : NULL;
+}
+
 /* Under the lock: the next job, and the read that it needs. */
 static job *take_job(mzm_reader *r, mzm_aio_read *read)
 {
 	job *j = r->free;
-	const mzm_extent *x = r->next++;
+	const mzm_extent *x = r->next;
 	const mzm_span *span = span_at(r, r->begun - 1);
-	r->left--;
 	r->free = j->next;
 	j->x = x;
+	j->n = 1;
 	j->span = r->begun - 1;
 	j->dst = r->cycle ? r->slots + (j->span % (uint64_t)r->p.n_slots) * r->p.slot_bytes : span->dst;
-	size_t lead = x->offset % PAGE;
-	char *spot = NULL;
-	if (is_inside(x, span) && is_whole_pages(x))
-		spot = j->dst + (x->row - (uint32_t)span->row0) * row_bytes_of(r, x);
-	bool direct = spot && (uintptr_t)spot % PAGE == 0;
-	j->at = direct ? spot : j->stage + lead;
+	size_t lead = x->offset % PAGE, bytes = padded(x);
+	char *place_of = direct_place(r, x, span, j->dst);
+	j->at = place_of ? place_of : j->stage + lead;
+	for (; place_of && j->n < r->left && bytes + x[j->n].stored_bytes <= READ_BYTES; j->n++) {
+		if (x[j->n].offset != x->offset + bytes || direct_place(r, &x[j->n], span, j->dst) != place_of + bytes)
+			break;
+		bytes += x[j->n].stored_bytes;
+	}
+	r->next += j->n;
+	r->left -= j->n;
 	*read = (mzm_aio_read){
-		.dst = j->at - (direct ? 0 : lead), .n = padded(x), .need = lead + x->stored_bytes,
+		.dst = place_of ? place_of : j->stage, .n = bytes, .need = place_of ? bytes : lead + x->stored_bytes,
 		.offset = x->offset - lead, .tag = (uint64_t)(j - r->jobs),
 	};
 	return j;
@@ -301,26 +316,37 @@ static void copy_rows(const mzm_reader *r, const mzm_extent *x, const mzm_span *
 	       (to - from) * row_bytes);
 }
 
-static mzm_status place(worker *w, const job *j, const mzm_span *span, mzm_err *err)
+/* An extent whose stored bytes are at `at`. */
+static mzm_status place(worker *w, const mzm_extent *x, const mzm_span *span, const char *at, const job *j, mzm_err *err)
 {
 	mzm_reader *r = w->reader;
-	const mzm_extent *x = j->x;
-	if (mzm_sum64(j->at, x->stored_bytes) != x->stored_sum)
+	if (mzm_sum64(at, x->stored_bytes) != x->stored_sum)
 		return mzm_fail(err, MZM_EFORMAT, "stored bytes: the checksum is wrong");
 	if (x->codec == MZM_CODEC_RAW) {
-		if (j->at >= j->stage && j->at < j->stage + r->stage_bytes)
-			copy_rows(r, x, span, j->dst, j->at);
+		if (at >= j->stage && at < j->stage + r->stage_bytes)
+			copy_rows(r, x, span, j->dst, at);
 		return MZM_OK;
 	}
 	mzm_tensor t = mzm_source_tensor(r->src, (int32_t)x->tensor);
 	bool inside = is_inside(x, span);
 	char *to = inside ? j->dst + (x->row - (uint32_t)span->row0) * row_bytes_of(r, x) : w->raw;
-	MZM_TRY(mzm_unpack(w->packer, to, x->raw_bytes, mzm_dtype_bytes(t.dtype), x->codec, j->at, x->stored_bytes,
-			   err));
+	MZM_TRY(mzm_unpack(w->packer, to, x->raw_bytes, mzm_dtype_bytes(t.dtype), x->codec, at, x->stored_bytes, err));
 	if (mzm_sum64(to, x->raw_bytes) != x->raw_sum)
 		return mzm_fail(err, MZM_EFORMAT, "unpacked bytes: the checksum is wrong");
 	if (!inside)
 		copy_rows(r, x, span, j->dst, to);
+	return MZM_OK;
+}
+
+static mzm_status place_all(worker *w, const job *j, const mzm_span *span, mzm_err *err)
+{
+	const char *at = j->at;
+	for (uint32_t i = 0; i < j->n; at += j->x[i++].stored_bytes) {
+		if (place(w, &j->x[i], span, at, j, err) != MZM_OK) {
+			say_where(w->reader, &j->x[i], err);
+			return err->code;
+		}
+	}
 	return MZM_OK;
 }
 
@@ -338,16 +364,14 @@ static void work(worker *w)
 	const mzm_span *span = span_at(r, j->span);
 	pthread_mutex_unlock(&r->lock);
 	int64_t start = mzm_now_ns();
-	mzm_status st = place(w, j, span, &why);
-	if (st != MZM_OK)
-		say_where(r, j->x, &why);
+	mzm_status st = place_all(w, j, span, &why);
 	int64_t took = mzm_now_ns() - start;
 	pthread_mutex_lock(&r->lock);
 	r->stats.unpack_ns += took;
 	r->n_busy--;
 	if (st != MZM_OK)
 		note_failure(r, &why);
-	else if (--r->pending[j->span % r->n_pending] == 0)
+	else if ((r->pending[j->span % r->n_pending] -= (int32_t)j->n) == 0)
 		pthread_cond_broadcast(&r->to_pass);
 	give_back(r, j);
 }

@@ -21,7 +21,7 @@ typedef struct mzm_layer {
 	const float *attn_norm, *ffn_norm; /* [dim] */
 	mzm_matrix   wq, wk, wv, wo;
 	mzm_matrix   gate;                 /* [n_ffn, dim] */
-	mzm_matrix   up, down;             /* [n_ffn, dim] each: row j belongs to neuron j; interleaved, down behind up */
+	mzm_matrix   up, down;             /* [n_ffn, dim] each: row j is neuron j's; interleaved, down behind up */
 } mzm_layer;
 
 typedef struct mzm_weights {
