@@ -162,6 +162,8 @@ void mzm_cli_print_plan(const mzm_plan *plan, const char *path);
 void mzm_cli_catch_bus_error(const char *path);
 int64_t mzm_cli_peak_rss(void); /* bytes of memory this process has held at most */
 json_t *mzm_cli_plan_json(const mzm_plan *plan); /* new reference */
+/* The plan's figures as a generation found them, to stderr. */
+void mzm_cli_print_outcome(const mzm_plan *plan, const mzm_gen_result *r);
 /* What streaming did for a generation, to stderr, one line; nothing if nothing streamed. */
 void mzm_cli_print_streaming(const mzm_gen_result *r);
 

@@ -68,6 +68,21 @@ void mzm_cli_print_plan(const mzm_plan *p, const char *path)
 	print_advice(p);
 }
 
+void mzm_cli_print_outcome(const mzm_plan *p, const mzm_gen_result *r)
+{
+	char peak[32], planned[32], bytes[32], rate[32];
+	double seconds = (double)(r->prefill_ns + r->decode_ns) * 1e-9, read_s = (double)r->read_ns * 1e-9;
+	fprintf(stderr, "As it was: peak memory %s, planned %s", mzm_cli_format_bytes(peak, (uint64_t)mzm_cli_peak_rss()),
+		mzm_cli_format_bytes(planned, p->needed_bytes));
+	if (r->bytes_read && r->n_tokens > 0)
+		fprintf(stderr, "; %s read from disk a token, at %s a second, %.0f %% of the time",
+			mzm_cli_format_bytes(bytes, r->bytes_read / (uint64_t)r->n_tokens),
+			mzm_cli_format_bytes(rate, read_s > 0 ? (uint64_t)((double)r->bytes_read / read_s) : 0),
+			seconds > 0 ? 100 * read_s / seconds : 0);
+	fprintf(stderr, "; %.3g tokens a second\n",
+		r->decode_ns > 0 ? (r->n_tokens - 1) / ((double)r->decode_ns * 1e-9) : 0);
+}
+
 static char mapped_path[1024];
 
 /* Only what may be called in a handler. */

@@ -249,6 +249,8 @@ static int generate(mzm_run *run)
 		return mzm_cli_fail(&err);
 	if (done == MZM_OK && run->stats)
 		mzm_run_print_stats(&result, &gen);
+	if (done == MZM_OK && run->model_options.plan)
+		mzm_cli_print_outcome(mzm_model_get_plan(run->model), &result);
 	return done == MZM_OK ? mzm_cli_exit_code(MZM_OK) : mzm_cli_fail_usage(run->cmd, &gen_err);
 }
 
