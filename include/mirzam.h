@@ -141,6 +141,19 @@ MZM_API uint64_t mzm_machine_memory(void);
 /* How fast a file is read past the cache, measured for so long; 0: it is smaller than a megabyte. */
 MZM_API mzm_status mzm_disk_speed(double *bytes_per_s, const char *path, double seconds, mzm_err *err);
 
+/* Whether the compression of a container pays when it streams from this disk into this machine. */
+#define MZM_UNPACK_THREADS 2 /* that check and unpack what streams */
+typedef struct mzm_file_speed {
+	uint64_t raw_bytes, stored_bytes; /* of all weights */
+	double   disk_bytes_per_s;        /* read past the cache */
+	double   unpack_bytes_per_s;      /* of what it unpacks to, checked, by one thread; 0: nothing is compressed */
+	bool     is_compressed;
+	bool     pays;                    /* unpacked weights come faster than raw ones would be read */
+} mzm_file_speed;
+
+/* Each of the two is measured for so long. EUNSUPPORTED: not a container. */
+MZM_API mzm_status mzm_file_measure(mzm_file_speed *out, const char *path, double seconds, mzm_err *err);
+
 /* What streaming read so far, by all sessions of the model, and how long it took. */
 typedef struct mzm_stream_stats {
 	uint64_t bytes_read;

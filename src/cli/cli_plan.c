@@ -21,7 +21,7 @@ static void print_rates(const mzm_plan *p, double bytes_per_s)
 	static const int gains[] = {1, 4, 8, 16};
 	double pass_s = (double)p->streamed_bytes / bytes_per_s;
 	char rate[32];
-	fprintf(stderr, "The disk reads %s a second (measured): %.3g s a pass.\n",
+	fprintf(stderr, "Weights come at %s a second as stored (measured): %.3g s a pass.\n",
 		mzm_cli_format_bytes(rate, (uint64_t)bytes_per_s), pass_s);
 	fprintf(stderr, "So at most (estimated, by reading alone):\n");
 	for (size_t i = 0; i < MZM_CLI_COUNT(gains); i++)
@@ -30,6 +30,25 @@ static void print_rates(const mzm_plan *p, double bytes_per_s)
 							  : gains[i] == 8	? "checked drafts, 8 a check"
 										: "checked drafts, 16 a check",
 			gains[i] / pass_s);
+}
+
+/* Stored bytes a second that come in and are unpacked. */
+static double slower(const mzm_file_speed *s)
+{
+	double unpacked = s->unpack_bytes_per_s * MZM_UNPACK_THREADS * (double)s->stored_bytes / (double)s->raw_bytes;
+	return s->is_compressed && unpacked < s->disk_bytes_per_s ? unpacked : s->disk_bytes_per_s;
+}
+
+static void print_compression(const mzm_file_speed *s)
+{
+	char disk[32], unpack[32];
+	if (!s->is_compressed)
+		return;
+	fprintf(stderr, "Compressed to %.0f %%: the disk reads %s a second, a thread unpacks %s: compression %s here%s.\n",
+		100 * (double)s->stored_bytes / (double)s->raw_bytes,
+		mzm_cli_format_bytes(disk, (uint64_t)s->disk_bytes_per_s),
+		mzm_cli_format_bytes(unpack, (uint64_t)s->unpack_bytes_per_s), s->pays ? "pays" : "does not pay",
+		s->pays ? "" : " (import again with --zstd off)");
 }
 
 static void print_advice(const mzm_plan *p)
@@ -47,7 +66,7 @@ void mzm_cli_print_plan(const mzm_plan *p, const char *path)
 {
 	char all[32], budget[32];
 	mzm_err err = {0};
-	double speed = 0;
+	mzm_file_speed speed;
 	fprintf(stderr, "Plan: %s\n", p->store);
 	line("program and libraries", p->process_bytes, "(estimated)");
 	line("sessions", p->session_bytes, "keys, values, scratch");
@@ -63,8 +82,10 @@ void mzm_cli_print_plan(const mzm_plan *p, const char *path)
 	line("a pass reads from disk", p->streamed_bytes, "whether over 1 token or 32");
 	if (p->streamed_bytes == 0)
 		return;
-	if (mzm_disk_speed(&speed, path, PROBE_SECONDS, &err) == MZM_OK && speed > 0)
-		print_rates(p, speed);
+	if (mzm_file_measure(&speed, path, PROBE_SECONDS, &err) == MZM_OK && speed.disk_bytes_per_s > 0) {
+		print_rates(p, slower(&speed));
+		print_compression(&speed);
+	}
 	print_advice(p);
 }
 

@@ -12,7 +12,7 @@ enum { MAX_DEPTH = 8, MAX_COLUMNS = 16, CELL_MAX = 44, LONG_LIST = 12 };
 
 static const mzm_cli_command command = {
 	.name = "inspect",
-	.usage = "MODEL [--verify] [--tensors] [--json]\n"
+	.usage = "MODEL [--verify] [--tensors] [--speed] [--json]\n"
 		 "MODEL --quality [--against SOURCE] [--text FILE] [--limit TOKENS] [--json]",
 	.summary = "Describes a container or a model directory without loading its weights. With --quality, compares "
 		   "its predictions with those of a reference: mean, median and 99th percentile of the "
@@ -25,7 +25,7 @@ static const mzm_cli_command command = {
 };
 
 typedef struct inspect_options {
-	bool verify, json, tensors, quality;
+	bool verify, json, tensors, quality, speed;
 	mzm_cli_quality compare;
 } inspect_options;
 
@@ -36,6 +36,8 @@ typedef struct inspect_options {
 static const mzm_opt inspect_rows[] = {
 	{.name = "verify", .type = MZM_OPT_FLAG, INSPECT(verify), .help = "Read every byte and check every checksum."},
 	{.name = "tensors", .type = MZM_OPT_FLAG, INSPECT(tensors), .help = "Also list every tensor."},
+	{.name = "speed", .type = MZM_OPT_FLAG, INSPECT(speed),
+	 .help = "Also measure how fast the file is read past the cache and unpacked, and whether compression pays."},
 	{.name = "json", .type = MZM_OPT_FLAG, INSPECT(json),
 	 .help = "Print the whole description, or the comparison, as JSON."},
 	{.name = "quality", .type = MZM_OPT_FLAG, QUALITY(quality),
@@ -189,14 +191,31 @@ static mzm_status print(const json_t *root, const inspect_options *o, mzm_err *e
 	return mzm_cli_flush(stdout, "standard output", err);
 }
 
-static mzm_status print_description(const char *text, const inspect_options *o, mzm_err *err)
+#define SPEED_SECONDS 1.0
+
+static mzm_status add_speed(json_t *root, const char *path, mzm_err *err)
+{
+	mzm_file_speed s;
+	mzm_status st = mzm_file_measure(&s, path, SPEED_SECONDS, err);
+	if (st != MZM_OK)
+		return st;
+	json_t *o = json_pack("{s:I, s:I, s:b, s:b}", "disk_read_a_second_bytes", (json_int_t)s.disk_bytes_per_s,
+			      "thread_unpacks_a_second_bytes", (json_int_t)s.unpack_bytes_per_s, "is_compressed",
+			      (int)s.is_compressed, "compression_pays", (int)s.pays);
+	return json_object_set_new(root, "speed", o) == 0 ? MZM_OK : mzm_cli_set_err(err, MZM_ENOMEM, "out of memory");
+}
+
+static mzm_status print_description(const char *text, const char *path, const inspect_options *o, mzm_err *err)
 {
 	json_error_t bad;
 	json_t *root = json_loads(text, 0, &bad);
-	mzm_status st = json_is_object(root) ? print(root, o, err)
-					     : mzm_cli_set_err(err, MZM_EINTERNAL,
-							       "the description of the model is no JSON object: %s",
-							       bad.text);
+	mzm_status st = MZM_OK;
+	if (!json_is_object(root))
+		st = mzm_cli_set_err(err, MZM_EINTERNAL, "the description of the model is no JSON object: %s", bad.text);
+	if (st == MZM_OK && o->speed)
+		st = add_speed(root, path, err);
+	if (st == MZM_OK)
+		st = print(root, o, err);
 	json_decref(root);
 	return st;
 }
@@ -222,7 +241,7 @@ static int inspect(const char *path, const inspect_options *o)
 	mzm_status st = mzm_inspect(path, o->verify, mzm_cli_progress_report, &progress, &text, &err);
 	mzm_cli_progress_clear(&progress);
 	if (st == MZM_OK)
-		st = print_description(text, o, &err);
+		st = print_description(text, path, o, &err);
 	mzm_string_free(text);
 	if (st != MZM_OK)
 		return mzm_cli_fail(&err);
@@ -243,8 +262,8 @@ int mzm_cmd_inspect(int argc, char **argv)
 		return mzm_cli_usage_error(&command, "no model: name a container or a model directory");
 	if (!o.quality && (o.compare.against || o.compare.text || mzm_cli_was_given("limit")))
 		return mzm_cli_usage_error(&command, "--against, --text and --limit go with --quality");
-	if (o.quality && (o.verify || o.tensors))
-		return mzm_cli_usage_error(&command, "--quality goes with neither --verify nor --tensors");
+	if (o.quality && (o.verify || o.tensors || o.speed))
+		return mzm_cli_usage_error(&command, "--quality goes with none of --verify, --tensors and --speed");
 	o.compare.model = args.item[0];
 	return o.quality ? quality(&o) : inspect(args.item[0], &o);
 }

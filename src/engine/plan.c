@@ -12,7 +12,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/io.h"
 #include "kern/gemm.h"
 
@@ -311,53 +310,6 @@ mzm_status mzm_plan_residency(mzm_plan *p, mzm_residency *r, bool *streamed, mzm
 	}
 	p->needed_bytes = total(p);
 	return MZM_OK;
-}
-
-#define PROBE_BYTES ((size_t)1 << 20)
-#define PROBE_DEPTH 8
-
-/* Reads on and on from the first extent until the time is over; *bytes is what came. */
-static mzm_status probe(mzm_aio *aio, char *buffer, uint64_t from, uint64_t to, int64_t until, uint64_t *bytes,
-			mzm_err *err)
-{
-	uint64_t at = from, tag;
-	mzm_status st = MZM_OK;
-	for (int i = 0; i < PROBE_DEPTH && st == MZM_OK && at + PROBE_BYTES <= to; i++, at += PROBE_BYTES) {
-		mzm_aio_read r = {buffer + (size_t)i * PROBE_BYTES, PROBE_BYTES, PROBE_BYTES, at, (uint64_t)i};
-		st = mzm_aio_submit(aio, &r, err);
-	}
-	while (st == MZM_OK && mzm_aio_pending(aio) > 0) {
-		st = mzm_aio_wait(aio, &tag, err);
-		*bytes += PROBE_BYTES;
-		if (st != MZM_OK || mzm_now_ns() >= until || at + PROBE_BYTES > to)
-			continue;
-		mzm_aio_read r = {buffer + (size_t)tag * PROBE_BYTES, PROBE_BYTES, PROBE_BYTES, at, tag};
-		st = mzm_aio_submit(aio, &r, err);
-		at += PROBE_BYTES;
-	}
-	return st;
-}
-
-mzm_status mzm_disk_speed(double *bytes_per_s, const char *path, double seconds, mzm_err *err)
-{
-	mzm_status st;
-	mzm_aio *aio = NULL;
-	mzm_file *file = NULL;
-	void *block = NULL;
-	*bytes_per_s = 0;
-	MZM_TRY_OUT(mzm_file_open(&file, path, err));
-	MZM_TRY_OUT(mzm_alloc_for(&block, (PROBE_DEPTH + 1) * PROBE_BYTES, "measuring the disk", err));
-	char *buffer = (char *)(((uintptr_t)block + MZM_AIO_ALIGN - 1) / MZM_AIO_ALIGN * MZM_AIO_ALIGN);
-	MZM_TRY_OUT(mzm_aio_open(&aio, path, MZM_AIO_AUTO, PROBE_DEPTH, NULL, 0, err));
-	uint64_t bytes = 0;
-	int64_t start = mzm_now_ns();
-	MZM_TRY_OUT(probe(aio, buffer, 0, mzm_file_size(file), start + (int64_t)(seconds * 1e9), &bytes, err));
-	*bytes_per_s = (double)bytes / ((double)(mzm_now_ns() - start) * 1e-9);
-out:
-	mzm_aio_close(aio);
-	mzm_free(block);
-	mzm_file_close(file);
-	return st;
 }
 
 mzm_status mzm_plan_make(mzm_plan *out, const char *path, const mzm_model_params *params, mzm_err *err)

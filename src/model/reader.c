@@ -112,7 +112,7 @@ static mzm_reader_params settled(const mzm_reader_params *p, const needs *n)
 {
 	mzm_reader_params q = *p;
 	q.depth = q.depth < 1 ? DEPTH : q.depth > MZM_AIO_MAX_DEPTH ? MZM_AIO_MAX_DEPTH : q.depth;
-	q.n_workers = q.n_workers < 1 ? (n->packed ? 2 : 1) : q.n_workers > MAX_WORKERS ? MAX_WORKERS : q.n_workers;
+	q.n_workers = q.n_workers < 1 ? (n->packed ? MZM_UNPACK_THREADS : 1) : q.n_workers > MAX_WORKERS ? MAX_WORKERS : q.n_workers;
 	q.n_slots = q.n_slots < 2 ? 2 : q.n_slots;
 	q.slot_bytes = (q.slot_bytes + PAGE - 1) / PAGE * PAGE;
 	return q;

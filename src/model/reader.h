@@ -23,7 +23,7 @@ typedef struct mzm_span {
 typedef struct mzm_reader_params {
 	mzm_aio_kind kind;
 	int          depth;      /* reads under way; 0: 16 */
-	int          n_workers;  /* that check and unpack; 0: 1, or 2 where extents are compressed */
+	int          n_workers;  /* that check and unpack; 0: 1, or MZM_UNPACK_THREADS where extents are compressed */
 	int          n_slots;    /* spans in memory, the one in use included: at least 2 */
 	size_t       slot_bytes; /* of the largest streamed span */
 } mzm_reader_params;

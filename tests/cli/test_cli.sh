@@ -173,7 +173,7 @@ usage "import: no output" "no output: give -o FILE" import somewhere
 usage "import: quant" "--quant wants one of source, bf16, f16, f32, q8, q4" import a -o b --quant q5
 usage "import: draft" "--draft-quant wants one of source, q8, q4, off" import a -o b --draft-quant bf16
 usage "inspect: text" "--against, --text and --limit go with --quality" inspect a --against b
-usage "inspect: quality" "--quality goes with neither --verify nor --tensors" inspect a --quality --verify
+usage "inspect: quality" "--quality goes with none of --verify, --tensors and --speed" inspect a --quality --verify
 usage "import: zstd" "--zstd wants a whole number from 1 to 19, off or auto" import a -o b --zstd 20
 usage "synth: nothing to make" "give --arch NAME or --inflate N" synth -o x
 usage "synth: no output" "no output: give -o FILE" synth --arch gsmini-6m
