@@ -3,7 +3,7 @@
  *
  * Passes run interleaved on the session's own KV and are rolled back; the median of a few rounds is
  * taken. Between the measured lengths the cost of a check is interpolated. Where weights stream a pass is dear, and a
- * check of whatever length costs what it reads: one round, one length. */
+ * check of whatever length costs what it reads: one round, one length, or none where a pass was timed before. */
 #include "engine/engine.h"
 
 #include <string.h>
@@ -20,11 +20,11 @@ typedef struct survey {
 	int32_t length[N_LENGTHS];
 } survey;
 
-static survey survey_for(const mzm_session *s, int32_t room)
+static survey survey_for(const mzm_session *s, int32_t room, double dense_ns)
 {
 	survey v = {ROUNDS, 1, N_LENGTHS, {1, 2, 4, 8, 16, 32}};
 	if (mzm_store_streamed_bytes(s->model->weights->store) > 0)
-		v = (survey){1, 0, 1, {room < 32 ? room : 32}};
+		v = (survey){dense_ns > 0 ? 3 : 1, 0, dense_ns > 0 ? 0 : 1, {room < 32 ? room : 32}};
 	while (v.n > 0 && v.length[v.n - 1] > room)
 		v.n--;
 	return v;
@@ -84,8 +84,15 @@ static mzm_status run_round(mzm_session *s, const survey *v, bool image, double 
 
 mzm_status mzm_session_measure_costs(mzm_session *s, const mzm_gen_params *params, mzm_costs *out, mzm_err *err)
 {
-	double sparse[ROUNDS], check[ROUNDS][N_LENGTHS], cost[N_LENGTHS], column[ROUNDS];
-	survey v = survey_for(s, mzm_session_n_ctx(s) - mzm_session_len(s));
+	return mzm_session_complete_costs(s, params, 0, out, err);
+}
+
+mzm_status mzm_session_complete_costs(mzm_session *s, const mzm_gen_params *params, double dense_ns, mzm_costs *out,
+				      mzm_err *err)
+{
+	double sparse[ROUNDS], check[ROUNDS][N_LENGTHS], cost[N_LENGTHS] = {dense_ns}, column[ROUNDS];
+	int32_t room = mzm_session_n_ctx(s) - mzm_session_len(s);
+	survey v = survey_for(s, room, dense_ns);
 	mzm_gen_params defaults = mzm_gen_params_default();
 	if (!params)
 		params = &defaults;
@@ -94,7 +101,7 @@ mzm_status mzm_session_measure_costs(mzm_session *s, const mzm_gen_params *param
 	MZM_TRY(mzm_session_use_predictor(s, params, err));
 	if (s->predictor->ops->settle)
 		s->predictor->ops->settle(s->predictor); /* one that saw no prompt: any set will do for timing */
-	if (v.n == 0)
+	if (room < 1)
 		return mzm_fail(err, MZM_ECONTEXT, "no room in the context to measure costs");
 	bool image = mzm_model_drafts_from_image(s->model, params);
 	for (int r = -v.n_warm; r < v.n_rounds; r++) {
@@ -107,7 +114,7 @@ mzm_status mzm_session_measure_costs(mzm_session *s, const mzm_gen_params *param
 		cost[i] = median(column, v.n_rounds);
 	}
 	double unit = cost[0];
-	for (int i = 0; i < v.n; i++)
+	for (int i = 0; i < v.n || i < 1; i++)
 		cost[i] /= unit;
 	interpolate(out, cost, &v);
 	out->sparse = (float)(median(sparse, v.n_rounds) / unit);

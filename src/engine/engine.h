@@ -53,6 +53,11 @@ struct mzm_session {
 mzm_status mzm_session_measure(uint64_t *bytes, const mzm_config *cfg, bool has_bf16, const mzm_kern *kern,
 			       const mzm_session_params *params, mzm_err *err);
 
+/* As mzm_session_measure_costs. dense_ns: what a dense pass over a few tokens just took, which saves running one where
+ * weights stream; 0: not known. */
+mzm_status mzm_session_complete_costs(mzm_session *s, const mzm_gen_params *params, double dense_ns, mzm_costs *out,
+				      mzm_err *err);
+
 /* EUNDEFINED: it needs the whole model in memory, and it is not there. */
 mzm_status mzm_model_check_predictor(const mzm_model *m, const mzm_predictor_ops *ops, mzm_err *err);
 

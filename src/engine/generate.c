@@ -26,6 +26,7 @@ typedef struct generation {
 	bool                  done;
 	bool                  cancelled; /* by a callback */
 	int64_t               start_ns;
+	double                prefill_pass_ns; /* the last pass over the prompt, by the row kernels; 0: none */
 	int32_t               last_gained; /* by the latest check */
 	double                ffn_share;   /* sum over sparse passes */
 	mzm_certainty         certainty[MZM_MAX_PERIOD];  /* of the draft under way */
@@ -103,7 +104,9 @@ static mzm_status prefill(generation *g, float **logits)
 		pass.gemm = s->model->gemm && chunk > 0;
 		pass.n_pos = pass.gemm ? chunk : left < MZM_MAX_POS ? left : MZM_MAX_POS;
 		pass.n_rows = pass.n_pos == left;
+		int64_t start = mzm_now_ns();
 		MZM_TRY(mzm_forward(s->state, &pass, logits, NULL, g->err));
+		g->prefill_pass_ns = pass.gemm ? 0 : (double)(mzm_now_ns() - start);
 		if (g->p->on_prefill && g->p->on_prefill(g->p->user, "prompt", (uint64_t)g->kv->len, (uint64_t)g->n))
 			return mzm_fail(g->err, MZM_ECANCELLED, "cancelled while reading the prompt");
 	}
@@ -335,7 +338,7 @@ static mzm_status settle_costs(generation *g)
 	} else {
 		costs = s->costs;
 		if (costs.sparse <= 0)
-			MZM_TRY(mzm_session_measure_costs(s, g->p, &costs, g->err));
+			MZM_TRY(mzm_session_complete_costs(s, g->p, g->prefill_pass_ns, &costs, g->err));
 		if (mzm_session_n_ctx(s) - g->kv->len >= MZM_MAX_PERIOD)
 			s->costs = costs; /* with less room long checks were not measured */
 	}

@@ -15,8 +15,8 @@
 #include "base/io.h"
 #include "kern/gemm.h"
 
-#define GROWTH        ((uint64_t)6 << 20)  /* of the process after now: stacks, page tables, small things */
-#define GROWTH_ONEDNN ((uint64_t)20 << 20) /* its compiled code */
+#define GROWTH        ((uint64_t)8 << 20) /* of the process after now: stacks, page tables, small things */
+#define GROWTH_ONEDNN ((uint64_t)4 << 20) /* its compiled code */
 #define MAX_SLOTS     8
 #define DEPTH_SMALL   4 /* reads under way where the budget is tight */
 #define DEPTH_FULL    16
@@ -316,6 +316,7 @@ mzm_status mzm_plan_make(mzm_plan *out, const char *path, const mzm_model_params
 {
 	mzm_status st;
 	mzm_source *src = NULL;
+	mzm_tokenizer *tok = NULL; /* there while the process is measured, as it will be */
 	bool *streamed = NULL;
 	mzm_residency r;
 	mzm_model_params defaults = mzm_model_params_default();
@@ -325,10 +326,14 @@ mzm_status mzm_plan_make(mzm_plan *out, const char *path, const mzm_model_params
 	if (!kern)
 		return mzm_fail(err, MZM_EARG, "no kernel table \"%s\" for this CPU", p->isa);
 	MZM_TRY_OUT(mzm_source_open(&src, path, err));
+	size_t len;
+	if (mzm_source_side_file(src, MZM_TOKENIZER_JSON, &len))
+		MZM_TRY_OUT(mzm_source_tokenizer(&tok, src, err));
 	MZM_TRY_OUT(mzm_alloc_for((void **)&streamed, (size_t)mzm_source_n_tensors(src), "the tensors", err));
 	st = mzm_plan_residency(out, &r, streamed, src, p, kern, err);
 out:
 	mzm_free(streamed);
+	mzm_tokenizer_close(tok);
 	mzm_source_close(src);
 	return st;
 }
