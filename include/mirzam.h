@@ -106,7 +106,7 @@ typedef struct mzm_model_params {
 	/* Where the weights are. "auto" (NULL): "resident", in memory, if there is room, else "stream": what fits stays
 	 * in memory, the rest is read from the container for every pass. "mmap": the system pages them in. */
 	const char     *store;
-	uint64_t        ram_bytes; /* bound of all that the process takes, this model and its sessions included; 0: none */
+	uint64_t        ram_bytes; /* bound of all that the process takes, the model and its sessions too; 0: none */
 	const struct mzm_session_params *session; /* that the bound leaves room for; NULL: the defaults */
 	int32_t         n_sessions; /* of those; 0: one */
 	uint64_t        reserve_bytes; /* more of the bound to leave free: what the caller itself will take */
@@ -121,7 +121,7 @@ typedef struct mzm_plan {
 	uint64_t ram_bytes;         /* the budget; 0: none */
 	uint64_t needed_bytes;      /* of it */
 	uint64_t smallest_bytes;    /* budget with which this model and these sessions work at all */
-	uint64_t process_bytes;     /* the program itself, its libraries and the tokenizer: estimated from what it takes now */
+	uint64_t process_bytes;     /* the program, its libraries, the tokenizer: estimated from what it takes now */
 	uint64_t session_bytes;     /* keys, values and scratch of the sessions */
 	uint64_t weight_bytes;      /* of the model, that stay in memory */
 	uint64_t draft_bytes;       /* of the draft image, that stay in memory */
@@ -365,8 +365,9 @@ typedef struct mzm_gen_params {
 	mzm_text_fn     on_text;    /* verified text only, complete UTF-8; may be NULL */
 	mzm_token_fn    on_token;   /* may be NULL */
 	mzm_progress_fn on_prefill; /* may be NULL */
-	mzm_progress_fn on_stream;  /* may be NULL; called many times a pass where weights stream, with the parts of the
-	                             * pass that were read, and all. Non-zero ends the generation as any callback does */
+	/* May be NULL; called many times a pass where weights stream, with the parts of the pass that were read, and
+	 * all. Non-zero ends the generation as any callback does. */
+	mzm_progress_fn on_stream;
 	void           *user;
 } mzm_gen_params;
 

@@ -170,7 +170,8 @@ static const char *describe(char *buf, size_t cap, const mzm_opt *opt)
 		snprintf(buf, cap, "a whole number of 0 or more");
 		break;
 	case MZM_OPT_MEMORY:
-		snprintf(buf, cap, "a size such as 512M or 1.5G, at least 1M, or a share of the machine's memory such as 50%%");
+		snprintf(buf, cap,
+			 "a size such as 512M or 1.5G, at least 1M, or a share of the machine's memory such as 50%%");
 		break;
 	case MZM_OPT_SIZE:
 		snprintf(buf, cap, "a size from %s to %s, such as 512M or 1.5G",

@@ -49,12 +49,12 @@ static const mzm_opt model_options[] = {
 	{.name = "kv", .type = MZM_OPT_CHOICE, MODEL(kv), .choice = kv_choice, .arg = "TYPE",
 	 .help = "Type in which keys and values are kept."},
 	{.name = "ram", .type = MZM_OPT_MEMORY, MODEL(ram), .min = 1 << 20, .max = 1e15, .arg = "SIZE",
-	 .shown = "no bound", .help = "Bound of all memory this program takes, caches of its files included: a size such "
-				      "as 2G, or a share of the machine's such as 50%. What does not fit is read from "
-				      "the model file for every pass."},
+	 .shown = "no bound",
+	 .help = "Bound of all memory this program takes, caches of its files included: a size such as 2G, or a share "
+		 "of the machine's such as 50%. What does not fit is read from the model file for every pass."},
 	{.name = "store", .type = MZM_OPT_CHOICE, MODEL(store), .choice = store_choice, .arg = "KIND",
-	 .help = "Where weights are: resident: in memory. stream: what fits in memory, the rest read from the file as it "
-		 "is needed. mmap: the system pages them in. auto: resident if there is room, else stream."},
+	 .help = "Where weights are: resident: in memory. stream: what fits in memory, the rest read from the file as "
+		 "it is needed. mmap: the system pages them in. auto: resident if there is room, else stream."},
 	{.name = "io", .type = MZM_OPT_CHOICE, MODEL(io), .choice = io_choice, .arg = "KIND",
 	 .help = "How streaming reads; auto: io_uring where the system has it, else threads."},
 	{.name = "plan", .type = MZM_OPT_FLAG, MODEL(plan),

@@ -44,7 +44,8 @@ static void print_compression(const mzm_file_speed *s)
 	char disk[32], unpack[32];
 	if (!s->is_compressed)
 		return;
-	fprintf(stderr, "Compressed to %.0f %%: the disk reads %s a second, a thread unpacks %s: compression %s here%s.\n",
+	fprintf(stderr,
+		"Compressed to %.0f %%: the disk reads %s a second, a thread unpacks %s: compression %s here%s.\n",
 		100 * (double)s->stored_bytes / (double)s->raw_bytes,
 		mzm_cli_format_bytes(disk, (uint64_t)s->disk_bytes_per_s),
 		mzm_cli_format_bytes(unpack, (uint64_t)s->unpack_bytes_per_s), s->pays ? "pays" : "does not pay",
@@ -54,12 +55,14 @@ static void print_compression(const mzm_file_speed *s)
 static void print_advice(const mzm_plan *p)
 {
 	if (p->draft_on_disk)
-		fprintf(stderr, "There is no room for the draft image: drafts would read the model itself. Best: --mode dense.\n");
-	else if (p->draft_bytes)
-		fprintf(stderr, "Best: --mode exact or sirius with --period auto; drafts read their image in memory.\n");
-	else
-		fprintf(stderr, "The file has no draft image (import --draft-quant q4): drafts would read the model itself. "
+		fprintf(stderr, "There is no room for the draft image: drafts would read the model itself. "
 				"Best: --mode dense.\n");
+	else if (p->draft_bytes)
+		fprintf(stderr,
+			"Best: --mode exact or sirius with --period auto; drafts read their image in memory.\n");
+	else
+		fprintf(stderr, "The file has no draft image (import --draft-quant q4): drafts would read the model "
+				"itself. Best: --mode dense.\n");
 }
 
 void mzm_cli_print_plan(const mzm_plan *p, const char *path)
@@ -93,7 +96,8 @@ void mzm_cli_print_outcome(const mzm_plan *p, const mzm_gen_result *r)
 {
 	char peak[32], planned[32], bytes[32], rate[32];
 	double seconds = (double)(r->prefill_ns + r->decode_ns) * 1e-9, read_s = (double)r->read_ns * 1e-9;
-	fprintf(stderr, "As it was: peak memory %s, planned %s", mzm_cli_format_bytes(peak, (uint64_t)mzm_cli_peak_rss()),
+	fprintf(stderr, "As it was: peak memory %s, planned %s",
+		mzm_cli_format_bytes(peak, (uint64_t)mzm_cli_peak_rss()),
 		mzm_cli_format_bytes(planned, p->needed_bytes));
 	if (r->bytes_read && r->n_tokens > 0)
 		fprintf(stderr, "; %s read from disk a token, at %s a second, %.0f %% of the time",
@@ -109,8 +113,8 @@ static char mapped_path[1024];
 /* Only what may be called in a handler. */
 static void on_bus_error(int sig)
 {
-	static const char why[] = ": a page of the mapped model could not be read: the file was truncated, or the disk failed "
-				  "(--store stream would say which)\n";
+	static const char why[] = ": a page of the mapped model could not be read: the file was truncated, or the disk "
+				  "failed (--store stream would say which)\n";
 	(void)sig;
 	ssize_t ignored = write(STDERR_FILENO, "mirzam: ", 8);
 	ignored = write(STDERR_FILENO, mapped_path, strlen(mapped_path));
@@ -133,7 +137,9 @@ void mzm_cli_print_streaming(const mzm_gen_result *r)
 	if (r->bytes_read == 0)
 		return;
 	double per_s = r->read_ns > 0 ? (double)r->bytes_read / ((double)r->read_ns * 1e-9) : 0;
-	fprintf(stderr, "read %s at %s a second while reading (%.1f s); unpacking and checking %.1f s, waiting %.1f s of %.1f\n",
+	fprintf(stderr,
+		"read %s at %s a second while reading (%.1f s); unpacking and checking %.1f s, waiting %.1f s of "
+		"%.1f\n",
 		mzm_cli_format_bytes(bytes, r->bytes_read), mzm_cli_format_bytes(rate, (uint64_t)per_s),
 		(double)r->read_ns * 1e-9, (double)r->unpack_ns * 1e-9, (double)r->wait_ns * 1e-9,
 		(double)(r->prefill_ns + r->decode_ns) * 1e-9);

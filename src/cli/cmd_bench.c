@@ -353,7 +353,8 @@ int mzm_cmd_bench(int argc, char **argv)
 	if (code == MZM_CLI_GO)
 		code = finish_options(&o);
 	if (code == MZM_CLI_GO && o.arch && (o.model.ram || strcmp(o.model.store, "auto") != 0))
-		code = mzm_cli_usage_error(&command, "--arch makes its weights in memory: it takes no --ram and no --store");
+		code = mzm_cli_usage_error(&command,
+					   "--arch makes its weights in memory: it takes no --ram and no --store");
 	if (code == MZM_CLI_GO)
 		code = open_and_bench(&o);
 	return code;

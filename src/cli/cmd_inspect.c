@@ -211,7 +211,8 @@ static mzm_status print_description(const char *text, const char *path, const in
 	json_t *root = json_loads(text, 0, &bad);
 	mzm_status st = MZM_OK;
 	if (!json_is_object(root))
-		st = mzm_cli_set_err(err, MZM_EINTERNAL, "the description of the model is no JSON object: %s", bad.text);
+		st = mzm_cli_set_err(err, MZM_EINTERNAL, "the description of the model is no JSON object: %s",
+				     bad.text);
 	if (st == MZM_OK && o->speed)
 		st = add_speed(root, path, err);
 	if (st == MZM_OK)

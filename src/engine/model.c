@@ -107,7 +107,8 @@ static mzm_status load(mzm_model *m, mzm_source *src, const mzm_model_params *pa
 	mzm_status st;
 	mzm_residency residency;
 	bool *streamed;
-	MZM_TRY(mzm_alloc_for((void **)&streamed, (size_t)mzm_source_n_tensors(src) * sizeof *streamed, "the plan", err));
+	size_t n = (size_t)mzm_source_n_tensors(src);
+	MZM_TRY(mzm_alloc_for((void **)&streamed, n * sizeof *streamed, "the plan", err));
 	MZM_TRY_OUT(mzm_plan_residency(&m->plan, &residency, streamed, src, params, m->kern, err));
 	const mzm_residency *r = residency.kind == MZM_STORE_RESIDENT ? NULL : &residency;
 	MZM_TRY_OUT(mzm_weights_load(&m->weights, src, r, params->progress, params->user, err));
@@ -190,8 +191,9 @@ const mzm_plan *mzm_model_get_plan(const mzm_model *m)
 
 mzm_stream_stats mzm_model_stream_stats(const mzm_model *m)
 {
-	mzm_reader_stats s = mzm_store_stats(m->weights->store);
-	return (mzm_stream_stats){s.bytes_read, s.read_ns, s.unpack_ns, s.wait_ns, mzm_store_io_name(m->weights->store)};
+	mzm_store *store = m->weights->store;
+	mzm_reader_stats s = mzm_store_stats(store);
+	return (mzm_stream_stats){s.bytes_read, s.read_ns, s.unpack_ns, s.wait_ns, mzm_store_io_name(store)};
 }
 
 const mzm_tokenizer *mzm_model_tokenizer(const mzm_model *m)

@@ -15,7 +15,7 @@
 #include "base/io.h"
 #include "kern/gemm.h"
 
-#define GROWTH        ((uint64_t)8 << 20) /* of the process after now: stacks, page tables, small things */
+#define GROWTH        ((uint64_t)8 << 20) /* of the process after now: stacks, small things */
 #define GROWTH_ONEDNN ((uint64_t)4 << 20) /* its compiled code */
 #define MAX_SLOTS     8
 #define DEPTH_SMALL   4 /* reads under way where the budget is tight */
@@ -58,7 +58,8 @@ static mzm_status measure_sessions(mzm_plan *p, mzm_source *src, const mzm_model
 
 static bool must_stay(const mzm_tensor *t)
 {
-	return t->kind == MZM_T_EMBED || t->kind == MZM_T_ATTN_NORM || t->kind == MZM_T_FFN_NORM || t->kind == MZM_T_OUT_NORM;
+	return t->kind == MZM_T_EMBED || t->kind == MZM_T_ATTN_NORM || t->kind == MZM_T_FFN_NORM ||
+	       t->kind == MZM_T_OUT_NORM;
 }
 
 static uint64_t held_bytes(const mzm_tensor *t)
@@ -145,9 +146,22 @@ static void set_reader(mzm_plan *p, mzm_residency *r, const mzm_source *src)
 	p->reader_bytes = all - p->window_bytes;
 }
 
+/* The parts as they are listed, without the page tables for them. */
+static uint64_t parts(const mzm_plan *p)
+{
+	return p->process_bytes + p->session_bytes + p->weight_bytes + p->draft_bytes + p->window_bytes +
+	       p->reader_bytes;
+}
+
+/* Of so much memory: 8 bytes for each 4 KiB. Gigabytes take more for them than the process takes for itself. */
+static uint64_t page_tables(uint64_t bytes)
+{
+	return bytes / 512;
+}
+
 static uint64_t total(const mzm_plan *p)
 {
-	return p->process_bytes + p->session_bytes + p->weight_bytes + p->draft_bytes + p->window_bytes + p->reader_bytes;
+	return parts(p) + page_tables(parts(p));
 }
 
 #define MIB(n) ((double)(n) / (1 << 20))
@@ -156,9 +170,10 @@ static mzm_status too_small(const mzm_plan *p, mzm_err *err)
 {
 	return mzm_fail(err, MZM_EARG,
 			"a budget of %.1f MiB is too small: at least %.1f MiB are needed; %.1f for the program and its "
-			"libraries, %.1f for sessions (a shorter context needs less), %.1f for weights that must stay in "
-			"memory, %.1f for the window through which the others stream, %.1f to read and unpack them",
-			MIB(p->ram_bytes), MIB(p->smallest_bytes) + 0.05, MIB(p->process_bytes), MIB(p->session_bytes),
+			"libraries, %.1f for sessions (a shorter context needs less), %.1f for weights that must stay "
+			"in memory, %.1f for the window through which the others stream, %.1f to read and unpack them",
+			MIB(p->ram_bytes), MIB(p->smallest_bytes) + 0.05,
+			MIB(p->process_bytes + page_tables(parts(p))), MIB(p->session_bytes),
 			MIB(p->weight_bytes), MIB(p->window_bytes), MIB(p->reader_bytes));
 }
 
@@ -186,6 +201,7 @@ static mzm_status choose_streamed(mzm_plan *p, mzm_residency *r, bool *streamed,
 	if (p->smallest_bytes > p->ram_bytes)
 		return too_small(p, err);
 	c.room = p->ram_bytes - p->smallest_bytes;
+	c.room -= c.room > 0 ? page_tables(c.room) + 1 : 0; /* a byte that rounding may take */
 	p->draft_on_disk = draft > 0 && draft > c.room;
 	r->no_draft = p->draft_on_disk;
 	if (draft > 0 && !p->draft_on_disk) {
@@ -299,8 +315,9 @@ mzm_status mzm_plan_residency(mzm_plan *p, mzm_residency *r, bool *streamed, mzm
 		p->ram_bytes = mzm_memory_available() / 100 * 80;
 	if (r->kind == MZM_STORE_MMAP) {
 		if (p->ram_bytes)
-			return mzm_fail(err, MZM_EARG, "a budget cannot be kept with the store mmap: the system decides what "
-						       "stays in memory; use stream");
+			return mzm_fail(err, MZM_EARG,
+					"a budget cannot be kept with the store mmap: the system decides what stays in "
+					"memory; use stream");
 		p->store = mzm_store_name(MZM_STORE_MMAP);
 		p->weight_bytes = p->draft_bytes = 0;
 	} else if (r->kind == MZM_STORE_STREAM || (automatic && p->ram_bytes && p->smallest_bytes > p->ram_bytes)) {
@@ -308,7 +325,8 @@ mzm_status mzm_plan_residency(mzm_plan *p, mzm_residency *r, bool *streamed, mzm
 	} else if (p->ram_bytes && p->smallest_bytes > p->ram_bytes) {
 		return too_small(p, err);
 	}
-	p->needed_bytes = total(p);
+	p->process_bytes += page_tables(parts(p));
+	p->needed_bytes = parts(p);
 	return MZM_OK;
 }
 

@@ -173,8 +173,8 @@ mzm_status mzm_model_check_predictor(const mzm_model *m, const mzm_predictor_ops
 {
 	const mzm_weights *w = m->weights;
 	if ((ops->needs_down_norm && !w->down_norm) || (ops->stage == MZM_PRED_FULL && mzm_store_n_spans(w->store) > 0))
-		return mzm_fail(err, MZM_EUNDEFINED, "predictor \"%s\" needs the whole model in memory (--store resident)",
-				ops->name);
+		return mzm_fail(err, MZM_EUNDEFINED,
+				"predictor \"%s\" needs the whole model in memory (--store resident)", ops->name);
 	return MZM_OK;
 }
 

@@ -71,7 +71,8 @@ static mzm_status unpack_one(unpacking *u, const mzm_extent *x, size_t elem_byte
 	MZM_TRY(mzm_file_read_at(u->file, u->stored, x->stored_bytes, x->offset, err));
 	int64_t start = mzm_now_ns();
 	bool same = mzm_sum64(u->stored, x->stored_bytes) == x->stored_sum;
-	mzm_status st = mzm_unpack(u->packer, u->raw, x->raw_bytes, elem_bytes, x->codec, u->stored, x->stored_bytes, err);
+	mzm_status st = mzm_unpack(u->packer, u->raw, x->raw_bytes, elem_bytes, x->codec, u->stored, x->stored_bytes,
+				   err);
 	same &= st != MZM_OK || mzm_sum64(u->raw, x->raw_bytes) == x->raw_sum;
 	u->ns += mzm_now_ns() - start;
 	u->bytes += x->raw_bytes;

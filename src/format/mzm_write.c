@@ -74,7 +74,8 @@ void mzm_container_draft_hash(const mzm_container_writer *w, char hex[33])
 static uint32_t rows_per_extent(const mzm_tensor *t)
 {
 	uint64_t row_bytes = mzm_row_bytes(t->dtype, t->n_cols), rows = t->kind == MZM_T_UPDOWN ? 2 : 1;
-	while (rows < MZM_HEADER_BYTES && rows * row_bytes % MZM_HEADER_BYTES != 0 && 2 * rows * row_bytes <= MZM_MAX_EXTENT)
+	while (rows < MZM_HEADER_BYTES && rows * row_bytes % MZM_HEADER_BYTES != 0 &&
+	       2 * rows * row_bytes <= MZM_MAX_EXTENT)
 		rows *= 2;
 	while (2 * rows * row_bytes <= MZM_EXTENT_TARGET + MZM_EXTENT_TARGET / 2)
 		rows *= 2;

@@ -28,8 +28,8 @@ size_t     mzm_state_bytes(const mzm_state *s); /* KV and scratch */
 bool       mzm_state_measure(size_t *bytes, const mzm_config *cfg, bool has_bf16, const mzm_kern *kern, int n_ranks,
 			     int32_t n_ctx, mzm_dtype kv_type);
 
-/* Where weights stream: called before each span of a pass, by the thread that runs it, with the spans so far and those of
- * a pass. Non-zero ends the pass with ECANCELLED. NULL: nobody watches. */
+/* Where weights stream: called before each span of a pass, by the thread that runs it, with the spans so far and those
+ * of a pass. Non-zero ends the pass with ECANCELLED. NULL: nobody watches. */
 void       mzm_state_watch(mzm_state *s, mzm_progress_fn on_span, void *user);
 
 typedef struct mzm_pass {

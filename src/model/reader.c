@@ -1,7 +1,8 @@
 /* reader.c - see reader.h.
  *
  * An extent is a job: asked for by the I/O thread, read by the kernel, checked and put in its place by a worker. Raw
- * extents of whole pages are read where they belong, several at a time; all others by way of the job's own stage. Spans are counted from
+ * extents of whole pages are read where they belong, several at a time; all others by way of the job's own stage.
+ * Spans are counted from
  * the beginning of the stream on: span number s lies in slot s mod n_slots, and is asked for once span s - n_slots was
  * given back. Everything is allocated when the reader is made. */
 #include "model/reader.h"
@@ -112,7 +113,9 @@ static mzm_reader_params settled(const mzm_reader_params *p, const needs *n)
 {
 	mzm_reader_params q = *p;
 	q.depth = q.depth < 1 ? DEPTH : q.depth > MZM_AIO_MAX_DEPTH ? MZM_AIO_MAX_DEPTH : q.depth;
-	q.n_workers = q.n_workers < 1 ? (n->packed ? MZM_UNPACK_THREADS : 1) : q.n_workers > MAX_WORKERS ? MAX_WORKERS : q.n_workers;
+	if (q.n_workers < 1)
+		q.n_workers = n->packed ? MZM_UNPACK_THREADS : 1;
+	q.n_workers = q.n_workers > MAX_WORKERS ? MAX_WORKERS : q.n_workers;
 	q.n_slots = q.n_slots < 2 ? 2 : q.n_slots;
 	q.slot_bytes = (q.slot_bytes + PAGE - 1) / PAGE * PAGE;
 	return q;
@@ -317,7 +320,8 @@ static void copy_rows(const mzm_reader *r, const mzm_extent *x, const mzm_span *
 }
 
 /* An extent whose stored bytes are at `at`. */
-static mzm_status place(worker *w, const mzm_extent *x, const mzm_span *span, const char *at, const job *j, mzm_err *err)
+static mzm_status place(worker *w, const mzm_extent *x, const mzm_span *span, const char *at, const job *j,
+			mzm_err *err)
 {
 	mzm_reader *r = w->reader;
 	if (mzm_sum64(at, x->stored_bytes) != x->stored_sum)

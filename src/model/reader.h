@@ -1,10 +1,10 @@
 /* reader.h - brings spans of tensors from a container into memory: once, to load them, or again and again, to stream
  * them past a model that is larger than memory.
  *
- * A span is a run of rows of one tensor. Streamed spans have one order, that in which a pass needs them; behind the last
- * comes the first of the next pass. The reader runs ahead by as many spans as it has slots: one thread keeps reads under
- * way (base/aio.h), workers check and unpack what came. A span that could not be read fails the pass that needs it,
- * with place and reason; the next pass begins anew. One pass at a time. */
+ * A span is a run of rows of one tensor. Streamed spans have one order, that in which a pass needs them; behind the
+ * last comes the first of the next pass. The reader runs ahead by as many spans as it has slots: one thread keeps
+ * reads under way (base/aio.h), workers check and unpack what came. A span that could not be read fails the pass
+ * that needs it, with place and reason; the next pass begins anew. One pass at a time. */
 #ifndef MZM_READER_H
 #define MZM_READER_H
 
@@ -43,8 +43,9 @@ size_t     mzm_reader_bytes(const mzm_reader_params *p, const mzm_source *src);
 mzm_status mzm_reader_create(mzm_reader **out, mzm_source *src, const mzm_reader_params *p, mzm_err *err);
 void       mzm_reader_free(mzm_reader *r);
 
-/* Reads each span to its dst. Not while streaming. Spans here and below: whole tensors, or parts as mzm_span_rows() cuts
- * them (store.h). */
+/* Reads each span to its dst. Not while streaming. Spans here and below: whole tensors, or parts as mzm_span_rows()
+ *
+ * cuts them (store.h). */
 mzm_status mzm_reader_load(mzm_reader *r, const mzm_span *spans, int32_t n, mzm_progress_fn progress, void *user,
 			   mzm_err *err);
 

@@ -84,8 +84,8 @@ typedef struct mzm_acts {
 	mzm_dtype    form;
 } mzm_acts;
 
-/* Rows of a matrix that are in memory together: all of them, or those of a streamed span. base is where row 0 would lie:
- * row i is at base + i * stride. */
+/* Rows of a matrix that are in memory together: all of them, or those of a streamed span. base is where row 0 would
+ * lie: row i is at base + i * stride. */
 typedef struct mzm_part {
 	int32_t     row0, row1;
 	const char *base;

@@ -65,7 +65,8 @@ mzm_status mzm_store_open(mzm_store **out, mzm_source *src, const mzm_residency 
 	s->slot_bytes = r->reader.slot_bytes;
 	if (!mzm_container_is(src))
 		MZM_TRY_OUT(mzm_fail(err, MZM_EUNSUPPORTED,
-				     "%s: only a .mzm container can be streamed or mapped; import it first", src->path));
+				     "%s: only a .mzm container can be streamed or mapped; import it first",
+				     src->path));
 	if (r->kind == MZM_STORE_MMAP)
 		MZM_TRY_OUT(mzm_mapping_open(&s->map, src->path, err));
 	else
@@ -104,7 +105,8 @@ mzm_status mzm_store_add(mzm_store *s, int32_t i, int32_t *first, mzm_err *err)
 	const mzm_extent *x = mzm_container_tensor(s->src, i, &n_extents);
 	if (s->n_spans + n > s->cap) {
 		int32_t cap = 2 * (s->n_spans + n);
-		mzm_span *grown = mzm_realloc(s->spans, (size_t)s->n_spans * sizeof *grown, (size_t)cap * sizeof *grown);
+		size_t old_bytes = (size_t)s->n_spans * sizeof(mzm_span);
+		mzm_span *grown = mzm_realloc(s->spans, old_bytes, (size_t)cap * sizeof *grown);
 		if (!grown)
 			return mzm_fail(err, MZM_ENOMEM, "out of memory: the order of streaming");
 		s->spans = grown;
@@ -135,12 +137,13 @@ mzm_status mzm_store_map(mzm_store *s, int32_t i, const void **at, mzm_err *err)
 	uint32_t n;
 	const mzm_extent *x = mzm_container_tensor(s->src, i, &n);
 	bool whole = true;
+	size_t row_bytes = mzm_row_bytes(t.dtype, t.n_cols);
 	for (uint32_t k = 0; k < n; k++)
-		whole &= x[k].codec == MZM_CODEC_RAW && x[k].offset == x[0].offset + x[k].row * mzm_row_bytes(t.dtype, t.n_cols);
+		whole &= x[k].codec == MZM_CODEC_RAW && x[k].offset == x[0].offset + x[k].row * row_bytes;
 	if (!whole || x[0].offset % MZM_ALIGN != 0)
 		return mzm_fail(err, MZM_EUNSUPPORTED,
-				"%s: tensor %s is compressed or in pieces and cannot be used in place; import the model "
-				"again with --zstd off, or choose another store",
+				"%s: tensor %s is compressed or in pieces and cannot be used in place; import the "
+				"model again with --zstd off, or choose another store",
 				s->src->path, mzm_tensor_name(&t, name));
 	*at = mzm_mapping_at(s->map, x[0].offset);
 	return MZM_OK;

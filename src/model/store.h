@@ -1,8 +1,8 @@
 /* store.h - where the weights of a model are: all in memory, in a mapped file, or some in memory and the rest on disk,
  * streamed past in the order of a pass.
  *
- * Which tensors stay in memory is decided once, when the model is opened (mzm_residency). Kernels read the same bytes in
- * the same order wherever they come from, so no bit of a result depends on it. */
+ * Which tensors stay in memory is decided once, when the model is opened (mzm_residency). Kernels read the same
+ * bytes in the same order wherever they come from, so no bit of a result depends on it. */
 #ifndef MZM_STORE_H
 #define MZM_STORE_H
 

@@ -140,7 +140,8 @@ static mzm_status read_and_queue(mzm_weights *w, mzm_source *src, size_t slot_by
 	mzm_status st;
 	mzm_span *spans = NULL;
 	int32_t n = 0;
-	MZM_TRY_OUT(mzm_alloc_for((void **)&spans, (size_t)mzm_source_n_tensors(src) * sizeof *spans, "the tensors", err));
+	size_t bytes = (size_t)mzm_source_n_tensors(src) * sizeof *spans;
+	MZM_TRY_OUT(mzm_alloc_for((void **)&spans, bytes, "the tensors", err));
 	for (int32_t i = 0; i < mzm_source_n_tensors(src); i++) {
 		mzm_tensor t = mzm_source_tensor(src, i);
 		if (held[i].streamed) {
