@@ -220,20 +220,23 @@ static void hash_in_order(mzm_source *src, int32_t i, const void *data)
 	pthread_mutex_unlock(&src->lock);
 }
 
-mzm_status mzm_source_read(mzm_source *src, int32_t i, void *dst, mzm_err *err)
+mzm_status mzm_source_check_rows(const mzm_source *src, const mzm_tensor *t, const void *rows, mzm_err *err)
 {
 	char name[64];
+	MZM_TRY(check_row_padding(src, t, rows, err));
+	size_t n_bad = src->allow_nonfinite ? 0 : count_nonfinite(t, rows);
+	return n_bad == 0 ? MZM_OK
+			  : mzm_fail(err, MZM_EFORMAT, "%s: tensor %s: %zu weights are NaN or infinite", src->path,
+				     mzm_tensor_name(t, name), n_bad);
+}
+
+mzm_status mzm_source_read(mzm_source *src, int32_t i, void *dst, mzm_err *err)
+{
 	if (i < 0 || i >= src->n_tensors)
 		return mzm_fail(err, MZM_EARG, "%s: no tensor %d", src->path, (int)i);
 	const mzm_tensor *t = &src->tensors[i];
 	MZM_TRY(src->ops->read(src, i, dst, err));
-	MZM_TRY(check_row_padding(src, t, dst, err));
-	if (!src->allow_nonfinite) {
-		size_t n_bad = count_nonfinite(t, dst);
-		if (n_bad)
-			return mzm_fail(err, MZM_EFORMAT, "%s: tensor %s: %zu weights are NaN or infinite", src->path,
-					mzm_tensor_name(t, name), n_bad);
-	}
+	MZM_TRY(mzm_source_check_rows(src, t, dst, err));
 	if (!atomic_load(&src->has_hash))
 		hash_in_order(src, i, dst);
 	return MZM_OK;

@@ -26,6 +26,9 @@ const char       *mzm_source_format(const mzm_source *src);            /* "huggi
  * infinity in it (of quantised rows: in a scale) is an error unless allowed at import. Thread-safe. */
 mzm_status mzm_source_read(mzm_source *src, int32_t i, void *dst, mzm_err *err);
 
+/* What read checks of the weights themselves, of t->n_rows rows of a tensor. */
+mzm_status mzm_source_check_rows(const mzm_source *src, const mzm_tensor *t, const void *rows, mzm_err *err);
+
 /* Overrides what a container remembers of its import, and the refusal of a directory. */
 void mzm_source_allow_nonfinite(mzm_source *src, bool allow);
 

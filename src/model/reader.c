@@ -9,6 +9,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -46,6 +47,7 @@ struct mzm_reader {
 	size_t            stage_bytes, raw_bytes;
 	char             *slots, *stages; /* page-aligned inside `block` */
 	void             *block;
+	atomic_bool      *seen;    /* [extents of the source] whose weights were looked at */
 	job              *jobs;
 	int               n_jobs;
 	pthread_t         io;
@@ -319,6 +321,19 @@ static void copy_rows(const mzm_reader *r, const mzm_extent *x, const mzm_span *
 	       (to - from) * row_bytes);
 }
 
+/* NaN and the like, which no checksum forbids: when an extent comes for the first time. */
+static mzm_status look_at(mzm_reader *r, const mzm_extent *x, const char *rows, mzm_err *err)
+{
+	size_t n;
+	atomic_bool *seen = &r->seen[x - mzm_container_extents(r->src, &n)];
+	mzm_tensor t = mzm_source_tensor(r->src, (int32_t)x->tensor);
+	t.n_rows = (int32_t)x->n_rows;
+	if (!atomic_load_explicit(seen, memory_order_relaxed))
+		MZM_TRY(mzm_source_check_rows(r->src, &t, rows, err));
+	atomic_store_explicit(seen, true, memory_order_relaxed);
+	return MZM_OK;
+}
+
 /* An extent whose stored bytes are at `at`. */
 static mzm_status place(worker *w, const mzm_extent *x, const mzm_span *span, const char *at, const job *j,
 			mzm_err *err)
@@ -329,7 +344,7 @@ static mzm_status place(worker *w, const mzm_extent *x, const mzm_span *span, co
 	if (x->codec == MZM_CODEC_RAW) {
 		if (at >= j->stage && at < j->stage + r->stage_bytes)
 			copy_rows(r, x, span, j->dst, at);
-		return MZM_OK;
+		return look_at(r, x, at, err);
 	}
 	mzm_tensor t = mzm_source_tensor(r->src, (int32_t)x->tensor);
 	bool inside = is_inside(x, span);
@@ -339,7 +354,7 @@ static mzm_status place(worker *w, const mzm_extent *x, const mzm_span *span, co
 		return mzm_fail(err, MZM_EFORMAT, "unpacked bytes: the checksum is wrong");
 	if (!inside)
 		copy_rows(r, x, span, j->dst, to);
-	return MZM_OK;
+	return look_at(r, x, to, err);
 }
 
 static mzm_status place_all(worker *w, const job *j, const mzm_span *span, mzm_err *err)
@@ -408,6 +423,9 @@ static mzm_status allocate(mzm_reader *r, mzm_err *err)
 {
 	size_t slots = (size_t)r->p.n_slots * r->p.slot_bytes, stages = (size_t)r->n_jobs * r->stage_bytes;
 	MZM_TRY(mzm_alloc_for(&r->block, slots + stages + PAGE, "streamed weights", err));
+	size_t n_extents;
+	(void)mzm_container_extents(r->src, &n_extents);
+	MZM_TRY(mzm_alloc_for((void **)&r->seen, n_extents * sizeof *r->seen, "the reader", err));
 	MZM_TRY(mzm_alloc_for((void **)&r->jobs, (size_t)r->n_jobs * sizeof *r->jobs, "the reader", err));
 	r->slots = page_up(r->block);
 	r->stages = r->slots + slots;
@@ -498,6 +516,7 @@ void mzm_reader_free(mzm_reader *r)
 	pthread_cond_destroy(&r->to_pass);
 	pthread_mutex_destroy(&r->lock);
 	mzm_free(r->pending);
+	mzm_free(r->seen);
 	mzm_free(r->jobs);
 	mzm_free(r->block);
 	mzm_free(r);

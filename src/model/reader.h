@@ -44,7 +44,6 @@ mzm_status mzm_reader_create(mzm_reader **out, mzm_source *src, const mzm_reader
 void       mzm_reader_free(mzm_reader *r);
 
 /* Reads each span to its dst. Not while streaming. Spans here and below: whole tensors, or parts as mzm_span_rows()
- *
  * cuts them (store.h). */
 mzm_status mzm_reader_load(mzm_reader *r, const mzm_span *spans, int32_t n, mzm_progress_fn progress, void *user,
 			   mzm_err *err);
