@@ -398,8 +398,8 @@ typedef struct mzm_gen_result {
 	double   density;                      /* of a sparse pass: share of all parameters it uses */
 	double   read_density;                 /* same, of the weights a dense pass reads */
 	int64_t  prefill_ns, decode_ns;
-	uint64_t bytes_read;                   /* from disk while generating, the prefill included */
-	int64_t  read_ns, unpack_ns, wait_ns;  /* streaming, of the same time: see mzm_stream_stats */
+	uint64_t bytes_read;                   /* from disk for its passes, the prefill's included */
+	int64_t  read_ns, unpack_ns, wait_ns;  /* meanwhile, by all sessions of the model: see mzm_stream_stats */
 	mzm_costs costs;                       /* used by --period auto, else zero */
 } mzm_gen_result;
 

@@ -42,24 +42,27 @@ function run_json(  i, text) {
 	return text (NF == n_names ? ", \"tokens\": [" $NF "]" : "") "}"
 }
 
-# Of all that was read, what decoding read: not the prompt's pass, nor those in which period auto measures.
-function decode_share(  drafts, passes, others) {
-	drafts = at["draft_on_disk"] == "true"
-	passes = at["dense_passes"] + (drafts ? at["sparse_passes"] : 0)
-	others = 1 + (at["measured"] ? 2 + drafts : 0)
-	return over(passes, passes + others)
-}
-
-function add_run(v,  bytes) {
+function add_run(v,  passes) {
+	passes = at["dense_passes"] + (at["draft_on_disk"] == "true" ? at["sparse_passes"] : 0)
 	ended[v]++
 	tokens[v] = $NF
 	needed[v] = at["needed_bytes"]
-	bytes = v ~ /^mmap/ ? at["disk_bytes"] : at["bytes_read"]
 	rates[v] = rates[v] " " at["tok_per_s"]
-	per_token[v] = per_token[v] " " over(bytes * decode_share(), at["n_tokens"] - 1)
 	speeds[v] = speeds[v] " " over(at["bytes_read"], at["read_ms"] / 1000)
 	waits[v] = waits[v] " " over(at["wait_ms"], at["prefill_ms"] + at["decode_ms"])
 	gains[v] = gains[v] " " over(at["n_tokens"] - 1, at["checks"])
+	per_token[v] = per_token[v] " " over(passes * at["streamed_bytes"], at["n_tokens"] - 1)
+	if (v == "mmap-dense") {
+		disk = disk " " at["disk_bytes"]
+		paged_tokens = at["n_tokens"] - 1
+	} else if (v == "stream-dense") {
+		prompt_passes = over(at["bytes_read"], at["streamed_bytes"]) - passes
+	}
+}
+
+# The disk counts the bytes of a whole run; the prompt takes as many passes as where weights stream.
+function decoded_from_disk() {
+	return over(median(disk), paged_tokens + (prompt_passes >= 1 ? prompt_passes : 1))
 }
 
 function row_json(v) {
@@ -95,6 +98,11 @@ NR == FNR {
 	next
 }
 
+$1 == "reference" {
+	reference = NF == n_names ? $NF : ""
+	next
+}
+
 {
 	if (!runs[$1]++)
 		order[++n_order] = $1
@@ -112,7 +120,9 @@ END {
 	plain = median(plain_all)
 	paged = median(rates["mmap-dense"])
 	streamed = median(rates["stream-dense"])
-	reference = "stream-dense" in tokens ? tokens["stream-dense"] : tokens["mmap-dense"]
+	per_token["mmap-dense"] = decoded_from_disk()
+	if (reference == "")
+		reference = "stream-dense" in tokens ? tokens["stream-dense"] : tokens["mmap-dense"]
 	if (as_json) {
 		printf "{\n  \"model\": \"%s\", \"model_bytes\": %.0f, \"budget_bytes\": %.0f,\n", model, model_bytes, budget
 		printf "  \"plain_bytes_per_s\": %.0f,\n  \"variants\": [\n", plain

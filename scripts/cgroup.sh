@@ -51,14 +51,16 @@ cgroup_make() {
 	return 1
 }
 
-# cgroup_limit BYTES : of everything, swap included
+# cgroup_limit BYTES : of memory, with no swap, or in version 1 a MiB of it: what meets the limit of the sum of both
+# is not counted by all kernels
 cgroup_limit() {
 	if [[ $cgroup_version == 2 ]]; then
 		[[ ! -w $cgroup/memory.swap.max ]] || echo 0 > "$cgroup/memory.swap.max"
 		echo "$1" > "$cgroup/memory.max"
 	else
 		echo "$1" > "$cgroup/memory.limit_in_bytes"
-		[[ ! -w $cgroup/memory.memsw.limit_in_bytes ]] || echo "$1" > "$cgroup/memory.memsw.limit_in_bytes"
+		[[ ! -w $cgroup/memory.memsw.limit_in_bytes ]] ||
+			echo $(($1 + (1 << 20))) > "$cgroup/memory.memsw.limit_in_bytes"
 	fi
 }
 

@@ -19,6 +19,7 @@ struct mzm_file {
 	uint64_t         size;
 	atomic_uint_least64_t n_read;
 	char            *path;
+	bool             avoid_cache;
 };
 
 static atomic_long fail_in, n_calls;
@@ -106,6 +107,13 @@ uint64_t mzm_file_bytes_read(const mzm_file *f)
 	return atomic_load_explicit(&((mzm_file *)(uintptr_t)f)->n_read, memory_order_relaxed);
 }
 
+void mzm_file_avoid_cache(mzm_file *f)
+{
+	f->avoid_cache = true;
+	(void)posix_fadvise(f->fd, 0, 0, POSIX_FADV_RANDOM); /* no reading ahead */
+	(void)posix_fadvise(f->fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
 /* pread, or what the test hook puts in its place. */
 static ssize_t read_some(int fd, char *dst, size_t n, uint64_t offset)
 {
@@ -128,7 +136,8 @@ mzm_status mzm_file_read_at(mzm_file *f, void *dst, size_t n, uint64_t offset, m
 				n, (unsigned long long)offset, (unsigned long long)f->size);
 	size_t done = 0;
 	while (done < n) {
-		size_t want = n - done < ((size_t)1 << 30) ? n - done : (size_t)1 << 30;
+		size_t most = f->avoid_cache ? (size_t)4 << 20 : (size_t)1 << 30;
+		size_t want = n - done < most ? n - done : most;
 		ssize_t got = read_some(f->fd, (char *)dst + done, want, offset + done);
 		if (got < 0 && (errno == EINTR || errno == EAGAIN))
 			continue;
@@ -138,6 +147,8 @@ mzm_status mzm_file_read_at(mzm_file *f, void *dst, size_t n, uint64_t offset, m
 		if (got == 0)
 			return mzm_fail(err, MZM_EIO, "%s: ends at offset %llu; it was truncated while open", f->path,
 					(unsigned long long)(offset + done));
+		if (f->avoid_cache)
+			(void)posix_fadvise(f->fd, (off_t)(offset + done), (off_t)got, POSIX_FADV_DONTNEED);
 		done += (size_t)got;
 	}
 	atomic_fetch_add_explicit(&f->n_read, n, memory_order_relaxed);
@@ -220,23 +231,17 @@ struct mzm_mapping {
 	void     *base;
 };
 
-mzm_status mzm_mapping_open(mzm_mapping **out, const char *path, mzm_err *err)
+mzm_status mzm_mapping_open(mzm_mapping **out, mzm_file *f, mzm_err *err)
 {
 	mzm_mapping *m;
 	*out = NULL;
-	MZM_TRY(mzm_alloc_for((void **)&m, sizeof *m, path, err));
-	mzm_status st = mzm_file_open(&m->file, path, err);
-	if (st == MZM_OK) {
-		m->base = mmap(NULL, (size_t)m->file->size, PROT_READ, MAP_SHARED, m->file->fd, 0);
-		if (m->base == MAP_FAILED) {
-			m->base = NULL;
-			st = mzm_fail(err, MZM_EIO, "%s: mapping %llu bytes: %s", path,
-				      (unsigned long long)m->file->size, strerror(errno));
-		}
-	}
-	if (st != MZM_OK) {
-		mzm_mapping_close(m);
-		return st;
+	MZM_TRY(mzm_alloc_for((void **)&m, sizeof *m, f->path, err));
+	m->file = f;
+	m->base = mmap(NULL, (size_t)f->size, PROT_READ, MAP_SHARED, f->fd, 0);
+	if (m->base == MAP_FAILED) {
+		mzm_free(m);
+		return mzm_fail(err, MZM_EIO, "%s: mapping %llu bytes: %s", f->path, (unsigned long long)f->size,
+				strerror(errno));
 	}
 	*out = m;
 	return MZM_OK;
@@ -246,9 +251,7 @@ void mzm_mapping_close(mzm_mapping *m)
 {
 	if (!m)
 		return;
-	if (m->base)
-		munmap(m->base, (size_t)m->file->size);
-	mzm_file_close(m->file);
+	munmap(m->base, (size_t)m->file->size);
 	mzm_free(m);
 }
 

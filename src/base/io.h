@@ -16,6 +16,8 @@ void        mzm_file_close(mzm_file *f);
 uint64_t    mzm_file_size(const mzm_file *f);
 const char *mzm_file_path(const mzm_file *f);
 uint64_t    mzm_file_bytes_read(const mzm_file *f); /* so far, all threads */
+/* From now on what is read does not stay in the system's cache. A wish, for who must not take more memory than said. */
+void        mzm_file_avoid_cache(mzm_file *f);
 /* Exactly n bytes at offset, else an error. Thread-safe. Notices a file truncated since it was opened. */
 mzm_status  mzm_file_read_at(mzm_file *f, void *dst, size_t n, uint64_t offset, mzm_err *err);
 
@@ -37,7 +39,7 @@ bool mzm_name_is_safe(const char *name);
  * (SIGBUS): check notices it, unless it happens in the meantime. */
 typedef struct mzm_mapping mzm_mapping;
 
-mzm_status  mzm_mapping_open(mzm_mapping **out, const char *path, mzm_err *err);
+mzm_status  mzm_mapping_open(mzm_mapping **out, mzm_file *f, mzm_err *err); /* f outlives it */
 void        mzm_mapping_close(mzm_mapping *m);
 const void *mzm_mapping_at(const mzm_mapping *m, uint64_t offset);
 mzm_status  mzm_mapping_check(const mzm_mapping *m, mzm_err *err); /* EIO: the file became shorter */

@@ -394,10 +394,9 @@ static mzm_status run(generation *g)
 	return st;
 }
 
-static void count_reading(mzm_gen_result *r, const mzm_stream_stats *before, const mzm_model *model)
+static void count_times(mzm_gen_result *r, const mzm_stream_stats *before, const mzm_model *model)
 {
 	mzm_stream_stats after = mzm_model_stream_stats(model);
-	r->bytes_read = after.bytes_read - before->bytes_read;
 	r->read_ns = after.read_ns - before->read_ns;
 	r->unpack_ns = after.unpack_ns - before->unpack_ns;
 	r->wait_ns = after.wait_ns - before->wait_ns;
@@ -416,10 +415,12 @@ mzm_status mzm_generate(mzm_session *s, const int32_t *prompt, int32_t n_prompt,
 	result->tokens = s->ids + n_prompt;
 	g.start_ns = mzm_now_ns();
 	mzm_stream_stats before = mzm_model_stream_stats(s->model);
+	uint64_t streamed = mzm_state_bytes_streamed(s->state);
 	mzm_state_watch(s->state, g.p->on_stream, g.p->user);
 	mzm_status st = run(&g);
 	mzm_state_watch(s->state, NULL, NULL);
-	count_reading(result, &before, s->model);
+	count_times(result, &before, s->model);
+	result->bytes_read = mzm_state_bytes_streamed(s->state) - streamed;
 	mzm_output_free(g.out);
 	mzm_output_free(g.probe);
 	return st;

@@ -110,6 +110,8 @@ static mzm_status load(mzm_model *m, mzm_source *src, const mzm_model_params *pa
 	size_t n = (size_t)mzm_source_n_tensors(src);
 	MZM_TRY(mzm_alloc_for((void **)&streamed, n * sizeof *streamed, "the plan", err));
 	MZM_TRY_OUT(mzm_plan_residency(&m->plan, &residency, streamed, src, params, m->kern, err));
+	if (m->plan.ram_bytes)
+		mzm_source_avoid_cache(src);
 	const mzm_residency *r = residency.kind == MZM_STORE_RESIDENT ? NULL : &residency;
 	MZM_TRY_OUT(mzm_weights_load(&m->weights, src, r, params->progress, params->user, err));
 out:

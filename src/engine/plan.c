@@ -172,7 +172,7 @@ static mzm_status too_small(const mzm_plan *p, mzm_err *err)
 			"a budget of %.1f MiB is too small: at least %.1f MiB are needed; %.1f for the program and its "
 			"libraries, %.1f for sessions (a shorter context needs less), %.1f for weights that must stay "
 			"in memory, %.1f for the window through which the others stream, %.1f to read and unpack them",
-			MIB(p->ram_bytes), MIB(p->smallest_bytes) + 0.05,
+			MIB(p->ram_bytes), MIB(p->smallest_bytes) + 0.5,
 			MIB(p->process_bytes + page_tables(parts(p))), MIB(p->session_bytes),
 			MIB(p->weight_bytes), MIB(p->window_bytes), MIB(p->reader_bytes));
 }

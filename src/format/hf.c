@@ -368,6 +368,11 @@ static bool hf_uses(const mzm_source *src, const char *path)
 	return same;
 }
 
+static void hf_avoid_cache(mzm_source *src)
+{
+	mzm_st_avoid_cache(((hf_source *)src)->set);
+}
+
 static void hf_close(mzm_source *src)
 {
 	hf_source *hf = (hf_source *)src;
@@ -384,6 +389,7 @@ static const mzm_source_ops hf_ops = {
 	.stored = hf_stored,
 	.describe = hf_describe,
 	.uses = hf_uses,
+	.avoid_cache = hf_avoid_cache,
 	.close = hf_close,
 };
 

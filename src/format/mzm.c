@@ -584,6 +584,11 @@ static bool container_uses(const mzm_source *src, const char *path)
 	return mzm_path_is_same(path, src->path);
 }
 
+static void container_avoid_cache(mzm_source *src)
+{
+	mzm_file_avoid_cache(((mzm_container *)src)->file);
+}
+
 static void container_close(mzm_source *src)
 {
 	mzm_container *c = (mzm_container *)src;
@@ -601,6 +606,7 @@ static const mzm_source_ops container_ops = {
 	.describe = container_describe,
 	.verify = container_verify,
 	.uses = container_uses,
+	.avoid_cache = container_avoid_cache,
 	.close = container_close,
 };
 
@@ -614,6 +620,11 @@ const mzm_extent *mzm_container_extents(const mzm_source *src, size_t *n)
 bool mzm_container_is(const mzm_source *src)
 {
 	return src->ops == &container_ops;
+}
+
+mzm_file *mzm_container_file(const mzm_source *src)
+{
+	return ((const mzm_container *)src)->file;
 }
 
 const mzm_extent *mzm_container_tensor(const mzm_source *src, int32_t i, uint32_t *n)

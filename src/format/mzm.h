@@ -7,6 +7,7 @@
 #ifndef MZM_MZM_H
 #define MZM_MZM_H
 
+#include "base/io.h"
 #include "format/planes.h"
 #include "format/source.h"
 
@@ -64,6 +65,8 @@ mzm_status mzm_container_open(mzm_source **out, const char *path, mzm_err *err);
 /* The extents of a source that is a container, in file order; NULL for other sources. */
 const mzm_extent *mzm_container_extents(const mzm_source *src, size_t *n);
 
+/* The file of a source that is one, which the source closes. */
+mzm_file         *mzm_container_file(const mzm_source *src);
 /* Whether a source is a container; and the extents of its i-th tensor, [*n] in order of their rows. */
 bool              mzm_container_is(const mzm_source *src);
 const mzm_extent *mzm_container_tensor(const mzm_source *src, int32_t i, uint32_t *n);

@@ -492,6 +492,12 @@ uint64_t mzm_st_bytes_read(const mzm_st_set *set)
 	return sum;
 }
 
+void mzm_st_avoid_cache(mzm_st_set *set)
+{
+	for (int32_t i = 0; i < set->n_files; i++)
+		mzm_file_avoid_cache(set->files[i]);
+}
+
 int32_t mzm_st_n_files(const mzm_st_set *set)
 {
 	return set->n_files;

@@ -61,6 +61,7 @@ mzm_status           mzm_st_read(const mzm_st_set *set, const mzm_st_tensor *t, 
 				 mzm_err *err);
 uint64_t             mzm_st_bytes_read(const mzm_st_set *set);
 
+void     mzm_st_avoid_cache(mzm_st_set *set); /* of the system, from now on */
 int32_t  mzm_st_n_files(const mzm_st_set *set);
 const char *mzm_st_file_path(const mzm_st_set *set, int32_t i);
 uint64_t mzm_st_file_bytes(const mzm_st_set *set, int32_t i);

@@ -242,6 +242,12 @@ mzm_status mzm_source_read(mzm_source *src, int32_t i, void *dst, mzm_err *err)
 	return MZM_OK;
 }
 
+void mzm_source_avoid_cache(mzm_source *src)
+{
+	if (src->ops->avoid_cache)
+		src->ops->avoid_cache(src);
+}
+
 void mzm_source_allow_nonfinite(mzm_source *src, bool allow)
 {
 	src->allow_nonfinite = allow;

@@ -29,6 +29,9 @@ mzm_status mzm_source_read(mzm_source *src, int32_t i, void *dst, mzm_err *err);
 /* What read checks of the weights themselves, of t->n_rows rows of a tensor. */
 mzm_status mzm_source_check_rows(const mzm_source *src, const mzm_tensor *t, const void *rows, mzm_err *err);
 
+/* From now on what is read does not stay in the system's cache, as far as that can be had. */
+void mzm_source_avoid_cache(mzm_source *src);
+
 /* Overrides what a container remembers of its import, and the refusal of a directory. */
 void mzm_source_allow_nonfinite(mzm_source *src, bool allow);
 
@@ -96,6 +99,7 @@ typedef struct mzm_source_ops {
 	bool (*describe)(const mzm_source *src, json_t *out); /* adds its own members; false: no memory */
 	mzm_status (*verify)(mzm_source *src, mzm_err *err);  /* what no tensor covers; may be NULL */
 	bool       (*uses)(const mzm_source *src, const char *path);
+	void       (*avoid_cache)(mzm_source *src);
 	void       (*close)(mzm_source *src);                                    /* its own members only */
 } mzm_source_ops;
 

@@ -134,6 +134,11 @@ void mzm_state_watch(mzm_state *s, mzm_progress_fn on_span, void *user)
 	s->user = user;
 }
 
+uint64_t mzm_state_bytes_streamed(const mzm_state *s)
+{
+	return s->bytes_streamed;
+}
+
 size_t mzm_state_bytes(const mzm_state *s)
 {
 	return s->bytes + mzm_kv_bytes(s->kv);
@@ -212,6 +217,7 @@ mzm_status mzm_forward(mzm_state *s, const mzm_pass *pass, float **logits, doubl
 		return mzm_fail(err, s->why.code, "%s", s->why.message);
 	if (atomic_load_explicit(&s->failed, memory_order_relaxed) != MZM_OK)
 		return mzm_fail(err, MZM_EINTERNAL, "oneDNN refused a matrix product of the prefill");
+	s->bytes_streamed += pass->draft ? 0 : mzm_store_streamed_bytes(s->w->store);
 	s->kv->len += pass->n_pos;
 	if (logits)
 		*logits = s->logits;

@@ -32,6 +32,8 @@ bool       mzm_state_measure(size_t *bytes, const mzm_config *cfg, bool has_bf16
  * of a pass. Non-zero ends the pass with ECANCELLED. NULL: nobody watches. */
 void       mzm_state_watch(mzm_state *s, mzm_progress_fn on_span, void *user);
 
+uint64_t   mzm_state_bytes_streamed(const mzm_state *s); /* by its passes so far */
+
 typedef struct mzm_pass {
 	const int32_t *ids;      /* [n_pos] tokens at positions kv->len .. */
 	int32_t        n_pos;    /* 1..MZM_MAX_POS, or a chunk with gemm */

@@ -66,6 +66,7 @@ struct mzm_state {
 	_Atomic int failed; /* a status of a rank, else MZM_OK */
 	const char *span;   /* streamed weights at hand, chosen by rank 0 between two barriers; NULL: none */
 	mzm_err     why;    /* of a span that could not be read */
+	uint64_t    bytes_streamed; /* by its passes, as the file has them */
 	mzm_progress_fn on_span;
 	void           *user;
 	void     *block;

@@ -68,7 +68,7 @@ mzm_status mzm_store_open(mzm_store **out, mzm_source *src, const mzm_residency 
 				     "%s: only a .mzm container can be streamed or mapped; import it first",
 				     src->path));
 	if (r->kind == MZM_STORE_MMAP)
-		MZM_TRY_OUT(mzm_mapping_open(&s->map, src->path, err));
+		MZM_TRY_OUT(mzm_mapping_open(&s->map, mzm_container_file(src), err));
 	else
 		MZM_TRY_OUT(mzm_reader_create(&s->reader, src, &r->reader, err));
 	*out = s;

@@ -13,6 +13,19 @@
 #include "format/mzm_write.h"
 #include "tiny_model.h"
 
+/* Sanitizers make a process grow all the time. */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+#define RIG_SANITIZED 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define RIG_SANITIZED 1
+#endif
+#ifndef RIG_SANITIZED
+#define RIG_SANITIZED 0
+#endif
+
 /* ---- files ---- */
 
 /* Two layers of 2,048 neurons and more: several sections, the last one not whole; and a head of two spans. */
@@ -175,7 +188,8 @@ static inline void rig_change_weight(const char *path, int32_t i)
 	assert_int_equal(x.codec, MZM_CODEC_RAW);
 	bytes[x.offset + x.stored_bytes / 2] ^= 0x40;
 	x.stored_sum = x.raw_sum = mzm_sum64(bytes + x.offset, x.stored_bytes);
-	mzm_extent_pack(bytes + h.index_offset + h.n_tensors * (size_t)MZM_TENSOR_BYTES + number * MZM_EXTENT_BYTES, &x);
+	uint8_t *extents = bytes + h.index_offset + h.n_tensors * (size_t)MZM_TENSOR_BYTES;
+	mzm_extent_pack(extents + number * MZM_EXTENT_BYTES, &x);
 	h.index_sum = mzm_sum64(bytes + h.index_offset, h.index_bytes);
 	mzm_header_pack(bytes, &h);
 	mzm_source_close(src);
@@ -245,20 +259,15 @@ static inline rig rig_open_tight(const char *path, rig_how how, uint64_t more)
 {
 	rig r;
 	mzm_err err = {0};
+	mzm_status st = MZM_EARG;
 	how.store = "stream";
-	how.ram = 0;
-	how.ram = rig_plan(path, &how, MZM_OK).smallest_bytes;
-	mzm_status st = rig_try(&r, path, &how, &err);
-	for (int i = 0; st == MZM_EARG && i < 1000; i++) {
-		rig_close(&r);
+	for (uint64_t i = 0; st == MZM_EARG && i < 1000; i++) {
 		err = (mzm_err){0};
-		how.ram += 64 << 10;
+		how.ram = 0;
+		how.ram = rig_plan(path, &how, MZM_OK).smallest_bytes + more + (i << 16);
 		st = rig_try(&r, path, &how, &err);
-	}
-	if (st == MZM_OK && more) {
-		rig_close(&r);
-		how.ram += more;
-		st = rig_try(&r, path, &how, &err);
+		if (st != MZM_OK)
+			rig_close(&r);
 	}
 	if (st != MZM_OK)
 		fail_msg("%s", err.message);
