@@ -54,7 +54,7 @@ offers "kernels" run --isa "a" :: auto ...
 offers "types" import a --quant "f" :: f16 f32
 offers "period" run --period "a" :: auto
 offers "words of no help take nothing" run --seed "" ::
-offers "a flag takes no value" run --json "--st" :: --stats --stop
+offers "a flag takes no value" run --json "--st" :: --stats --stop --store
 cd "$root" || exit 1
 offers "files for -m" run -m "include/mir" :: include/mirzam.h
 offers "files as arguments" inspect "include/mir" :: include/mirzam.h

@@ -480,7 +480,8 @@ static void check_json_row(const json_t *row)
 
 static mzm_cli_bench describe(const mzm_model *model, const mzm_bench_params *p, const mzm_bench_result *r)
 {
-	mzm_cli_bench b = {.info = mzm_model_get_info(model), .params = p, .result = r, .name = "a<b&\"c\".mzm"};
+	mzm_cli_bench b = {.model = model, .info = mzm_model_get_info(model), .params = p, .result = r,
+			   .name = "a<b&\"c\".mzm"};
 	return b;
 }
 
