@@ -44,10 +44,13 @@ if [[ ! -f $root/data/gsmini-6m.mzm ]]; then
 	echo "1..1"
 	exit 0
 fi
-unlimited=''
 if grep -qE '__[at]san_init' "$mirzam"; then
-	unlimited="this program was built with a sanitizer, whose own memory no budget counts"
-elif ! cgroup_make; then
+	echo "ok 1 - memory budgets # SKIP a sanitizer has memory of its own, which no budget counts"
+	echo "1..1"
+	exit 0
+fi
+unlimited=''
+if ! cgroup_make; then
 	unlimited=$cgroup_why
 fi
 cgroup_remove
