@@ -24,7 +24,8 @@ bool mzm_cli_pipe_closed(void)
 
 mzm_status mzm_cli_flush(FILE *f, const char *name, mzm_err *err)
 {
-	errno = 0;
+	if (!ferror(f)) /* else errno is that of the write that failed: a flush of what is left may succeed */
+		errno = 0;
 	if (fflush(f) == 0 && !ferror(f))
 		return MZM_OK;
 	if (errno == EPIPE && f == stdout) {

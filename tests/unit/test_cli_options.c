@@ -395,6 +395,28 @@ static void json_numbers_and_text(void **state)
 	json_decref(v);
 }
 
+/* Whatever byte of a line fills the buffer, its newline too, the reason is that of the write that failed. */
+static void a_full_disk_is_named_at_every_byte(void **state)
+{
+	(void)state;
+	if (access("/dev/full", W_OK) != 0)
+		skip();
+	json_t *line = json_pack("{s:i, s:s}", "pos", 34, "token", " apples");
+	for (int pad = 0; pad < 64; pad++) {
+		mzm_err err = {0};
+		FILE *f = fopen("/dev/full", "we");
+		assert_non_null(f);
+		for (int i = 0; i < pad; i++)
+			fputc(' ', f);
+		for (int i = 0; i < 100000 && err.code == MZM_OK; i++)
+			mzm_cli_json_line(f, line, "/dev/full", &err);
+		fclose(f);
+		assert_int_equal(err.code, MZM_EIO);
+		assert_string_equal(err.message, "/dev/full: No space left on device");
+	}
+	json_decref(line);
+}
+
 static void derived_numbers(void **state)
 {
 	mzm_gen_params gen = mzm_gen_params_default();
@@ -441,6 +463,7 @@ int main(void)
 		cmocka_unit_test(inline_text_is_safe_and_cut),
 		cmocka_unit_test(files_are_whole_or_untouched),
 		cmocka_unit_test(json_numbers_and_text),
+		cmocka_unit_test(a_full_disk_is_named_at_every_byte),
 		cmocka_unit_test(derived_numbers),
 	};
 	unsetenv("NO_COLOR");
