@@ -18,7 +18,8 @@ typedef struct prices {
 
 static void fill_costs(mzm_costs *c, char **argv)
 {
-	double at[] = {1, 2, 8, 16, 32}, cost[] = {1, atof(argv[1]), atof(argv[2]), atof(argv[3]), atof(argv[4])};
+	double at[] = {1, 2, 8, 16, 32};
+	double cost[] = {1, atof(argv[1]), atof(argv[2]), atof(argv[3]), atof(argv[4])};
 	c->sparse = (float)atof(argv[0]);
 	for (int m = 1, i = 0; m <= MZM_MAX_PERIOD; m++) {
 		while (i < 3 && m > at[i + 1])
@@ -71,7 +72,7 @@ int main(int argc, char **argv)
 	if (!in || mzm_mode_parse(&gen.mode, argv[4], &err) != MZM_OK ||
 	    mzm_model_open(&model, argv[1], NULL, &err) != MZM_OK ||
 	    mzm_session_create(&session, model, &sp, &err) != MZM_OK) {
-		fprintf(stderr, "bench_monitor: %s\n", err.code ? err.message : "wrong usage, see the head of its source");
+		fprintf(stderr, "bench_monitor: %s\n", err.code ? err.message : "wrong usage: see the source");
 		return 1;
 	}
 	gen.predictor = argv[5];

@@ -1,5 +1,5 @@
-/* bench_stream.c - a generation under a memory budget by a model without a tokenizer, such as one of random weights; its
- * checks keep draft tokens by chance where that is asked for.
+/* bench_stream.c - a generation under a memory budget by a model without a tokenizer, such as one of random weights;
+ * its checks keep draft tokens by chance where that is asked for.
  *
  * Usage: bench_stream MODEL.mzm BUDGET_MIB STORE MODE N_TOKENS ACCEPT_RATE KEEP    (budget 0: none; ACCEPT_RATE 0: the
  * model decides). Drafts by topk, 32 tokens a check. Run it in a memory cgroup to see its peak. */
@@ -20,9 +20,10 @@ static void print(const mzm_plan *p, const mzm_gen_result *r, const char *mode)
 {
 	printf("%s: planned %.3f GiB, a pass streams %.2f GiB%s\n", p->store, gib(p->needed_bytes),
 	       gib(p->streamed_bytes), p->draft_on_disk ? "; no room for the draft image" : "");
-	printf("%s: %d tokens, %.3f a second; prompt %.1f s; %.1f tokens a check; read %.2f GiB in %.1f s, waited %.1f s\n",
-	       mode, r->n_tokens, (r->n_tokens - 1) / ((double)r->decode_ns * 1e-9), (double)r->prefill_ns * 1e-9,
-	       r->n_checks ? (double)r->n_gained / r->n_checks : 0, gib(r->bytes_read), (double)r->read_ns * 1e-9,
+	printf("%s: %d tokens, %.3f a second; prompt %.1f s; %.1f tokens a check\n", mode, r->n_tokens,
+	       (r->n_tokens - 1) / ((double)r->decode_ns * 1e-9), (double)r->prefill_ns * 1e-9,
+	       r->n_checks ? (double)r->n_gained / r->n_checks : 0);
+	printf("read %.2f GiB in %.1f s, waited %.1f s\n", gib(r->bytes_read), (double)r->read_ns * 1e-9,
 	       (double)r->wait_ns * 1e-9);
 }
 
