@@ -279,6 +279,13 @@ struct mzm_writer {
 	char *path, *tmp_path;
 };
 
+/* False when another writer has renamed or removed the file between our opening and locking it. */
+static bool is_at(int fd, const char *path)
+{
+	struct stat a, b;
+	return fstat(fd, &a) == 0 && lstat(path, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
 mzm_status mzm_writer_open(mzm_writer **out, const char *path, mzm_err *err)
 {
 	*out = NULL;
@@ -300,7 +307,7 @@ mzm_status mzm_writer_open(mzm_writer **out, const char *path, mzm_err *err)
 	w->fd = open(w->tmp_path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
 	if (w->fd < 0)
 		MZM_TRY_OUT(mzm_fail(err, MZM_EIO, "%s: %s", w->tmp_path, strerror(errno)));
-	if (flock(w->fd, LOCK_EX | LOCK_NB) != 0) {
+	if (flock(w->fd, LOCK_EX | LOCK_NB) != 0 || !is_at(w->fd, w->tmp_path)) {
 		close(w->fd);
 		w->fd = -1; /* the other writer's file: not ours to remove */
 		MZM_TRY_OUT(mzm_fail(err, MZM_EIO, "%s: another process is writing it", path));
@@ -350,10 +357,21 @@ static void sync_directory(const char *path)
 	mzm_free(copy);
 }
 
-mzm_status mzm_writer_commit(mzm_writer *w, mzm_err *err)
+mzm_status mzm_writer_sync(mzm_writer *w, mzm_err *err)
 {
 	if (fsync(w->fd) != 0)
 		return mzm_fail(err, MZM_EIO, "%s: sync: %s", w->tmp_path, strerror(errno));
+	return MZM_OK;
+}
+
+const char *mzm_writer_path(const mzm_writer *w)
+{
+	return w->tmp_path;
+}
+
+mzm_status mzm_writer_commit(mzm_writer *w, mzm_err *err)
+{
+	MZM_TRY(mzm_writer_sync(w, err));
 	if (rename(w->tmp_path, w->path) != 0)
 		return mzm_fail(err, MZM_EIO, "%s: renaming to %s: %s", w->tmp_path, w->path, strerror(errno));
 	w->committed = true;

@@ -50,6 +50,8 @@ typedef struct mzm_writer mzm_writer;
  * writer leaves behind and the next one takes over). */
 mzm_status mzm_writer_open(mzm_writer **out, const char *path, mzm_err *err);
 mzm_status mzm_writer_write_at(mzm_writer *w, const void *src, size_t n, uint64_t offset, mzm_err *err);
+mzm_status mzm_writer_sync(mzm_writer *w, mzm_err *err);   /* all of it is on the disk */
+const char *mzm_writer_path(const mzm_writer *w);          /* where it is until commit */
 mzm_status mzm_writer_commit(mzm_writer *w, mzm_err *err); /* sync, rename, sync directory */
 void       mzm_writer_close(mzm_writer *w);                /* uncommitted: removes the temporary file */
 

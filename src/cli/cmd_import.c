@@ -61,6 +61,25 @@ static const mzm_opt import_rows[] = {
 	 .help = "Keep weights that are NaN or infinite instead of refusing the file."},
 };
 
+/* How the weights are stored, where that was decided by measuring. */
+static void print_packing(const mzm_import_report *r)
+{
+	const mzm_file_speed *s = &r->sample;
+	char disk[32], unpack[32];
+	if (s->raw_bytes == 0)
+		return;
+	mzm_cli_format_bytes(disk, (uint64_t)s->disk_bytes_per_s);
+	mzm_cli_format_bytes(unpack, (uint64_t)(s->unpack_bytes_per_s * s->unpack_threads));
+	if (!s->is_compressed)
+		fprintf(stderr, "compression: saves nothing in a sample: packed where it does\n");
+	else
+		fprintf(stderr, "compression: the disk reads %s/s, %d thread%s unpack%s %s/s, %s %.0f %%: %s\n", disk,
+			s->unpack_threads, s->unpack_threads == 1 ? "" : "s", s->unpack_threads == 1 ? "s" : "",
+			unpack, r->is_raw ? "would save" : "saves",
+			100 - 100 * (double)s->stored_bytes / (double)s->raw_bytes,
+			r->is_raw ? "stored raw" : "packed");
+}
+
 void mzm_cli_print_written(const char *path, const mzm_import_report *r, double seconds)
 {
 	struct stat sb;
@@ -72,6 +91,7 @@ void mzm_cli_print_written(const char *path, const mzm_import_report *r, double 
 		mzm_cli_format_seconds(time, seconds),
 		mzm_cli_format_bytes(rate, (uint64_t)(seconds > 0 ? bytes / seconds : 0)));
 	fprintf(stderr, "matrices: %s, %s\n", r->dtype, mzm_cli_format_bytes(weights, r->weight_bytes));
+	print_packing(r);
 	if (r->n_unchanged)
 		fprintf(stderr, "%d matrices kept their type: their rows are no whole blocks of 32 weights\n",
 			r->n_unchanged);

@@ -70,10 +70,12 @@ static char *value_text(const char *key, const json_t *value)
 		return strdup(json_is_true(value) ? "yes" : "no");
 	if (json_is_null(value))
 		return strdup("-");
-	if (json_is_integer(value) && ends_in(key, "bytes") && json_integer_value(value) >= 1024) {
-		json_int_t n = json_integer_value(value);
-		mzm_cli_format_bytes(unit, (uint64_t)n);
-		return asprintf(&text, "%lld (%s)", (long long)n, unit) < 0 ? NULL : text;
+	if (json_is_number(value) && ends_in(key, "bytes") && json_number_value(value) >= 1024 &&
+	    json_number_value(value) < 1e18) {
+		uint64_t n = json_is_integer(value) ? (uint64_t)json_integer_value(value)
+						    : (uint64_t)json_real_value(value); /* from the metadata */
+		mzm_cli_format_bytes(unit, n);
+		return asprintf(&text, "%llu (%s)", (unsigned long long)n, unit) < 0 ? NULL : text;
 	}
 	return json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(6));
 }

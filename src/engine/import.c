@@ -1,15 +1,17 @@
 /* import.c - mzm_import: a model directory, or a container, becomes a container.
  *
  * Workload: once a model, one pass over all weights in canonical order, and a second one over the matrices when a draft
- * image is made of them. Memory: one tensor, a second where types are converted, and one packed extent. The source is
- * only read; the target is the old file, absent, or complete at any moment (base/io.h). Quantised weights are copied,
- * never converted: their type says what was lost already. */
+ * image is made of them; where packing is to pay, some tensors are read once more before that (sample.h). Memory: one
+ * tensor, a second where types are converted, and one packed extent. The source is only read; the target is the old
+ * file, absent, or complete at any moment (base/io.h). Quantised weights are copied, never converted: their type says
+ * what was lost already. */
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
 #include "engine/convert.h"
 #include "engine/import.h"
+#include "engine/sample.h"
 #include "format/mzm_write.h"
 
 mzm_import_params mzm_import_params_default(void)
@@ -20,7 +22,7 @@ mzm_import_params mzm_import_params_default(void)
 typedef enum draft_plan { DRAFT_NONE, DRAFT_COPY, DRAFT_MAKE } draft_plan;
 
 typedef struct import {
-	mzm_import_params     params;
+	mzm_import_params     params;     /* zstd: 0 once a sample said that packing does not pay */
 	mzm_dtype             target;     /* where params.quant is given */
 	mzm_quant_method      method;
 	draft_plan            draft;
@@ -171,16 +173,31 @@ static mzm_status plan(import *im, uint64_t *total, mzm_err *err)
 
 /* ---- tensors ---- */
 
+/* The first t->n_rows rows of t, which is made from the source's tensor `from`; *data is im's. */
+static mzm_status make_rows(import *im, const mzm_tensor *t, int32_t from, const void **data, mzm_err *err)
+{
+	mzm_tensor s = mzm_source_tensor(im->src, from);
+	s.n_rows = t->n_rows;
+	*data = t->dtype == s.dtype ? im->raw : im->conv;
+	MZM_TRY(mzm_source_read(im->src, from, im->raw, err));
+	return t->dtype == s.dtype ? MZM_OK : mzm_convert(im->converter, im->conv, t->dtype, im->raw, &s, err);
+}
+
+static mzm_status report_progress(const import *im, const char *stage, uint64_t done, uint64_t total, mzm_err *err)
+{
+	if (im->params.progress && im->params.progress(im->params.user, stage, done, total) != 0)
+		return mzm_fail(err, MZM_ECANCELLED, "the import was cancelled");
+	return MZM_OK;
+}
+
 static mzm_status copy_tensor(import *im, int32_t i, uint64_t *done, mzm_err *err)
 {
 	int32_t from;
+	const void *data;
 	mzm_tensor t = step_at(im, i, &from), s = mzm_source_tensor(im->src, from);
 	*done += mzm_tensor_bytes(&s);
-	MZM_TRY(mzm_source_read(im->src, from, im->raw, err));
-	if (t.dtype == s.dtype)
-		return mzm_container_add(im->out, &t, im->raw, err);
-	MZM_TRY(mzm_convert(im->converter, im->conv, t.dtype, im->raw, &s, err));
-	return mzm_container_add(im->out, &t, im->conv, err);
+	MZM_TRY(make_rows(im, &t, from, &data, err));
+	return mzm_container_add(im->out, &t, data, err);
 }
 
 static mzm_status copy_tensors(import *im, uint64_t total, mzm_err *err)
@@ -188,9 +205,61 @@ static mzm_status copy_tensors(import *im, uint64_t total, mzm_err *err)
 	uint64_t done = 0;
 	for (int32_t i = 0; i < n_steps(im); i++) {
 		MZM_TRY(copy_tensor(im, i, &done, err));
-		if (im->params.progress && im->params.progress(im->params.user, "import", done, total) != 0)
-			return mzm_fail(err, MZM_ECANCELLED, "the import was cancelled");
+		MZM_TRY(report_progress(im, "import", done, total, err));
 	}
+	return MZM_OK;
+}
+
+/* ---- where packing pays ---- */
+
+/* Matrices of layers first: those stream, and of the tables the embedding never does. */
+static mzm_status fill_sample(import *im, mzm_sample *s, mzm_err *err)
+{
+	int32_t from, n = n_model(im);
+	for (int32_t i = 0; i < 2 * n; i++) {
+		const void *data;
+		mzm_tensor t = step_at(im, i % n, &from);
+		if (is_norm(&t) || is_table(&t) != (i >= n))
+			continue;
+		t.n_rows = mzm_sample_rows(s, &t);
+		if (t.n_rows == 0)
+			break;
+		MZM_TRY(make_rows(im, &t, from, &data, err));
+		MZM_TRY(mzm_sample_add(s, &t, data, err));
+		MZM_TRY(report_progress(im, "measuring", mzm_sample_bytes(s), MZM_SAMPLE_BYTES, err));
+	}
+	return MZM_OK;
+}
+
+static mzm_status measure(import *im, const char *out_path, mzm_file_speed *speed, mzm_err *err)
+{
+	mzm_status st;
+	mzm_sample *s;
+	MZM_TRY(mzm_sample_begin(&s, out_path, err));
+	MZM_TRY_OUT(fill_sample(im, s, err));
+	MZM_TRY_OUT(mzm_sample_judge(s, speed, err));
+out:
+	mzm_sample_end(s);
+	return st;
+}
+
+/* What cannot be measured is packed where it shrinks; what else is wrong shows when it is done in earnest. */
+static mzm_status choose_packing(import *im, const char *out_path, mzm_err *err)
+{
+	mzm_import_report *r = &im->report;
+	mzm_file_speed speed;
+	mzm_err why = {0};
+	if (im->params.zstd != -1 || !mzm_sample_is_due(r->weight_bytes))
+		return MZM_OK;
+	mzm_status st = measure(im, out_path, &speed, &why);
+	if (st == MZM_ECANCELLED)
+		return mzm_fail(err, st, "%s", why.message);
+	if (st != MZM_OK)
+		return MZM_OK;
+	r->sample = speed;
+	r->is_raw = speed.is_compressed && !speed.pays;
+	if (r->is_raw)
+		im->params.zstd = 0;
 	return MZM_OK;
 }
 
@@ -252,6 +321,18 @@ static mzm_status check_hash(const import *im, const char *src_path, mzm_err *er
 	return MZM_OK;
 }
 
+/* What the choice between packed and raw was made by; NULL: it was not. */
+static json_t *packing(const mzm_import_report *r)
+{
+	const mzm_file_speed *s = &r->sample;
+	if (s->raw_bytes == 0)
+		return NULL;
+	return json_pack("{s:I, s:I, s:I, s:I, s:b}", "sample_bytes", (json_int_t)s->raw_bytes, "sample_packed_bytes",
+			 (json_int_t)s->stored_bytes, "disk_read_a_second_bytes", (json_int_t)s->disk_bytes_per_s,
+			 "unpacks_a_second_bytes", (json_int_t)(s->unpack_bytes_per_s * s->unpack_threads),
+			 "compression_pays", (int)s->pays);
+}
+
 static json_t *provenance(const import *im, const char *src_path)
 {
 	char when[32] = "";
@@ -267,9 +348,9 @@ static json_t *provenance(const import *im, const char *src_path)
 	const char *hash = mzm_source_hash(im->src);
 	if (gmtime_r(&now, &tm))
 		strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &tm);
-	json_t *o = base ? json_pack("{s:o, s:s, s:s?, s:s, s:s}", "source", mzm_json_text(base), "source_format",
+	json_t *o = base ? json_pack("{s:o, s:s, s:s?, s:s, s:s, s:o*}", "source", mzm_json_text(base), "source_format",
 				     mzm_source_format(im->src), "source_hash", hash, "tool",
-				     "mirzam " MZM_VERSION_STRING, "time", when)
+				     "mirzam " MZM_VERSION_STRING, "time", when, "packing", packing(&im->report))
 			 : NULL;
 	mzm_free(base);
 	return o;
@@ -339,6 +420,7 @@ mzm_status mzm_import_source(mzm_source *src, const char *out_path, const mzm_im
 	MZM_TRY_OUT(check_tokenizer(src, err));
 	MZM_TRY_OUT(plan(&im, &total, err));
 	fill_report(&im);
+	MZM_TRY_OUT(choose_packing(&im, out_path, err));
 	MZM_TRY_OUT(mzm_container_create(&im.out, out_path, mzm_source_config(im.src), im.params.zstd, err));
 	MZM_TRY_OUT(copy_tensors(&im, total, err));
 	MZM_TRY_OUT(check_hash(&im, src->path, err));

@@ -396,6 +396,18 @@ expect "eval without a tokenizer: exit 3" 3 "no tokenizer.json" eval -m "$work/r
 expect "inspect without a tokenizer" 0 "" inspect "$work/random.mzm" --verify -q
 expect "synth: no such folder: exit 1" 1 "$work/none/x.mzm" synth --arch gsmini-6m -o "$work/none/x.mzm"
 check "synth leaves no partial file" eval '[[ -z $(find "$work" -name "*.partial*" -o -name x.mzm) ]]'
+# Large enough to be measured before it is packed, unless the disk cannot be read past the cache
+expect "synth of a large model" 0 "$work/large.mzm: " synth --inflate 3 -m "$model" -o "$work/large.mzm"
+said=$(grep '^compression: ' "$err")
+call inspect "$work/large.mzm" --json
+case $(field .provenance.packing.compression_pays) in
+true) check "says that packing pays" eval '[[ $said == *"the disk reads "*" saves "*": packed" ]]' ;;
+false) check "says that packing does not pay" eval '[[ $said == *"the disk reads "*"would save "*": stored raw" ]]' ;;
+*) check "says nothing where nothing was measured" test -z "$said" ;;
+esac
+expect "synth --zstd off" 0 "large.mzm: " synth --inflate 3 -m "$model" -o "$work/large.mzm" --zstd off
+check "off measures nothing" eval '! grep -q "^compression: " "$err"'
+rm -f "$work/large.mzm"
 
 expect "tokenize" 0 "" tokenize -m "$model" "17 + 5 = 22"
 check "tokenize: a line a token" eval '[[ $(wc -l < "$out") -gt 3 ]] && grep -q "^ *[0-9]*  ." "$out"'
