@@ -6,59 +6,26 @@
 # Where no cgroup can be made the same runs are made without a limit, and what is about memory is skipped.
 set -u
 
-mirzam=${MIRZAM:?path of the program}
-root=${MIRZAM_ROOT:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)}
+# shellcheck source=tests/cli/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # shellcheck source=scripts/cgroup.sh
 source "$root/scripts/cgroup.sh"
-work=$(mktemp -d) || exit 1
 trap 'cgroup_remove; rm -rf "$work"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-export MIRZAM_DATA=$root/data LC_ALL=C
-n=0 failed=0 code=0
 factor=${MIRZAM_SHORT:+3}
 factor=${factor:-4}
 question='Ben has 12 apples. He buys 7 more. He gives Olga 5 apples. How many apples does Ben have in the end?'
 
-# report NAME CONDITION... : one line of TAP
-report() {
-	local name=$1
-	shift
-	n=$((n + 1))
-	if "$@"; then
-		echo "ok $n - $name"
-	else
-		failed=$((failed + 1))
-		echo "not ok $n - $name"
-		echo "#   exit code $code; stderr: $(head -c 600 "$work/err" | tr '\n' '|' | tr -cd '[:print:]')"
-	fi
-}
-
-skip() {
-	n=$((n + 1))
-	echo "ok $n - $1 # SKIP $2"
-}
-
-if [[ ! -f $root/data/gsmini-6m.mzm ]]; then
-	echo "ok 1 - memory budgets # SKIP data/gsmini-6m.mzm is absent"
-	echo "1..1"
-	exit 0
-fi
+need_model "memory budgets"
 if grep -qE '__[at]san_init' "$mirzam"; then
-	echo "ok 1 - memory budgets # SKIP a sanitizer has memory of its own, which no budget counts"
-	echo "1..1"
-	exit 0
+	skip_all "memory budgets" "a sanitizer has memory of its own, which no budget counts"
 fi
 unlimited=''
 if ! cgroup_make; then
 	unlimited=$cgroup_why
 fi
 cgroup_remove
-
-# field PATH FILE : of JSON
-field() {
-	awk -f "$root/tests/cli/json.awk" "$2" | awk -F '\t' -v path="$1" '$1 == path { print $2 }'
-}
 
 # tokens FILE : of an answer, on one line
 tokens() {
@@ -192,5 +159,4 @@ for zstd in off 1; do
 	rm -f "$model" "$work"/*.jsonl
 done
 
-echo "1..$n"
-[[ $failed -eq 0 ]]
+end

@@ -5,36 +5,16 @@
 # usage: test_interrupt.sh     environment: MIRZAM (the program), MIRZAM_ROOT (the tree). Prints TAP.
 set -u
 
-mirzam=${MIRZAM:?path of the program}
-root=${MIRZAM_ROOT:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)}
-work=$(mktemp -d) || exit 1
-trap 'rm -rf "$work"' EXIT
-export MIRZAM_DATA=$root/data LC_ALL=C
-n=0 failed=0 code=0
-
-# report NAME CONDITION... : one line of TAP
-report() {
-	local name=$1
-	shift
-	n=$((n + 1))
-	if "$@"; then
-		echo "ok $n - $name"
-	else
-		failed=$((failed + 1))
-		echo "not ok $n - $name"
-	fi
-}
-
-if [[ ! -f $root/data/gsmini-6m.mzm ]]; then
-	echo "ok 1 - interruptions # SKIP data/gsmini-6m.mzm is absent"
-	echo "1..1"
-	exit 0
-fi
+# shellcheck source=tests/cli/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+need_model "interruptions"
+problems=${MIRZAM_SHORT:+6}
+problems=${problems:-15}
 
 evaluate() { # RESULTS OPTION...
 	local results=$1
 	shift
-	exec "$mirzam" eval -q --limit 15 --mode dense,exact,sirius --predictor topk --threads 1 --jobs 2 \
+	exec "$mirzam" eval -q --limit "$problems" --mode dense,exact,sirius --predictor topk --threads 1 --jobs 2 \
 		--results "$results" "$@" > "$work/out" 2> "$work/err"
 }
 
@@ -116,5 +96,4 @@ report "a file that cannot grow fails the import" test $code -eq 1
 report "with the system's reason" grep -qiE 'large|space' "$work/err"
 report "and leaves nothing" test ! -e "$work/full.mzm" -a ! -e "$work/full.mzm.partial"
 
-echo "1..$n"
-[[ $failed -eq 0 ]]
+end

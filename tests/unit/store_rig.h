@@ -50,6 +50,13 @@ static inline void rig_import(const char *from, const char *to, const char *quan
 		fail_msg("%s", err.message);
 }
 
+/* Imports m and frees it. */
+static inline void rig_write(tiny_model *m, const char *to, const char *quant, const char *draft, int zstd)
+{
+	rig_import(m->dir, to, quant, draft, zstd);
+	tiny_free(m);
+}
+
 static inline void rig_copy(const char *from, const char *to)
 {
 	size_t n;
@@ -205,6 +212,7 @@ typedef struct rig_how {
 	uint64_t    ram;
 	int         n_threads, n_sessions;
 	int32_t     n_ctx;
+	const mzm_gen_params *drafts; /* to come; NULL: none, so that no neurons are held for them */
 } rig_how;
 
 typedef struct rig {
@@ -216,7 +224,7 @@ static inline mzm_status rig_try(rig *r, const char *path, const rig_how *how, m
 {
 	mzm_session_params sp = {.n_threads = how->n_threads ? how->n_threads : 1, .n_ctx = how->n_ctx};
 	mzm_model_params mp = {.store = how->store, .io = how->io, .ram_bytes = how->ram, .session = &sp,
-			       .n_sessions = how->n_sessions};
+			       .n_sessions = how->n_sessions, .drafts = how->drafts};
 	*r = (rig){0};
 	mzm_status st = mzm_model_open(&r->model, path, &mp, err);
 	if (st == MZM_OK)
@@ -246,7 +254,7 @@ static inline mzm_plan rig_plan(const char *path, const rig_how *how, mzm_status
 	mzm_err err = {0};
 	mzm_session_params sp = {.n_threads = how->n_threads ? how->n_threads : 1, .n_ctx = how->n_ctx};
 	mzm_model_params mp = {.store = how->store, .io = how->io, .ram_bytes = how->ram, .session = &sp,
-			       .n_sessions = how->n_sessions};
+			       .n_sessions = how->n_sessions, .drafts = how->drafts};
 	mzm_status st = mzm_plan_make(&plan, path, &mp, &err);
 	if (st != want)
 		fail_msg("%s: status %d instead of %d", err.message, (int)st, (int)want);

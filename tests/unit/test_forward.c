@@ -232,6 +232,9 @@ static void test_reference(void **state)
 	for (int f = 0; f < N_FORMS; f++) {
 		errors most[2][3] = {0};
 		for (unsigned i = 0; i < 8; i++) {
+			bool odd = (i ^ i >> 1 ^ i >> 2) & 1; /* the others have any two settings in all four ways */
+			if (odd && getenv("MIRZAM_SHORT"))
+				continue;
 			tiny_spec s = i % 2 && !forms[f].quant ? base_spec : block_spec;
 			s.relu = i & 1;
 			s.tied = i & 2;
@@ -315,6 +318,8 @@ static void test_batch_invariance(void **state)
 			for (int i = 0; mzm_isa_name(i); i++, turn += few) {
 				const char *isa = mzm_isa_name(i);
 				bool all = k == f % 3 && (i == 0 || strcmp(isa, isa_exact()) == 0);
+				if (few == 1 && !all && (k + i + f) % 3 != 0) /* each with one KV type */
+					continue;
 				bool any_bf16 = f >= 2 || k == 2; /* or quantised, for which it is the same */
 				bool equal = !isa_rounds(isa) || !any_bf16;
 				float *got = expect_invariance(path, isa, kv_types[k], ids, block_spec.n_vocab, turn,

@@ -198,7 +198,7 @@ static void test_exact_equals_dense_when_sampling(void **state)
 		p.min_p = i & 4 ? 0.02f : 0;
 		p.repeat_penalty = i & 1 ? 1.1f : 1;
 		p.seed = 77 + (uint64_t)i;
-		p.max_tokens = 100;
+		p.max_tokens = getenv("MIRZAM_SHORT") ? 36 : 100;
 		generate(&dense, 1, prompt, p);
 		p.mode = MZM_MODE_EXACT;
 		generate(&exact, 2, prompt, p);
@@ -215,7 +215,7 @@ static void test_exact_equals_dense_when_sampling(void **state)
 static void test_high_threshold_equals_dense(void **state)
 {
 	(void)state;
-	for (int i = 0; i < 6; i++) {
+	for (int i = 0; i < (getenv("MIRZAM_SHORT") ? 4 : 6); i++) { /* 4: every setting once */
 		char *prompt = demo_prompt(40 + i);
 		record dense = {0}, r = {0};
 		generate(&dense, 1, prompt, params(MZM_MODE_DENSE, "griffin", 1, 16));
@@ -416,11 +416,12 @@ static void test_limits(void **state)
 {
 	(void)state;
 	static const mzm_mode modes[] = {MZM_MODE_EXACT, MZM_MODE_SIRIUS, MZM_MODE_DENSE};
+	int each = getenv("MIRZAM_SHORT") ? 10 : 20; /* of the limits below: a block is 7 */
 	char *prompt = demo_prompt(5);
 	record whole = {0}, r = {0};
 	mzm_gen_params p = params(MZM_MODE_DENSE, "griffin", 0.5, 7);
 	generate(&whole, 1, prompt, p);
-	for (int limit = 1; limit <= whole.n + 2; limit += limit < 20 || limit > whole.n - 3 ? 1 : 5) {
+	for (int limit = 1; limit <= whole.n + 2; limit += limit < each || limit > whole.n - 3 ? 1 : 5) {
 		for (int m = 0; m < 3; m++) {
 			p = params(modes[m], "griffin", 0.5, 7);
 			p.threshold = 0.51f; /* so that sirius, too, has the dense text */
@@ -486,7 +487,7 @@ static void test_context_end(void **state)
 	mzm_gen_result res = generate(&dense, 1, prompt, p);
 	assert_int_equal(res.finish, MZM_FINISH_CONTEXT);
 	assert_int_equal(res.n_prompt + res.n_tokens, 150);
-	for (int period = 0; period <= 32; period += 4) {
+	for (int period = 0; period <= 32; period += getenv("MIRZAM_SHORT") ? 8 : 4) {
 		p.mode = MZM_MODE_EXACT;
 		p.period = period;
 		res = generate(&r, 1, prompt, p);
@@ -611,7 +612,7 @@ static void test_requests_are_independent(void **state)
 	mzm_costs costs = {.sparse = 0.7f};
 	for (int i = 1; i <= MZM_MAX_PERIOD; i++)
 		costs.check[i] = 1.0f + 0.02f * (float)i;
-	for (int i = 0; i < 4; i++) {
+	for (int i = 0; i < (getenv("MIRZAM_SHORT") ? 2 : 4); i++) {
 		char *prompt = demo_prompt(80 + i);
 		record r = {0}, fresh = {0};
 		mzm_gen_params p = params(MZM_MODE_SIRIUS, "griffin", 0.5, 0);

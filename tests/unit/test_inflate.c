@@ -8,44 +8,27 @@
 #include "format/inflate.h"
 #include "tiny_model.h"
 
+#include "temp_dir.h"
+
 static const tiny_spec base_spec = {
 	.n_layers = 2, .dim = 48, .n_ffn = 70, .n_heads = 6, .n_kv_heads = 2, .head_dim = 8, .n_vocab = 131,
 	.n_ctx = 128, .dtype = "BF16", .eos = -1,
 };
 
-static char dir[256], out[300];
-
-static int make_dir(void **state)
-{
-	(void)state;
-	testing_temp_dir(dir);
-	snprintf(out, sizeof out, "%s/out.mzm", dir);
-	return 0;
-}
-
-static int remove_dir(void **state)
-{
-	(void)state;
-	testing_remove(dir);
-	return 0;
-}
-
-#define IN_DIR(f) cmocka_unit_test_setup_teardown(f, make_dir, remove_dir)
-
-static mzm_source *open_source(const char *path)
+static mzm_source *open_source(const char *from)
 {
 	mzm_err err = {0};
 	mzm_source *src;
-	if (mzm_source_open(&src, path, &err) != MZM_OK)
+	if (mzm_source_open(&src, from, &err) != MZM_OK)
 		fail_msg("%s", err.message);
 	return src;
 }
 
-static mzm_source *open_wide(const char *path, int32_t factor, uint64_t seed)
+static mzm_source *open_wide(const char *from, int32_t factor, uint64_t seed)
 {
 	mzm_err err = {0};
 	mzm_source *src;
-	if (mzm_source_open_inflated(&src, open_source(path), factor, seed, &err) != MZM_OK)
+	if (mzm_source_open_inflated(&src, open_source(from), factor, seed, &err) != MZM_OK)
 		fail_msg("%s", err.message);
 	return src;
 }
@@ -253,7 +236,7 @@ static mzm_status inflate_to(const char *from, int32_t factor, mzm_err *err)
 	p.inflate = from;
 	p.factor = factor;
 	p.seed = 5;
-	return mzm_synth(out, &p, err);
+	return mzm_synth(path, &p, err);
 }
 
 static void make_wide(const char *from, int32_t factor)
@@ -265,7 +248,7 @@ static void make_wide(const char *from, int32_t factor)
 
 enum { N_IDS = 60 };
 
-static void logits_of(float *logits, const char *path, const int32_t *ids)
+static void logits_of(float *logits, const char *from, const int32_t *ids)
 {
 	mzm_err err = {0};
 	mzm_model *model = NULL;
@@ -275,7 +258,7 @@ static void logits_of(float *logits, const char *path, const int32_t *ids)
 	mp.isa = "scalar"; /* activations and KV unrounded: what differs is the weights' */
 	sp.kv_type = "f32";
 	sp.n_threads = 2;
-	if (mzm_model_open(&model, path, &mp, &err) != MZM_OK ||
+	if (mzm_model_open(&model, from, &mp, &err) != MZM_OK ||
 	    mzm_session_create(&session, model, &sp, &err) != MZM_OK ||
 	    mzm_session_forward(session, logits, ids, N_IDS, N_IDS, &err) != MZM_OK)
 		fail_msg("%s", err.message);
@@ -306,7 +289,7 @@ static void expect_same_logits(const tiny_spec *spec, int32_t factor, double mos
 		ids[i] = (int32_t)(testing_random(&seed) % (uint64_t)spec->n_vocab);
 	tiny_forward(tiny, ids, N_IDS, want);
 	make_wide(tiny->dir, factor);
-	logits_of(got, out, ids);
+	logits_of(got, path, ids);
 	double d = difference(got, want, n);
 	print_message("%s%s%s x%d: largest difference %.2e deviations\n", spec->dtype, spec->tied ? " tied" : "",
 		      spec->relu ? " relu" : "", (int)factor, d);
@@ -334,23 +317,23 @@ static void test_logits(void **state)
 
 /* ---- the demo models ---- */
 
-static mzm_session *open_session(mzm_model **model, const char *path)
+static mzm_session *open_session(mzm_model **model, const char *from)
 {
 	mzm_err err = {0};
 	mzm_session *session = NULL;
-	if (mzm_model_open(model, path, NULL, &err) != MZM_OK ||
+	if (mzm_model_open(model, from, NULL, &err) != MZM_OK ||
 	    mzm_session_create(&session, *model, NULL, &err) != MZM_OK)
 		fail_msg("%s", err.message);
 	return session;
 }
 
-static void expect_same_tokens(const char *path, int32_t factor, int n_problems)
+static void expect_same_tokens(const char *from, int32_t factor, int n_problems)
 {
 	mzm_model *small_model, *wide_model;
-	make_wide(path, factor);
-	mzm_session *small = open_session(&small_model, path), *wide = open_session(&wide_model, out);
+	make_wide(from, factor);
+	mzm_session *small = open_session(&small_model, from), *wide = open_session(&wide_model, path);
 	mzm_gen_params gen = mzm_gen_params_default();
-	gen.max_tokens = 100;
+	gen.max_tokens = getenv("MIRZAM_SHORT") ? 40 : 100;
 	for (int i = 0; i < n_problems; i++) {
 		mzm_gen_result a, b;
 		mzm_err err = {0};
@@ -372,19 +355,19 @@ static void expect_same_tokens(const char *path, int32_t factor, int n_problems)
 static void test_demo_tokens(void **state)
 {
 	(void)state;
-	int n = (int)testing_count(4, 30);
+	int n = getenv("MIRZAM_SHORT") ? 2 : (int)testing_count(4, 30);
 	expect_same_tokens(DEMO_MODEL, 3, n);
 	expect_same_tokens(DEMO_MODEL_RELU, 2, n);
 }
 
 /* ---- what it says of itself ---- */
 
-static json_t *origin_of(const char *path)
+static json_t *origin_of(const char *from)
 {
 	char *json;
 	mzm_err err = {0};
 	json_t *tree;
-	if (mzm_inspect(path, true, NULL, NULL, &json, &err) != MZM_OK)
+	if (mzm_inspect(from, true, NULL, NULL, &json, &err) != MZM_OK)
 		fail_msg("%s", err.message);
 	assert_int_equal(mzm_json_parse(&tree, json, strlen(json), "inspect", &err), MZM_OK);
 	mzm_string_free(json);
@@ -393,15 +376,15 @@ static json_t *origin_of(const char *path)
 	return origin;
 }
 
-static void expect_origin(const char *path, int factor, const char *source_hash)
+static void expect_origin(const char *from, int factor, const char *source_hash)
 {
-	json_t *o = origin_of(path);
+	json_t *o = origin_of(from);
 	assert_string_equal(json_string_value(json_object_get(o, "kind")), "inflated");
 	assert_int_equal((int)json_number_value(json_object_get(o, "factor")), factor);
 	assert_string_equal(json_string_value(json_object_get(o, "seed")), "5");
 	assert_string_equal(json_string_value(json_object_get(o, "source_hash")), source_hash);
 	json_decref(o);
-	mzm_source *src = open_source(path);
+	mzm_source *src = open_source(from);
 	assert_int_equal(mzm_source_inflated(src), factor);
 	assert_false(mzm_source_synthetic(src));
 	mzm_source_close(src);
@@ -419,10 +402,10 @@ static void test_origin(void **state)
 	assert_null(mzm_source_origin(small));
 	mzm_source_close(small);
 	make_wide(DEMO_MODEL, 2);
-	expect_origin(out, 2, hash);
+	expect_origin(path, 2, hash);
 	snprintf(again, sizeof again, "%s/again.mzm", dir);
 	how.quant = "f16";
-	if (mzm_import(out, again, &how, &err) != MZM_OK)
+	if (mzm_import(path, again, &how, &err) != MZM_OK)
 		fail_msg("%s", err.message);
 	expect_origin(again, 2, hash);
 }
@@ -436,7 +419,7 @@ static void test_origin_of_directory(void **state)
 	for (int32_t i = 0; i < mzm_source_n_tensors(small); i++)
 		free(read_tensor(small, i));
 	make_wide(tiny->dir, 2);
-	expect_origin(out, 2, mzm_source_hash(small));
+	expect_origin(path, 2, mzm_source_hash(small));
 	mzm_source_close(small);
 	tiny_free(tiny);
 }
@@ -492,14 +475,14 @@ static void test_refusals(void **state)
 	assert_int_equal(testing_dir_entries(dir), 0);
 	make_wide(DEMO_MODEL, 2);
 	snprintf(wide, sizeof wide, "%s/wide.mzm", dir);
-	assert_int_equal(rename(out, wide), 0);
+	assert_int_equal(rename(path, wide), 0);
 	refused(wide, 2, MZM_EUNSUPPORTED, "inflated already");
 	snprintf(quantised, sizeof quantised, "%s/q8.mzm", dir);
 	how.quant = "q8";
 	if (mzm_import(DEMO_MODEL, quantised, &how, &err) != MZM_OK)
 		fail_msg("%s", err.message);
 	refused(quantised, 2, MZM_EUNSUPPORTED, "q8");
-	snprintf(out, sizeof out, "%s", DEMO_MODEL);
+	snprintf(path, sizeof path, "%s", DEMO_MODEL);
 	refused(DEMO_MODEL, 2, MZM_EARG, "part of the source");
 }
 
@@ -530,7 +513,7 @@ static void test_cancel_leaves_nothing(void **state)
 	p.inflate = DEMO_MODEL;
 	p.factor = 2;
 	p.import.progress = stop_late;
-	assert_int_equal(mzm_synth(out, &p, &err), MZM_ECANCELLED);
+	assert_int_equal(mzm_synth(path, &p, &err), MZM_ECANCELLED);
 	assert_int_equal(testing_dir_entries(dir), 0);
 	assert_int_equal(mzm_mem_live(), live);
 }

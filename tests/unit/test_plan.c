@@ -1,31 +1,11 @@
 /* test_plan.c - what stays in memory under a budget: parts that add up, the smallest budget to the byte, more memory
  * never reading more, refusals with a reason, and a streamed model that takes no more than was planned. */
 #include "store_rig.h"
-
-static char dir[256], path[300];
-
-static int make_dir(void **state)
-{
-	(void)state;
-	testing_temp_dir(dir);
-	snprintf(path, sizeof path, "%s/model.mzm", dir);
-	return 0;
-}
-
-static int remove_dir(void **state)
-{
-	(void)state;
-	testing_remove(dir);
-	return 0;
-}
-
-#define IN_DIR(f) cmocka_unit_test_setup_teardown(f, make_dir, remove_dir)
+#include "temp_dir.h"
 
 static void make_model(const char *draft, int zstd)
 {
-	tiny_model *m = rig_tiny(128, 4096 + 300, 3000, 1);
-	rig_import(m->dir, path, "bf16", draft, zstd);
-	tiny_free(m);
+	rig_write(rig_tiny(128, 4096 + 300, 3000, 1), path, "bf16", draft, zstd);
 }
 
 static mzm_status plan(mzm_plan *p, const char *file, const rig_how *how, mzm_err *err)
@@ -38,8 +18,8 @@ static mzm_status plan(mzm_plan *p, const char *file, const rig_how *how, mzm_er
 
 static uint64_t sum_of_parts(const mzm_plan *p)
 {
-	return p->process_bytes + p->session_bytes + p->weight_bytes + p->draft_bytes + p->window_bytes +
-	       p->reader_bytes;
+	return p->process_bytes + p->session_bytes + p->weight_bytes + p->draft_bytes + p->held_bytes +
+	       p->window_bytes + p->reader_bytes;
 }
 
 static void expect_refused(const rig_how *how, mzm_status status, const char *words)

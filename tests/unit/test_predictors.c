@@ -18,7 +18,7 @@ static const mzm_config cfg = {.n_layers = 2, .dim = 8, .n_ffn = 50};
 static mzm_predictor *make(const char *name, float keep, const float *down_norm)
 {
 	mzm_predictor *p = NULL;
-	mzm_pred_env env = {&cfg, keep, 42, down_norm};
+	mzm_pred_env env = {.cfg = &cfg, .keep = keep, .seed = 42, .down_norm = down_norm};
 	const mzm_predictor_ops *ops = mzm_predictor_find(name);
 	assert_non_null(ops);
 	assert_int_equal(ops->create(&p, &env, NULL), MZM_OK);
@@ -155,10 +155,10 @@ static void test_counts_and_shares(void **state)
 {
 	(void)state;
 	for (int i = 0; i < 10; i++) { /* keep 0.1 .. 1.0 of 50: whole numbers that floats miss */
-		mzm_pred_env env = {&cfg, (float)(i + 1) / 10, 0, NULL};
+		mzm_pred_env env = {.cfg = &cfg, .keep = (float)(i + 1) / 10};
 		assert_int_equal(mzm_pred_n_keep(&env), 5 * (i + 1));
 	}
-	mzm_pred_env tiny = {&cfg, 1e-6f, 0, NULL};
+	mzm_pred_env tiny = {.cfg = &cfg, .keep = 1e-6f};
 	assert_int_equal(mzm_pred_n_keep(&tiny), 1);
 	assert_true(fabs(mzm_pred_ffn_share(MZM_PRED_INPUT, 0.5) - 0.5) < 1e-12);
 	assert_true(fabs(mzm_pred_ffn_share(MZM_PRED_GATE, 0.5) - 2.0 / 3) < 1e-12);

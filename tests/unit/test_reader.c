@@ -6,27 +6,7 @@
 #include <errno.h>
 
 #include "base/io.h"
-
-static char dir[256], path[300], whole[300];
-
-static int make_dir(void **state)
-{
-	(void)state;
-	testing_temp_dir(dir);
-	snprintf(path, sizeof path, "%s/model.mzm", dir);
-	snprintf(whole, sizeof whole, "%s/whole.mzm", dir);
-	return 0;
-}
-
-static int remove_dir(void **state)
-{
-	(void)state;
-	mzm_io_fail_nth(0, 0);
-	testing_remove(dir);
-	return 0;
-}
-
-#define IN_DIR(f) cmocka_unit_test_setup_teardown(f, make_dir, remove_dir)
+#include "temp_dir.h"
 
 /* A source and its tensors, read whole. */
 typedef struct book {
@@ -106,13 +86,13 @@ static void expect_span(mzm_reader *r, const book *b, const mzm_span *spans, int
 
 static void make_file(const char *quant, int zstd, uint64_t cut)
 {
-	tiny_model *m = rig_tiny(64, 4096 + 300, 900, cut);
-	rig_import(m->dir, whole, quant, "q4", zstd);
+	char whole[300];
+	snprintf(whole, sizeof whole, "%s/whole.mzm", dir);
+	rig_write(rig_tiny(64, 4096 + 300, 900, cut), whole, quant, "q4", zstd);
 	if (cut)
 		rig_recut(whole, path, cut);
 	else
 		rig_copy(whole, path);
-	tiny_free(m);
 }
 
 /* Turns of parameters; slots as small as can be, and larger. */
@@ -129,7 +109,7 @@ static mzm_reader_params some_params(const mzm_source *src, int i)
 static void stream_rounds(mzm_reader *r, const book *b, const mzm_span *spans, int32_t n, uint64_t seed)
 {
 	mzm_err err = {0};
-	if (mzm_reader_stream(r, spans, n, &err) != MZM_OK)
+	if (mzm_reader_stream(r, spans, n, false, &err) != MZM_OK)
 		fail_msg("%s", err.message);
 	for (int pass = 0; pass < 6; pass++) {
 		bool broken_off = pass % 3 == 1;
@@ -239,7 +219,7 @@ static void test_memory_is_as_stated(void **state)
 static void expect_refused(mzm_reader *r, mzm_span span)
 {
 	mzm_err err = {0};
-	assert_int_equal(mzm_reader_stream(r, &span, 1, &err), MZM_EINTERNAL);
+	assert_int_equal(mzm_reader_stream(r, &span, 1, false, &err), MZM_EINTERNAL);
 	assert_non_null(strstr(err.message, "span 0"));
 }
 
@@ -259,7 +239,7 @@ static void test_wrong_use(void **state)
 	expect_refused(r, (mzm_span){big, 10, 10, 0, NULL});
 	expect_refused(r, (mzm_span){big, -1, 10, 11 * row, NULL});
 	expect_refused(r, (mzm_span){big, 8790, 8800, 10 * row, NULL});
-	mzm_span crooked = {big, 0, 10, 10 * row, whole + 1};
+	mzm_span crooked = {big, 0, 10, 10 * row, path + 1};
 	assert_int_equal(mzm_reader_load(r, &crooked, 1, NULL, NULL, NULL), MZM_EINTERNAL);
 	const char *at;
 	mzm_err err = {0};
@@ -292,7 +272,7 @@ static void test_faults_hit_the_span_they_are_in(void **state)
 	mzm_reader *r = open_reader(&b, &p);
 	int32_t n;
 	mzm_span *spans = cut_spans(&b, p.slot_bytes, 1, 0, &n);
-	assert_int_equal(mzm_reader_stream(r, spans, n, NULL), MZM_OK);
+	assert_int_equal(mzm_reader_stream(r, spans, n, false, NULL), MZM_OK);
 	for (int round = 0; round < 40; round++) {
 		mzm_err err = {0};
 		int32_t i = 0;

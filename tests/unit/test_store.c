@@ -8,25 +8,7 @@
 #include <pthread.h>
 
 #include "counting.h"
-
-static char dir[256], path[300];
-
-static int make_dir(void **state)
-{
-	(void)state;
-	testing_temp_dir(dir);
-	snprintf(path, sizeof path, "%s/model.mzm", dir);
-	return 0;
-}
-
-static int remove_dir(void **state)
-{
-	(void)state;
-	testing_remove(dir);
-	return 0;
-}
-
-#define IN_DIR(f) cmocka_unit_test_setup_teardown(f, make_dir, remove_dir)
+#include "temp_dir.h"
 
 /* ---- what a model answers ---- */
 
@@ -328,9 +310,7 @@ static long run_programs(rig *a, rig *b, long n, uint64_t seed)
 
 static void make_small(const char *to)
 {
-	tiny_model *m = rig_tiny(32, 2048 + 70, 270, 5);
-	rig_import(m->dir, to, "bf16", "off", 0);
-	tiny_free(m);
+	rig_write(rig_tiny(32, 2048 + 70, 270, 5), to, "bf16", "off", 0);
 }
 
 static void test_random_sessions(void **state)
@@ -397,8 +377,7 @@ static void *answer_in_thread(void *arg)
 static void test_sessions_in_threads(void **state)
 {
 	(void)state;
-	tiny_model *m = rig_tiny(64, 2048 + 300, 600, 6);
-	rig_import(m->dir, path, "bf16", "q4", 3);
+	rig_write(rig_tiny(64, 2048 + 300, 600, 6), path, "bf16", "q4", 3);
 	rig_how stream = {.store = "stream"};
 	answers want = ask_resident(path);
 	for (int round = 0; round < 2; round++) {
@@ -419,7 +398,6 @@ static void test_sessions_in_threads(void **state)
 		rig_close(&r);
 	}
 	free_answers(&want);
-	tiny_free(m);
 }
 
 /* ---- what is counted ---- */
@@ -429,9 +407,8 @@ static void test_statistics(void **state)
 	(void)state;
 	static text t;
 	mzm_gen_result result;
-	tiny_model *m = rig_tiny(128, 4096, 512, 7); /* no extent is in two spans: none is read twice */
-	rig_import(m->dir, path, "bf16", "off", 0);
-	tiny_free(m);
+	/* no extent is in two spans: none is read twice */
+	rig_write(rig_tiny(128, 4096, 512, 7), path, "bf16", "off", 0);
 	rig_how stream = {.store = "stream"}, resident = {.store = "resident"};
 	rig r = rig_open(path, &stream);
 	uint64_t streamed = mzm_model_get_plan(r.model)->streamed_bytes;

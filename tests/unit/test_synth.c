@@ -9,25 +9,7 @@
 #include "base/mem.h"
 #include "format/synth.h"
 #include "model/forward.h"
-
-static char dir[256], out[300];
-
-static int make_dir(void **state)
-{
-	(void)state;
-	testing_temp_dir(dir);
-	snprintf(out, sizeof out, "%s/out.mzm", dir);
-	return 0;
-}
-
-static int remove_dir(void **state)
-{
-	(void)state;
-	testing_remove(dir);
-	return 0;
-}
-
-#define IN_DIR(f) cmocka_unit_test_setup_teardown(f, make_dir, remove_dir)
+#include "temp_dir.h"
 
 static mzm_source *open_synth(const char *arch, int32_t n_layers, uint64_t seed)
 {
@@ -326,7 +308,7 @@ static void test_activations(void **state)
 static void make(const mzm_synth_params *p)
 {
 	mzm_err err = {0};
-	if (mzm_synth(out, p, &err) != MZM_OK)
+	if (mzm_synth(path, p, &err) != MZM_OK)
 		fail_msg("%s", err.message);
 }
 
@@ -347,7 +329,7 @@ static void test_container(void **state)
 	make(&p);
 	gen.max_tokens = 10;
 	gen.ignore_eos = true;
-	if (mzm_model_open(&model, out, NULL, &err) != MZM_OK ||
+	if (mzm_model_open(&model, path, NULL, &err) != MZM_OK ||
 	    mzm_session_create(&session, model, NULL, &err) != MZM_OK ||
 	    mzm_generate(session, prompt, 3, &gen, &result, &err) != MZM_OK)
 		fail_msg("%s", err.message);
@@ -355,7 +337,7 @@ static void test_container(void **state)
 	assert_null(mzm_model_tokenizer(model));
 	assert_int_equal(mzm_generate_text(session, "text", &gen, &result, &err), MZM_EFORMAT);
 	assert_non_null(strstr(err.message, "tokenizer"));
-	assert_int_equal(mzm_tokenizer_open(&tok, out, NULL), MZM_EFORMAT);
+	assert_int_equal(mzm_tokenizer_open(&tok, path, NULL), MZM_EFORMAT);
 	mzm_session_free(session);
 	mzm_model_close(model);
 }
@@ -375,7 +357,7 @@ static void test_origin(void **state)
 	make(&p);
 	snprintf(again, sizeof again, "%s/again.mzm", dir);
 	how.quant = "f16";
-	if (mzm_import(out, again, &how, &err) != MZM_OK ||
+	if (mzm_import(path, again, &how, &err) != MZM_OK ||
 	    mzm_inspect(again, true, NULL, NULL, &json, &err) != MZM_OK ||
 	    mzm_json_parse(&tree, json, strlen(json), "inspect", &err) != MZM_OK)
 		fail_msg("%s", err.message);
@@ -390,7 +372,7 @@ static void test_origin(void **state)
 	p.factor = 2;
 	make(&p);
 	mzm_source *src;
-	assert_int_equal(mzm_source_open(&src, out, &err), MZM_OK);
+	assert_int_equal(mzm_source_open(&src, path, &err), MZM_OK);
 	assert_int_equal(mzm_source_inflated(src), 2);
 	assert_true(mzm_source_synthetic(src));
 	mzm_source_close(src);
@@ -414,11 +396,11 @@ static void test_params(void **state)
 	p[7].import.zstd = 20;
 	for (int i = 0; i < 8; i++) {
 		mzm_err err = {0};
-		assert_int_equal(mzm_synth(out, &p[i], &err), MZM_EARG);
+		assert_int_equal(mzm_synth(path, &p[i], &err), MZM_EARG);
 		assert_true(err.message[0]);
 	}
 	assert_int_equal(mzm_synth(NULL, &d, NULL), MZM_EARG);
-	assert_int_equal(mzm_synth(out, NULL, NULL), MZM_EARG);
+	assert_int_equal(mzm_synth(path, NULL, NULL), MZM_EARG);
 	assert_int_equal(testing_dir_entries(dir), 0);
 }
 
