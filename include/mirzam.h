@@ -110,6 +110,8 @@ typedef struct mzm_model_params {
 	const struct mzm_session_params *session; /* that the bound leaves room for; NULL: the defaults */
 	int32_t         n_sessions; /* of those; 0: one */
 	uint64_t        reserve_bytes; /* more of the bound to leave free: what the caller itself will take */
+	const struct mzm_gen_params *drafts; /* that are to come: neurons are held for them where not all have room; NULL:
+	                                      * none */
 	const char     *io;        /* how "stream" reads: "auto" (NULL), "uring" or "threads" */
 } mzm_model_params;
 
@@ -125,11 +127,13 @@ typedef struct mzm_plan {
 	uint64_t session_bytes;     /* keys, values and scratch of the sessions */
 	uint64_t weight_bytes;      /* of the model, that stay in memory */
 	uint64_t draft_bytes;       /* of the draft image, that stay in memory */
+	uint64_t held_bytes;        /* neurons that sessions hold for drafts */
+	int32_t  n_held;            /* of those, a layer; 0: all are in memory, or there is no room for drafts */
 	uint64_t window_bytes;      /* through which the rest streams */
 	uint64_t reader_bytes;      /* buffers and threads that read and unpack */
 	uint64_t model_bytes;       /* all weights of the model, unpacked */
 	uint64_t streamed_bytes;    /* that a dense pass, however many positions, reads from the file */
-	bool     draft_on_disk;     /* the file has a draft image, but there is no room for it: drafts read the model */
+	bool     draft_on_disk;     /* the file has a draft image, but no room for any of it: drafts read the model */
 } mzm_plan;
 
 /* The plan for a model file, without reading a weight. EARG: the budget is too small; the message says how much of it
@@ -144,9 +148,10 @@ MZM_API mzm_status mzm_disk_speed(double *bytes_per_s, const char *path, double 
 /* Whether the compression of a container pays when it streams from this disk into this machine. */
 #define MZM_UNPACK_THREADS 2 /* that check and unpack what streams */
 typedef struct mzm_file_speed {
-	uint64_t raw_bytes, stored_bytes; /* of all weights */
+	uint64_t raw_bytes, stored_bytes; /* of all weights; of those that were tried */
 	double   disk_bytes_per_s;        /* read past the cache */
 	double   unpack_bytes_per_s;      /* of what it unpacks to, checked, by one thread; 0: nothing is compressed */
+	int32_t  unpack_threads;          /* that do it at once: MZM_UNPACK_THREADS, or fewer cores */
 	bool     is_compressed;
 	bool     pays;                    /* unpacked weights come faster than raw ones would be read */
 } mzm_file_speed;
@@ -422,6 +427,8 @@ typedef struct mzm_import_report {
 	int32_t  n_unchanged;     /* matrices that kept their type because their rows are no whole blocks of 32 */
 	int32_t  n_draft;         /* tensors of the draft image */
 	uint64_t weight_bytes, draft_bytes; /* unpacked */
+	mzm_file_speed sample;    /* what zstd = -1 was decided by; all 0: nothing was measured */
+	bool     is_raw;          /* stored as they are, because of that */
 } mzm_import_report;
 
 /* q8 and q4 are blocks of 32 weights with an f16 scale: 8.5 and 4.5 bits a weight. With q4, embedding and head are
@@ -433,7 +440,10 @@ typedef struct mzm_import_params {
 	const char     *quant_method; /* scales of q8 and q4: "best" = of least squared error (NULL), "nearest" = by
 				       * the largest weight of each block */
 	mzm_import_report *report;   /* filled by an import that succeeds; may be NULL */
-	int             zstd;     /* level 1..19; 0 = off; -1 = where it pays (default) */
+	/* Level 1..19; 0 = off; -1 (default) = where it pays: a model of 64 MiB or more is stored as it is when a
+	 * sample shows that the disk of out_path reads faster than this machine unpacks; else, and where the disk
+	 * cannot be measured, what shrinks by a tenth is packed, quickly. */
+	int             zstd;
 	bool            allow_nonfinite; /* keep NaN and infinite weights; they are refused otherwise */
 	mzm_progress_fn progress;
 	void           *user;

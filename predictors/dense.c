@@ -4,7 +4,7 @@
 static mzm_status dense_create(mzm_predictor **out, const mzm_pred_env *env, mzm_err *err)
 {
 	MZM_TRY(mzm_alloc_for((void **)out, sizeof **out, "the dense predictor", err));
-	**out = (mzm_predictor){&mzm_pred_dense, env->cfg->n_ffn};
+	**out = (mzm_predictor){.ops = &mzm_pred_dense, .n_keep = env->cfg->n_ffn};
 	return MZM_OK;
 }
 

@@ -21,7 +21,7 @@ static mzm_status oracle_create(mzm_predictor **out, const mzm_pred_env *env, mz
 	MZM_TRY(mzm_alloc_for((void **)&c.base, c.used, "the oracle predictor", err));
 	c.used = 0;
 	oracle *p = MZM_CARVE(&c, oracle, 1);
-	p->base = (mzm_predictor){&mzm_pred_oracle, mzm_pred_n_keep(env)};
+	p->base = (mzm_predictor){.ops = &mzm_pred_oracle, .n_keep = mzm_pred_n_keep(env)};
 	p->n_ffn = env->cfg->n_ffn;
 	p->down_norm = env->down_norm;
 	p->score = MZM_CARVE(&c, float, p->n_ffn);

@@ -14,7 +14,7 @@ static mzm_status random_create(mzm_predictor **out, const mzm_pred_env *env, mz
 {
 	random_pred *p;
 	MZM_TRY(mzm_alloc_for((void **)&p, sizeof *p, "the random predictor", err));
-	p->base = (mzm_predictor){&mzm_pred_random, mzm_pred_n_keep(env)};
+	p->base = (mzm_predictor){.ops = &mzm_pred_random, .n_keep = mzm_pred_n_keep(env)};
 	p->n_ffn = env->cfg->n_ffn;
 	p->seed = env->seed;
 	*out = &p->base;

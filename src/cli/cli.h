@@ -146,6 +146,7 @@ typedef struct mzm_cli_model {
 	bool        plan;         /* show it before loading */
 	int32_t     n_sessions;   /* the command will open; 0: one */
 	uint64_t    reserve;      /* bytes it will take beside them */
+	const mzm_gen_params *drafts; /* what it will generate with */
 } mzm_cli_model;
 
 mzm_cli_model mzm_cli_model_default(void);

@@ -108,6 +108,7 @@ int mzm_cli_open(mzm_model **model, mzm_session **session, const mzm_cli_command
 	mp.session = &sp;
 	mp.n_sessions = m->n_sessions;
 	mp.reserve_bytes = m->reserve;
+	mp.drafts = m->drafts;
 	sp.n_ctx = m->n_ctx;
 	sp.n_threads = m->n_threads;
 	sp.kv_type = m->kv;

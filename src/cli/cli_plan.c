@@ -35,7 +35,7 @@ static void print_rates(const mzm_plan *p, double bytes_per_s)
 /* Stored bytes a second that come in and are unpacked. */
 static double slower(const mzm_file_speed *s)
 {
-	double unpacked = s->unpack_bytes_per_s * MZM_UNPACK_THREADS * (double)s->stored_bytes / (double)s->raw_bytes;
+	double unpacked = s->unpack_bytes_per_s * s->unpack_threads * (double)s->stored_bytes / (double)s->raw_bytes;
 	return s->is_compressed && unpacked < s->disk_bytes_per_s ? unpacked : s->disk_bytes_per_s;
 }
 
@@ -54,9 +54,11 @@ static void print_compression(const mzm_file_speed *s)
 
 static void print_advice(const mzm_plan *p)
 {
-	if (p->draft_on_disk)
-		fprintf(stderr, "There is no room for the draft image: drafts would read the model itself. "
-				"Best: --mode dense.\n");
+	if (p->n_held > 0)
+		fprintf(stderr, "Best: --mode exact --predictor topk --period auto; drafts use the neurons that are in "
+				"memory.\n");
+	else if (p->draft_on_disk)
+		fprintf(stderr, "There is no room for drafts: they would read the model itself. Best: --mode dense.\n");
 	else if (p->draft_bytes)
 		fprintf(stderr,
 			"Best: --mode exact or sirius with --period auto; drafts read their image in memory.\n");
@@ -67,14 +69,16 @@ static void print_advice(const mzm_plan *p)
 
 void mzm_cli_print_plan(const mzm_plan *p, const char *path)
 {
-	char all[32], budget[32];
+	char all[32], budget[32], text[48];
 	mzm_err err = {0};
 	mzm_file_speed speed;
 	fprintf(stderr, "Plan: %s\n", p->store);
+	snprintf(text, sizeof text, "%d of each layer", (int)p->n_held);
 	line("program and libraries", p->process_bytes, "(estimated)");
 	line("sessions", p->session_bytes, "keys, values, scratch");
 	line("weights in memory", p->weight_bytes, "");
 	line("draft image in memory", p->draft_bytes, "");
+	line("neurons for drafts", p->held_bytes, text);
 	line("window for streamed weights", p->window_bytes, "");
 	line("reading and unpacking", p->reader_bytes, "");
 	fprintf(stderr, "  %-30s %10s", "together", mzm_cli_format_bytes(all, p->needed_bytes));

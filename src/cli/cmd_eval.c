@@ -269,7 +269,10 @@ static int open_and_evaluate(const eval_options *o, int argc, char **argv)
 		st = mzm_cli_set_err(&err, MZM_ENOMEM, "out of memory");
 	mzm_cli_catch_interrupt();
 	mzm_cli_model wanted = o->model;
+	mzm_gen_params drafts = o->decode.gen;
+	drafts.mode = strcmp(o->modes, mzm_mode_name(MZM_MODE_DENSE)) == 0 ? MZM_MODE_DENSE : MZM_MODE_SIRIUS;
 	wanted.n_sessions = o->n_jobs;
+	wanted.drafts = &drafts;
 	int code = st == MZM_OK ? mzm_cli_open(&model, NULL, &command, &wanted) : mzm_cli_fail(&err);
 	mzm_cli_note_input(data);
 	mzm_cli_note_input(o->fewshot);

@@ -278,6 +278,7 @@ static int work(mzm_run *run)
 	if (read_prompt(run, &err) != MZM_OK)
 		return mzm_cli_fail_usage(&command, &err);
 	mzm_cli_catch_interrupt();
+	run->model_options.drafts = &run->decode.gen;
 	int code = mzm_cli_open(&run->model, &run->session, &command, &run->model_options);
 	if (code != MZM_CLI_GO)
 		return code;

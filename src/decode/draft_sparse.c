@@ -13,7 +13,7 @@ static mzm_status sparse_propose(mzm_draft_job *job, mzm_err *err)
 		float *logits;
 		double share;
 		mzm_pass pass = {.ids = job->ids + n - 1, .n_pos = 1, .n_rows = 1, .sparse = job->predictor,
-				 .draft = job->image};
+				 .draft = job->image, .held = job->held};
 		MZM_TRY(mzm_forward(job->state, &pass, &logits, &share, err));
 		const float *processed = mzm_sampler_process(job->sampler, logits, job->ids, n);
 		int32_t id = mzm_sampler_choose(job->sampler, processed, n);

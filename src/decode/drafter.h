@@ -14,6 +14,7 @@ typedef struct mzm_draft_job {
 	mzm_predictor *predictor;
 	mzm_monitor   *monitor;
 	bool           image;     /* drafts read the model's draft image */
+	bool           held;      /* drafts use the neurons that the state holds */
 	bool           adaptive;  /* the monitor may end the draft; else only max does */
 	int32_t       *ids;       /* [n + max] verified tokens, then room for the draft */
 	int32_t        n;

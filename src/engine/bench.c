@@ -173,12 +173,15 @@ static void add_line(mzm_bench_run *b, mzm_bench_line line)
 
 static mzm_status add_sparse(mzm_bench_run *b, const char *name, float keep, bool draft)
 {
-	const mzm_weights *w = b->model->weights;
-	mzm_pred_env env = {&w->cfg, keep, b->p.gen.seed, w->down_norm};
-	mzm_bench_line line = {.kind = MZM_BENCH_SPARSE, .draft = draft, .keep = keep, .n_pos = 1,
+	const mzm_predictor_ops *ops = mzm_predictor_find(name);
+	mzm_drafting d = mzm_model_drafting(b->model, ops, !draft);
+	mzm_pred_env env = mzm_model_pred_env(b->model, keep, b->p.gen.seed, d);
+	mzm_bench_line line = {.kind = MZM_BENCH_SPARSE, .draft = draft, .held = d.held, .keep = keep, .n_pos = 1,
 			       .context = b->p.context};
-	MZM_TRY(mzm_model_check_predictor(b->model, mzm_predictor_find(name), b->err));
-	MZM_TRY(mzm_predictor_find(name)->create(&line.pred, &env, b->err));
+	MZM_TRY(mzm_model_check_predictor(b->model, ops, b->err));
+	if (draft && !d.image)
+		return MZM_OK; /* it needs the image whole */
+	MZM_TRY(ops->create(&line.pred, &env, b->err));
 	add_line(b, line);
 	return MZM_OK;
 }
@@ -187,7 +190,7 @@ static mzm_status add_sparse(mzm_bench_run *b, const char *name, float keep, boo
 static mzm_status add_sparse_lines(mzm_bench_run *b)
 {
 	for (int draft = 0; draft <= (b->model->weights->draft != NULL); draft++) {
-		if (draft)
+		if (draft && b->model->weights->held_of != b->model->weights->draft)
 			add_line(b, (mzm_bench_line){.kind = MZM_BENCH_DENSE, .draft = true, .n_pos = 1,
 						     .context = b->p.context});
 		for (int32_t i = 0; i < b->p.n_predictors; i++)
@@ -201,9 +204,11 @@ static mzm_status add_sparse_lines(mzm_bench_run *b)
 static void add_generations(mzm_bench_run *b)
 {
 	static const mzm_mode modes[] = {MZM_MODE_DENSE, MZM_MODE_SPARSE, MZM_MODE_SIRIUS, MZM_MODE_EXACT};
-	bool draft = mzm_model_drafts_from_image(b->model, &b->p.gen);
+	const mzm_gen_params *gen = &b->p.gen;
+	bool draft =
+		mzm_model_drafting(b->model, mzm_predictor_find(gen->predictor), gen->no_draft_image).image;
 	for (int32_t i = 0; i < COUNT(modes); i++) {
-		mzm_bench_line line = {.kind = MZM_BENCH_GENERATE, .mode = modes[i], .period = b->p.gen.period,
+		mzm_bench_line line = {.kind = MZM_BENCH_GENERATE, .mode = modes[i], .period = gen->period,
 				       .draft = draft && modes[i] != MZM_MODE_DENSE};
 		if (!mzm_verifier_for(modes[i]))
 			line.period = 0;

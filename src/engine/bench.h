@@ -17,6 +17,7 @@
 typedef struct mzm_bench_line {
 	mzm_bench_kind kind;
 	bool           draft;     /* through the draft image */
+	bool           held;      /* SPARSE: on the neurons that the session holds */
 	mzm_predictor *pred;      /* SPARSE: the line's own */
 	float          keep;
 	int32_t        n_pos;

@@ -83,17 +83,17 @@ static void tell_all(mzm_predictor *base, int32_t layer, const float *z, int32_t
 	mzm_bench_run *b = ((audience *)base)->b;
 	for (int32_t i = 0; i < b->n_lines; i++) {
 		mzm_predictor *pred = b->lines[i].pred;
-		if (pred && pred->ops->observes)
+		if (pred && pred->observes)
 			pred->ops->observe(pred, layer, z, n_pos);
 	}
 }
 
-static const mzm_predictor_ops audience_ops = {.name = "audience", .observes = true, .observe = tell_all};
+static const mzm_predictor_ops audience_ops = {.name = "audience", .observe = tell_all};
 
 static mzm_status read_context(mzm_bench_run *b)
 {
 	mzm_kv *kv = mzm_state_kv(b->session->state);
-	audience all = {{.ops = &audience_ops}, b};
+	audience all = {{.ops = &audience_ops, .observes = true}, b};
 	kv->len = 0;
 	while (kv->len < b->p.context) {
 		int32_t left = b->p.context - kv->len;
@@ -143,7 +143,10 @@ static mzm_status time_pass(mzm_bench_run *b, mzm_bench_line *l, double *ns)
 {
 	mzm_kv *kv = mzm_state_kv(b->session->state);
 	float *logits;
-	mzm_pass pass = {.ids = b->ids, .n_pos = l->n_pos, .n_rows = l->n_pos, .sparse = l->pred, .draft = l->draft};
+	mzm_pass pass = {.ids = b->ids, .n_pos = l->n_pos, .n_rows = l->n_pos, .sparse = l->pred, .draft = l->draft,
+			 .held = l->held};
+	if (l->held) /* not timed */
+		MZM_TRY(mzm_state_hold(b->session->state, l->pred, b->err));
 	kv->len = l->context; /* rows up to there are numbers, if not always of this prompt */
 	int64_t start = mzm_now_ns();
 	MZM_TRY(mzm_forward(b->session->state, &pass, &logits, &l->ffn_share, b->err));

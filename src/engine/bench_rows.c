@@ -108,9 +108,8 @@ static double pass_bytes(const mzm_bench_run *b, bool draft, double ffn_share, d
 static double generated_bytes(const mzm_bench_run *b, const mzm_bench_line *l)
 {
 	double context = b->prompt[0].n + b->n_gen / 2.0, share = 1;
-	const mzm_predictor *pred = b->session->predictor;
-	if (pred)
-		share = mzm_pred_ffn_share(pred->ops->stage, (double)pred->n_keep / b->model->weights->cfg.n_ffn);
+	if (b->session->predictor)
+		share = mzm_session_ffn_share(b->session);
 	double sum = (double)l->n_dense_passes * dense_bytes(b, context) +
 		     (double)l->n_sparse_passes * pass_bytes(b, l->draft, share, context);
 	return l->n_tokens > 0 ? sum / (double)l->n_tokens : (double)NAN;

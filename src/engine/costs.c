@@ -23,7 +23,7 @@ typedef struct survey {
 static survey survey_for(const mzm_session *s, int32_t room, double dense_ns)
 {
 	survey v = {ROUNDS, 1, N_LENGTHS, {1, 2, 4, 8, 16, 32}};
-	if (mzm_store_streamed_bytes(s->model->weights->store) > 0)
+	if (mzm_store_streamed_bytes(s->model->weights->store, MZM_ORDER_PASS) > 0)
 		v = (survey){dense_ns > 0 ? 3 : 1, 0, dense_ns > 0 ? 0 : 1, {room < 32 ? room : 32}};
 	while (v.n > 0 && v.length[v.n - 1] > room)
 		v.n--;
@@ -68,13 +68,14 @@ static void interpolate(mzm_costs *out, const double *cost, const survey *v)
 }
 
 /* A round: a sparse pass, and a dense one of each length; nanoseconds. */
-static mzm_status run_round(mzm_session *s, const survey *v, bool image, double *sparse, double *check, mzm_err *err)
+static mzm_status run_round(mzm_session *s, const survey *v, double *sparse, double *check, mzm_err *err)
 {
 	int32_t ids[MZM_MAX_PERIOD] = {0};
-	mzm_pass pass = {.ids = ids, .n_pos = 1, .n_rows = 1, .sparse = s->predictor, .draft = image};
+	mzm_pass pass = {.ids = ids, .n_pos = 1, .n_rows = 1, .sparse = s->predictor,
+			 .draft = s->drafting.image, .held = s->drafting.held};
 	MZM_TRY(time_pass(s, &pass, sparse, err));
 	pass.sparse = NULL;
-	pass.draft = false;
+	pass.draft = pass.held = false;
 	for (int i = 0; i < v->n; i++) {
 		pass.n_pos = pass.n_rows = v->length[i];
 		MZM_TRY(time_pass(s, &pass, &check[i], err));
@@ -103,10 +104,11 @@ mzm_status mzm_session_complete_costs(mzm_session *s, const mzm_gen_params *para
 		s->predictor->ops->settle(s->predictor); /* one that saw no prompt: any set will do for timing */
 	if (room < 1)
 		return mzm_fail(err, MZM_ECONTEXT, "no room in the context to measure costs");
-	bool image = mzm_model_drafts_from_image(s->model, params);
+	if (s->drafting.held)
+		MZM_TRY(mzm_state_hold(s->state, s->predictor, err));
 	for (int r = -v.n_warm; r < v.n_rounds; r++) {
 		int at = r < 0 ? 0 : r;
-		MZM_TRY(run_round(s, &v, image, &sparse[at], check[at], err));
+		MZM_TRY(run_round(s, &v, &sparse[at], check[at], err));
 	}
 	for (int i = 0; i < v.n; i++) {
 		for (int r = 0; r < v.n_rounds; r++)

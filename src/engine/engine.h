@@ -30,6 +30,12 @@ struct mzm_model {
 	char           *path;
 };
 
+/* What sparse passes read. */
+typedef struct mzm_drafting {
+	bool image; /* the draft image: there is one, and nobody forbids it */
+	bool held;  /* neurons that the session holds, for there is no room for all */
+} mzm_drafting;
+
 struct mzm_session {
 	const mzm_model *model;
 	uint64_t         reserved;   /* of the model's ledger */
@@ -45,7 +51,7 @@ struct mzm_session {
 	mzm_predictor   *predictor;
 	float            keep;
 	uint64_t         seed;
-	bool             no_image;
+	mzm_drafting     drafting;
 	mzm_costs        costs;      /* measured for that predictor; sparse 0 = not yet */
 };
 
@@ -64,13 +70,17 @@ mzm_status mzm_model_check_predictor(const mzm_model *m, const mzm_predictor_ops
 /* The predictor for these params in s->predictor, made anew if it is another one. */
 mzm_status mzm_session_use_predictor(mzm_session *s, const mzm_gen_params *params, mzm_err *err);
 
+/* Share of the FFN weights that a sparse pass of the session's predictor is to read. */
+double mzm_session_ffn_share(const mzm_session *s);
+
 /* Share of the whole model (density), or of the weights a dense pass reads, that a sparse pass touches: of parameters;
  * of bytes when it reads the draft image. */
 double mzm_model_density(const mzm_model *m, double ffn_share, bool draft_image);
 double mzm_model_read_density(const mzm_model *m, double ffn_share, bool draft_image);
 
-/* Whether these params make drafts read the draft image: there is one, and they do not forbid it. */
-bool mzm_model_drafts_from_image(const mzm_model *m, const mzm_gen_params *params);
+mzm_drafting mzm_model_drafting(const mzm_model *m, const mzm_predictor_ops *ops, bool no_draft_image);
+/* What a predictor for such passes is made with: of held neurons it cannot keep more than there are. */
+mzm_pred_env mzm_model_pred_env(const mzm_model *m, float keep, uint64_t seed, mzm_drafting d);
 
 /* As mzm_model_open, from a source that is open already, which it closes in any case; name: for messages. */
 mzm_status mzm_model_open_source(mzm_model **out, mzm_source *src, const char *name, const mzm_model_params *params,

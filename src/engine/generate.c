@@ -22,7 +22,6 @@ typedef struct generation {
 	mzm_kv               *kv;
 	int32_t               n;       /* verified tokens in s->ids */
 	int32_t               limit;   /* tokens there may be */
-	bool                  image;   /* sparse passes read the draft image */
 	bool                  done;
 	bool                  cancelled; /* by a callback */
 	int64_t               start_ns;
@@ -96,7 +95,7 @@ static mzm_status prefill(generation *g, float **logits)
 {
 	mzm_session *s = g->s;
 	mzm_predictor *pred = g->p->mode == MZM_MODE_DENSE ? NULL : s->predictor;
-	mzm_predictor *observer = pred && pred->ops->observes ? pred : NULL;
+	mzm_predictor *observer = pred && pred->observes ? pred : NULL;
 	while (g->kv->len < g->n) {
 		int32_t left = g->n - g->kv->len;
 		mzm_pass pass = {.ids = s->ids + g->kv->len, .observer = observer};
@@ -112,7 +111,7 @@ static mzm_status prefill(generation *g, float **logits)
 	}
 	if (pred && pred->ops->settle)
 		pred->ops->settle(pred);
-	return MZM_OK;
+	return pred && s->drafting.held ? mzm_state_hold(s->state, pred, g->err) : MZM_OK;
 }
 
 /* The probability of a token, when somebody listens: it costs a pass over the vocabulary. */
@@ -134,11 +133,13 @@ static int32_t choose(generation *g, const float *logits, int32_t n, float *prob
 static mzm_status decode_plain(generation *g)
 {
 	bool sparse = g->p->mode == MZM_MODE_SPARSE;
+	mzm_drafting d = g->s->drafting;
 	while (!g->done) {
 		float *logits;
 		double share;
 		mzm_pass pass = {.ids = g->s->ids + g->n - 1, .n_pos = 1, .n_rows = 1,
-				 .sparse = sparse ? g->s->predictor : NULL, .draft = sparse && g->image};
+				 .sparse = sparse ? g->s->predictor : NULL, .draft = sparse && d.image,
+				 .held = sparse && d.held};
 		MZM_TRY(mzm_forward(g->s->state, &pass, &logits, &share, g->err));
 		mzm_token_event e = event_at(g, MZM_TOKEN_PLAIN, g->n, 0);
 		e.id = choose(g, logits, g->n, sparse ? &e.draft_prob : &e.full_prob);
@@ -168,7 +169,7 @@ static mzm_status draft(generation *g, const mzm_drafter *drafter, int32_t *n_dr
 	int32_t block = g->p->period ? g->p->period : MZM_MAX_PERIOD;
 	mzm_draft_job job = {
 		.state = s->state, .sampler = s->sampler, .predictor = s->predictor, .monitor = &s->monitor,
-		.image = g->image, .adaptive = g->p->period == 0,
+		.image = s->drafting.image, .held = s->drafting.held, .adaptive = g->p->period == 0,
 		.ids = s->ids, .n = g->n, .max = (block < room ? block : room) - 1,
 		.is_stop = draft_is_stop, .ctx = g->probe, .certainty = g->certainty, .confidence = g->confidence,
 	};
@@ -250,6 +251,16 @@ static void settle_check(generation *g, int32_t n_draft, int32_t n_kept, int32_t
 	g->r->n_gained += g->last_gained;
 }
 
+/* Before a check: held neurons that stream by with it anyway are chosen anew. Who learns from it, or NULL. */
+static mzm_predictor *refresh(const generation *g)
+{
+	mzm_session *s = g->s;
+	if (!s->drafting.held || !s->predictor->ops->learns)
+		return NULL;
+	mzm_state_rehold(s->state, s->predictor);
+	return s->predictor;
+}
+
 static mzm_status decode_checked(generation *g)
 {
 	const mzm_drafter *drafter = mzm_drafter_find(g->p->draft);
@@ -259,7 +270,8 @@ static mzm_status decode_checked(generation *g)
 		float *rows;
 		MZM_TRY(draft(g, drafter, &n_draft));
 		mzm_kv_truncate(g->kv, base);
-		mzm_pass pass = {.ids = g->s->ids + base, .n_pos = n_draft + 1, .n_rows = n_draft + 1};
+		mzm_pass pass = {.ids = g->s->ids + base, .n_pos = n_draft + 1, .n_rows = n_draft + 1,
+				 .observer = refresh(g)};
 		MZM_TRY(mzm_forward(g->s->state, &pass, &rows, NULL, g->err));
 		g->r->n_checks++;
 		g->r->n_dense_passes++;
@@ -304,7 +316,6 @@ static mzm_status prepare(generation *g)
 	mzm_session *s = g->s;
 	int32_t n_ctx = mzm_session_n_ctx(s);
 	g->limit = g->p->max_tokens && g->p->max_tokens < n_ctx - g->n ? g->n + g->p->max_tokens : n_ctx;
-	g->image = mzm_model_drafts_from_image(s->model, g->p);
 	g->kv = mzm_state_kv(s->state);
 	g->kv->len = 0;
 	mzm_sampler_configure(s->sampler, g->p);
@@ -322,15 +333,11 @@ static mzm_status prepare(generation *g)
 static mzm_status settle_costs(generation *g)
 {
 	mzm_session *s = g->s;
-	const mzm_predictor *pred = s->predictor;
 	mzm_costs costs = {0};
 	if (g->p->fresh_monitor)
 		mzm_monitor_reset(&s->monitor);
 	if (g->p->period > 0) {
-		costs.sparse = (float)mzm_model_density(
-			s->model,
-			mzm_pred_ffn_share(pred->ops->stage, (double)pred->n_keep / s->model->weights->cfg.n_ffn),
-			g->image);
+		costs.sparse = (float)mzm_model_density(s->model, mzm_session_ffn_share(s), s->drafting.image);
 		for (int i = 1; i <= MZM_MAX_PERIOD; i++)
 			costs.check[i] = 1;
 	} else if (g->p->costs) {
@@ -355,12 +362,9 @@ static void fill_densities(generation *g)
 	r->density = r->read_density = 1;
 	if (g->p->mode == MZM_MODE_DENSE)
 		return;
-	const mzm_predictor *pred = g->s->predictor;
-	double share = r->n_sparse_passes
-			       ? g->ffn_share / r->n_sparse_passes
-			       : mzm_pred_ffn_share(pred->ops->stage, (double)pred->n_keep / m->weights->cfg.n_ffn);
-	r->density = mzm_model_density(m, share, g->image);
-	r->read_density = mzm_model_read_density(m, share, g->image);
+	double share = r->n_sparse_passes ? g->ffn_share / r->n_sparse_passes : mzm_session_ffn_share(g->s);
+	r->density = mzm_model_density(m, share, g->s->drafting.image);
+	r->read_density = mzm_model_read_density(m, share, g->s->drafting.image);
 	r->sparse_work = r->density * r->n_sparse_passes; /* density is linear in the share */
 }
 

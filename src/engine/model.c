@@ -1,6 +1,7 @@
 /* model.c - opening a model: source, tokenizer, weights, kernel table. Immutable afterwards. */
 #include "engine/engine.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -203,9 +204,21 @@ const mzm_tokenizer *mzm_model_tokenizer(const mzm_model *m)
 	return m->tokenizer;
 }
 
-bool mzm_model_drafts_from_image(const mzm_model *m, const mzm_gen_params *params)
+mzm_drafting mzm_model_drafting(const mzm_model *m, const mzm_predictor_ops *ops, bool no_draft_image)
 {
-	return m->weights->draft && !params->no_draft_image;
+	const mzm_weights *w = m->weights;
+	mzm_drafting d = {.image = w->draft && !no_draft_image};
+	d.held = w->held_of && (w->held_of == w->draft) == d.image && ops->want;
+	d.image &= w->held_of != w->draft || d.held; /* of an image in part, what is held */
+	return d;
+}
+
+mzm_pred_env mzm_model_pred_env(const mzm_model *m, float keep, uint64_t seed, mzm_drafting d)
+{
+	const mzm_weights *w = m->weights;
+	float most = nextafterf((float)w->n_held / (float)w->cfg.n_ffn, 1.0f);
+	return (mzm_pred_env){.cfg = &w->cfg, .keep = d.held && keep > most ? most : keep, .seed = seed,
+			      .down_norm = w->down_norm, .partial = d.held};
 }
 
 static double draft_bytes(const mzm_model *m, double ffn_share)

@@ -1,9 +1,10 @@
 /* plan.c - how a model is held under a memory budget: what must be in memory, what may be, what streams.
  *
  * First what no model works without: the process, its sessions, norms and embedding, a window of two spans and the
- * reader's buffers. Then, while there is room: the draft image, whole or not at all, for drafts read it at every token;
- * then the tensors of the model in the order head, attention, FFN, for each that stays saves its bytes at every pass.
- * What is left widens the window. */
+ * reader's buffers. Then, while there is room: what drafts read at every token, that is the draft image whole, or of it
+ * (of the model, if there is none) all but the FFN and as many neurons of that as fit (held.h); then the tensors of the
+ * model in the order head, attention, FFN, for each that stays saves its bytes at every pass. What is left widens the
+ * window. */
 #include "engine/plan.h"
 
 #include <malloc.h>
@@ -14,12 +15,15 @@
 
 #include "base/io.h"
 #include "kern/gemm.h"
+#include "model/held.h"
 
 #define GROWTH        ((uint64_t)8 << 20) /* of the process after now: stacks, small things */
 #define GROWTH_ONEDNN ((uint64_t)4 << 20) /* its compiled code */
-#define MAX_SLOTS     8
+#define GOOD_SLOTS    4  /* of the window: less leaves the disk too little to do */
+#define MAX_SLOTS     16
 #define DEPTH_SMALL   4 /* reads under way where the budget is tight */
 #define DEPTH_FULL    16
+#define MIN_HELD      32 /* one of so many neurons at least, or drafts are not worth their time */
 
 /* ---- what there is ---- */
 
@@ -139,6 +143,72 @@ static uint64_t streamed_bytes(const mzm_source *src, const bool *streamed)
 	return sum;
 }
 
+/* ---- neurons for drafts ---- */
+
+/* Neurons of a layer that drafts could make use of. */
+static int32_t most_held(const mzm_config *cfg, const mzm_model_params *params)
+{
+	const mzm_gen_params *gen = params->drafts;
+	const mzm_predictor_ops *ops = gen && gen->mode != MZM_MODE_DENSE ? mzm_predictor_find(gen->predictor) : NULL;
+	if (!ops || !ops->want)
+		return 0;
+	mzm_pred_env env = {.cfg = cfg, .keep = gen->keep};
+	return ops->stage == MZM_PRED_INPUT ? mzm_pred_n_keep(&env) : cfg->n_ffn;
+}
+
+/* What sessions take to hold n neurons a layer, as the role has them. */
+static uint64_t held_cost(const choice *c, mzm_role role, int32_t n, int32_t n_sessions)
+{
+	mzm_dtype gate = MZM_F32, updown = MZM_F32;
+	uint64_t bytes;
+	for (int32_t i = 0; i < mzm_source_n_tensors(c->src); i++) {
+		mzm_tensor t = mzm_source_tensor(c->src, i);
+		if (t.role == role && t.kind == MZM_T_GATE)
+			gate = t.dtype;
+		else if (t.role == role && t.kind == MZM_T_UPDOWN)
+			updown = t.dtype;
+	}
+	if (!mzm_held_measure(&bytes, mzm_source_config(c->src), gate, updown, n))
+		return UINT64_MAX;
+	return bytes > UINT64_MAX / (uint64_t)n_sessions ? UINT64_MAX : bytes * (uint64_t)n_sessions;
+}
+
+/* What else drafts read at every token; with the FFN: all that the role has. */
+static uint64_t draft_reads(const choice *c, mzm_role role, bool with_ffn)
+{
+	uint64_t sum = 0;
+	for (int32_t i = 0; i < mzm_source_n_tensors(c->src); i++) {
+		mzm_tensor t = mzm_source_tensor(c->src, i);
+		if (t.role == role && (with_ffn || !is_ffn(&t)) && (role == MZM_ROLE_DRAFT || c->streamed[i]))
+			sum += held_bytes(&t);
+	}
+	return sum;
+}
+
+/* The largest number of neurons that have room beside the rest of what drafts read. */
+static void choose_held(choice *c, mzm_residency *r, const mzm_model_params *params)
+{
+	const mzm_config *cfg = mzm_source_config(c->src);
+	mzm_role role = mzm_source_has_draft(c->src) ? MZM_ROLE_DRAFT : MZM_ROLE_MODEL;
+	int32_t n_sessions = params->n_sessions > 0 ? params->n_sessions : 1, n = 0;
+	uint64_t fixed = draft_reads(c, role, false);
+	if (draft_reads(c, role, true) <= c->room)
+		return; /* all is in memory */
+	for (int32_t step = 1 << 30; step > 0 && fixed <= c->room; step /= 2)
+		if (step <= most_held(cfg, params) - n && held_cost(c, role, n + step, n_sessions) <= c->room - fixed)
+			n += step;
+	if (n < 1 || n < cfg->n_ffn / MIN_HELD)
+		return;
+	r->n_held = c->p->n_held = n;
+	c->p->held_bytes = held_cost(c, role, n, n_sessions);
+	c->room -= c->p->held_bytes;
+	if (role == MZM_ROLE_MODEL)
+		return; /* keep() has the rest next */
+	c->p->draft_on_disk = r->no_draft = false;
+	c->p->draft_bytes = fixed;
+	c->room -= fixed;
+}
+
 static void set_reader(mzm_plan *p, mzm_residency *r, const mzm_source *src)
 {
 	uint64_t all = mzm_reader_bytes(&r->reader, src);
@@ -149,8 +219,8 @@ static void set_reader(mzm_plan *p, mzm_residency *r, const mzm_source *src)
 /* The parts as they are listed, without the page tables for them. */
 static uint64_t parts(const mzm_plan *p)
 {
-	return p->process_bytes + p->session_bytes + p->weight_bytes + p->draft_bytes + p->window_bytes +
-	       p->reader_bytes;
+	return p->process_bytes + p->session_bytes + p->weight_bytes + p->draft_bytes + p->held_bytes +
+	       p->window_bytes + p->reader_bytes;
 }
 
 /* Of so much memory: 8 bytes for each 4 KiB. Gigabytes take more for them than the process takes for itself. */
@@ -191,7 +261,27 @@ static uint64_t deepen(const mzm_plan *p, mzm_residency *r, const mzm_source *sr
 	return share - more;
 }
 
-static mzm_status choose_streamed(mzm_plan *p, mzm_residency *r, bool *streamed, mzm_source *src, mzm_err *err)
+/* A window of n slots, or as many as `room` allows; returns what is left of that. */
+static uint64_t widen(mzm_residency *r, int n_slots, uint64_t room)
+{
+	while (r->reader.n_slots < n_slots && room >= r->reader.slot_bytes) {
+		r->reader.n_slots++;
+		room -= r->reader.slot_bytes;
+	}
+	return room;
+}
+
+/* The same for a good window; the share of the room that goes for it grows evenly, too. */
+static uint64_t open_window(mzm_residency *r, uint64_t share, uint64_t *room)
+{
+	uint64_t more = (GOOD_SLOTS - 2) * (uint64_t)r->reader.slot_bytes;
+	share = share < more ? share : more;
+	*room -= share;
+	return widen(r, GOOD_SLOTS, share);
+}
+
+static mzm_status choose_streamed(mzm_plan *p, mzm_residency *r, bool *streamed, mzm_source *src,
+				  const mzm_model_params *params, mzm_err *err)
 {
 	choice c = {src, p, streamed, 0};
 	uint64_t draft = draft_bytes(src);
@@ -209,14 +299,13 @@ static mzm_status choose_streamed(mzm_plan *p, mzm_residency *r, bool *streamed,
 		c.room -= draft;
 	}
 	uint64_t spare = deepen(p, r, src, c.room / 4, &c.room);
+	spare += open_window(r, c.room / 4, &c.room);
+	if (draft == 0 || p->draft_on_disk)
+		choose_held(&c, r, params);
 	keep(&c, is_head);
 	keep(&c, is_attention);
 	keep(&c, is_ffn);
-	c.room += spare;
-	while (r->reader.n_slots < MAX_SLOTS && c.room >= r->reader.slot_bytes) {
-		r->reader.n_slots++;
-		c.room -= r->reader.slot_bytes;
-	}
+	(void)widen(r, MAX_SLOTS, c.room + spare);
 	set_reader(p, r, src);
 	p->streamed_bytes = streamed_bytes(src, streamed);
 	return MZM_OK;
@@ -274,8 +363,8 @@ static void stream_all(mzm_plan *p, mzm_residency *r, bool *streamed, mzm_source
 	p->streamed_bytes = streamed_bytes(src, streamed);
 }
 
-static mzm_status plan_stream(mzm_plan *p, mzm_residency *r, bool *streamed, mzm_source *src, mzm_aio_kind io,
-			      mzm_err *err)
+static mzm_status plan_stream(mzm_plan *p, mzm_residency *r, bool *streamed, mzm_source *src,
+			      const mzm_model_params *params, mzm_aio_kind io, mzm_err *err)
 {
 	if (!mzm_container_is(src))
 		return mzm_fail(err, MZM_EUNSUPPORTED,
@@ -289,7 +378,7 @@ static mzm_status plan_stream(mzm_plan *p, mzm_residency *r, bool *streamed, mzm
 	r->reader.kind = io;
 	r->streamed = streamed;
 	if (p->ram_bytes)
-		return choose_streamed(p, r, streamed, src, err);
+		return choose_streamed(p, r, streamed, src, params, err);
 	stream_all(p, r, streamed, src);
 	return MZM_OK;
 }
@@ -321,7 +410,7 @@ mzm_status mzm_plan_residency(mzm_plan *p, mzm_residency *r, bool *streamed, mzm
 		p->store = mzm_store_name(MZM_STORE_MMAP);
 		p->weight_bytes = p->draft_bytes = 0;
 	} else if (r->kind == MZM_STORE_STREAM || (automatic && p->ram_bytes && p->smallest_bytes > p->ram_bytes)) {
-		MZM_TRY(plan_stream(p, r, streamed, src, io, err));
+		MZM_TRY(plan_stream(p, r, streamed, src, params, io, err));
 	} else if (p->ram_bytes && p->smallest_bytes > p->ram_bytes) {
 		return too_small(p, err);
 	}

@@ -172,7 +172,8 @@ mzm_status mzm_session_forward(mzm_session *s, float *logits, const int32_t *ids
 mzm_status mzm_model_check_predictor(const mzm_model *m, const mzm_predictor_ops *ops, mzm_err *err)
 {
 	const mzm_weights *w = m->weights;
-	if ((ops->needs_down_norm && !w->down_norm) || (ops->stage == MZM_PRED_FULL && mzm_store_n_spans(w->store) > 0))
+	bool streams = mzm_store_n_spans(w->store, MZM_ORDER_PASS) > 0;
+	if ((ops->needs_down_norm && !w->down_norm) || (ops->stage == MZM_PRED_FULL && streams))
 		return mzm_fail(err, MZM_EUNDEFINED,
 				"predictor \"%s\" needs the whole model in memory (--store resident)", ops->name);
 	return MZM_OK;
@@ -184,18 +185,30 @@ mzm_status mzm_session_use_predictor(mzm_session *s, const mzm_gen_params *param
 	if (!ops)
 		return mzm_fail(err, MZM_EARG, "unknown predictor \"%s\"", params->predictor);
 	MZM_TRY(mzm_model_check_predictor(s->model, ops, err));
-	if (s->no_image != params->no_draft_image)
+	mzm_drafting d = mzm_model_drafting(s->model, ops, params->no_draft_image), was = s->drafting;
+	if (was.image != d.image || was.held != d.held)
 		s->costs = (mzm_costs){0};
-	s->no_image = params->no_draft_image;
-	if (s->predictor && s->predictor->ops == ops && s->keep == params->keep && s->seed == params->seed)
+	s->drafting = d;
+	if (s->predictor && s->predictor->ops == ops && s->keep == params->keep && s->seed == params->seed &&
+	    was.held == d.held)
 		return MZM_OK;
 	if (s->predictor)
 		s->predictor->ops->free(s->predictor);
 	s->predictor = NULL;
 	s->costs = (mzm_costs){0};
-	mzm_pred_env env = {&s->model->weights->cfg, params->keep, params->seed, s->model->weights->down_norm};
+	mzm_pred_env env = mzm_model_pred_env(s->model, params->keep, params->seed, d);
 	MZM_TRY(ops->create(&s->predictor, &env, err));
 	s->keep = params->keep;
 	s->seed = params->seed;
 	return MZM_OK;
+}
+
+double mzm_session_ffn_share(const mzm_session *s)
+{
+	const mzm_weights *w = s->model->weights;
+	const mzm_predictor *pred = s->predictor;
+	double kept = (double)pred->n_keep / w->cfg.n_ffn;
+	if (s->drafting.held && pred->ops->stage == MZM_PRED_GATE)
+		return ((double)w->n_held / w->cfg.n_ffn + 2 * kept) / 3;
+	return mzm_pred_ffn_share(pred->ops->stage, kept);
 }

@@ -4,6 +4,8 @@
  * Neurons are rows, so a sparse pass runs the kernels of the dense pass over a list of rows; with all
  * neurons in the list its bits are the dense ones. How much a predictor can save depends on what it
  * must see first (predictor.h): the layer input, act(gate), or z. */
+#include <string.h>
+
 #include "model/state.h"
 
 static void activate(mzm_state *s, const mzm_product *p, int32_t begin, int32_t end)
@@ -19,31 +21,39 @@ static void multiply(mzm_state *s, const mzm_product *p, int32_t begin, int32_t 
 		s->kern->mul(p->z + (size_t)i * p->ldy + begin, p->y + (size_t)i * p->ldy + begin, end - begin);
 }
 
-/* Neurons of a pass: a list, or all. */
-typedef struct neurons {
-	const int32_t *rows; /* [n] ascending; NULL: all */
-	int32_t        n;
-} neurons;
+/* A dense pass leaves there what sparse passes are to hold. */
+static void take(mzm_state *s, const mzm_matrix *m, int32_t layer, int matrix, const mzm_part *part, mzm_team *team,
+		 int rank)
+{
+	if (s->held && !s->pass->sparse)
+		mzm_held_take(s->held, layer, matrix, m, part->row0, part->row1, part->base, rank, mzm_team_size(team));
+}
 
 /* gate[p, i] = act(gate row i . h); ends in a barrier. */
-static void gate_rows(mzm_state *s, const mzm_layer *l, mzm_acts *h, neurons of, mzm_team *team, int rank)
+static void gate_rows(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_acts *h, mzm_neurons of, mzm_team *team,
+		      int rank)
 {
-	mzm_product p = {.m = &l->gate, .rows = of.rows, .n_rows = of.n, .x = h, .y = s->gate,
+	mzm_product p = {.m = &l->gate, .rows = of.at ? of.at : of.rows, .n_rows = of.n, .x = h, .y = s->gate,
 			 .ldy = (size_t)s->w->cfg.n_ffn, .n_pos = s->pass->n_pos, .after = activate};
-	mzm_matmul(s, &p, team, rank);
+	mzm_part part = {0};
+	while (mzm_next_part(s, &l->gate, &part, team, rank)) {
+		take(s, &l->gate, layer, MZM_HELD_GATE, &part, team, rank);
+		mzm_matmul_part(s, &p, &part, team, rank);
+	}
 	mzm_team_barrier(team, rank);
 }
 
-static mzm_product up_product(mzm_state *s, const mzm_layer *l, mzm_acts *h, neurons of, float *g)
+static mzm_product up_product(mzm_state *s, const mzm_layer *l, mzm_acts *h, mzm_neurons of, float *g)
 {
-	return (mzm_product){.m = &l->up, .rows = of.rows, .n_rows = of.n, .x = h, .y = s->up,
+	return (mzm_product){.m = &l->up, .rows = of.at ? of.at : of.rows, .n_rows = of.n, .x = h, .y = s->up,
 			     .ldy = (size_t)s->w->cfg.n_ffn, .n_pos = s->pass->n_pos, .after = multiply,
 			     .z = g};
 }
 
 /* z = g * up in place of g, and x += z times the down rows, part by part: the rows of a neuron come together. g lies
  * in list order. Ends in a barrier. */
-static void up_down(mzm_state *s, const mzm_layer *l, mzm_acts *h, neurons of, float *g, mzm_team *team, int rank)
+static void up_down(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_acts *h, mzm_neurons of, float *g,
+		    mzm_team *team, int rank)
 {
 	mzm_product p = up_product(s, l, h, of, g);
 	mzm_part up = {0};
@@ -52,65 +62,119 @@ static void up_down(mzm_state *s, const mzm_layer *l, mzm_acts *h, neurons of, f
 		down.base = (const char *)((uintptr_t)up.base + l->down.offset);
 		if (s->pass->n_pos > MZM_MAX_POS)
 			h->is_packed = false; /* the part before used its place */
+		take(s, &l->up, layer, MZM_HELD_UPDOWN, &up, team, rank);
 		mzm_matmul_part(s, &p, &up, team, rank);
 		mzm_team_barrier(team, rank);
-		mzm_matmul_down(s, &l->down, &down, of.rows, of.n, g, team, rank);
+		mzm_matmul_down(s, &l->down, &down, of, g, team, rank);
 	}
 	mzm_team_barrier(team, rank);
 }
 
+/* ---- sparse passes ---- */
+
+/* What a sparse pass finds of a layer: all neurons, or those that are held. */
+typedef struct supply {
+	const mzm_layer *l;
+	mzm_neurons      all;
+	const int32_t   *place; /* [n_ffn] of the held ones; NULL: each is in its row */
+} supply;
+
+static supply supply_of(const mzm_state *s, const mzm_layer *l, int32_t layer)
+{
+	mzm_held *h = s->held;
+	if (!s->pass->held || !h->layer[layer].gate.w)
+		return (supply){l, {NULL, NULL, s->w->cfg.n_ffn}, NULL};
+	size_t first = (size_t)layer * (size_t)h->n;
+	return (supply){&h->layer[layer], {h->ids + first, h->at + first, h->n_of[layer]},
+			h->place + (size_t)layer * (size_t)h->n_ffn};
+}
+
+/* Drops those that are not held. */
+static void keep_held(mzm_state *s, const int32_t *place)
+{
+	int32_t n = 0;
+	for (int32_t i = 0; i < s->n_rows; i++) {
+		s->at[n] = place[s->rows[i]];
+		s->rows[n] = s->rows[i];
+		n += s->at[n] >= 0;
+	}
+	s->n_rows = n;
+}
+
 /* Rank 0 asks the predictor and gathers what it had computed for the chosen neurons. */
-static void choose(mzm_state *s, int32_t layer, const float *score, const float *from, mzm_team *team, int rank)
+static mzm_neurons choose(mzm_state *s, const supply *from, int32_t layer, const float *score, bool gather,
+			  mzm_team *team, int rank)
 {
 	if (rank == 0) {
 		mzm_predictor *pred = s->pass->sparse;
 		s->n_rows = pred->ops->select(pred, layer, s->pos0, score, s->rows);
-		s->n_picked += s->n_rows;
-		for (int32_t i = 0; from && i < s->n_rows; i++)
-			s->picked[i] = from[s->rows[i]];
+		if (from->place)
+			keep_held(s, from->place);
+		for (int32_t i = 0; gather && i < s->n_rows; i++)
+			s->picked[i] = score[s->rows[i]];
 	}
 	mzm_team_barrier(team, rank);
+	return (mzm_neurons){s->rows, from->place ? s->at : NULL, s->n_rows};
+}
+
+/* act(gate) by neuron: where not all were computed, zeros between them. Rank 0's, until the up product. */
+static const float *scores(mzm_state *s, const supply *from, int rank)
+{
+	if (!from->place || rank > 0)
+		return s->gate;
+	memset(s->up, 0, (size_t)s->w->cfg.n_ffn * sizeof *s->up);
+	for (int32_t i = 0; i < from->all.n; i++)
+		s->up[from->all.rows[i]] = s->gate[i];
+	return s->up;
 }
 
 /* Stage FULL: the choice falls between up and down, so the matrix must be in memory (session.c sees to that). */
-static void choose_of_all(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_acts *h, mzm_team *team, int rank)
+static void choose_of_all(mzm_state *s, const supply *from, int32_t layer, mzm_acts *h, mzm_team *team, int rank)
 {
-	neurons all = {NULL, s->w->cfg.n_ffn};
-	mzm_product p = up_product(s, l, h, all, s->gate);
+	const mzm_layer *l = from->l;
+	mzm_product p = up_product(s, l, h, from->all, s->gate);
 	mzm_matmul(s, &p, team, rank);
 	mzm_team_barrier(team, rank);
-	choose(s, layer, s->gate, s->gate, team, rank);
+	mzm_neurons chosen = choose(s, from, layer, s->gate, true, team, rank);
 	mzm_part whole = {0, l->down.n_rows, l->down.w};
-	mzm_matmul_down(s, &l->down, &whole, s->rows, s->n_rows, s->picked, team, rank);
+	mzm_matmul_down(s, &l->down, &whole, chosen, s->picked, team, rank);
 	mzm_team_barrier(team, rank);
+}
+
+static void count_rows(mzm_state *s, int32_t gate, int32_t up, int32_t down, int rank)
+{
+	if (rank == 0)
+		s->n_read += (int64_t)gate + up + down;
 }
 
 static void ffn_sparse(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team *team, int rank)
 {
-	neurons all = {NULL, s->w->cfg.n_ffn};
+	supply from = supply_of(s, l, layer);
 	mzm_acts h = {.x = s->h};
 	if (s->pass->sparse->ops->stage == MZM_PRED_INPUT) {
-		choose(s, layer, s->h, NULL, team, rank);
-		neurons chosen = {s->rows, s->n_rows};
-		gate_rows(s, l, &h, chosen, team, rank);
-		up_down(s, l, &h, chosen, s->gate, team, rank);
+		mzm_neurons chosen = choose(s, &from, layer, s->h, false, team, rank);
+		gate_rows(s, from.l, layer, &h, chosen, team, rank);
+		up_down(s, from.l, layer, &h, chosen, s->gate, team, rank);
+		count_rows(s, chosen.n, chosen.n, chosen.n, rank);
 		return;
 	}
-	gate_rows(s, l, &h, all, team, rank);
+	gate_rows(s, from.l, layer, &h, from.all, team, rank);
 	if (s->pass->sparse->ops->stage == MZM_PRED_FULL) {
-		choose_of_all(s, l, layer, &h, team, rank);
+		choose_of_all(s, &from, layer, &h, team, rank);
+		count_rows(s, from.all.n, from.all.n, s->n_rows, rank);
 		return;
 	}
-	choose(s, layer, s->gate, s->gate, team, rank);
-	up_down(s, l, &h, (neurons){s->rows, s->n_rows}, s->picked, team, rank);
+	mzm_neurons chosen = choose(s, &from, layer, scores(s, &from, rank), true, team, rank);
+	up_down(s, from.l, layer, &h, chosen, s->picked, team, rank);
+	count_rows(s, from.all.n, chosen.n, chosen.n, rank);
 }
 
 static void ffn_dense(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team *team, int rank)
 {
-	neurons all = {NULL, s->w->cfg.n_ffn};
+	mzm_neurons all = {NULL, NULL, s->w->cfg.n_ffn};
 	mzm_acts h = {.x = s->h};
-	gate_rows(s, l, &h, all, team, rank);
-	up_down(s, l, &h, all, s->gate, team, rank);
+	gate_rows(s, l, layer, &h, all, team, rank);
+	up_down(s, l, layer, &h, all, s->gate, team, rank);
 	mzm_predictor *seen_by = s->pass->observer;
 	if (seen_by && rank == 0) /* who reaches the next layer's gate has met rank 0 on the way */
 		seen_by->ops->observe(seen_by, layer, s->gate, s->pass->n_pos);

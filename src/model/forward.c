@@ -59,6 +59,7 @@ static void state_layout(mzm_state *s, int n_ranks, mzm_carve *c)
 	s->sums = MZM_CARVE(c, float, (size_t)n_ranks * (MZM_ACCUM_SCRATCH / sizeof(float)));
 	s->logits = MZM_CARVE(c, float, MZM_MAX_POS * (size_t)cfg->n_vocab);
 	s->rows = MZM_CARVE(c, int32_t, n_ffn);
+	s->at = MZM_CARVE(c, int32_t, n_ffn);
 	s->picked = MZM_CARVE(c, float, n_ffn);
 	mzm_gemm_layout(s, n_ranks, c);
 	s->bytes = c->used;
@@ -106,6 +107,8 @@ mzm_status mzm_state_create(mzm_state **out, const mzm_weights *w, const mzm_ker
 	state_layout(s, mzm_team_size(team), &c);
 	rope_frequencies(s->inv_freq, &w->cfg);
 	MZM_TRY_OUT(mzm_kv_create(&s->kv, &w->cfg, n_ctx, kv_type, err));
+	if (w->held_of)
+		MZM_TRY_OUT(mzm_held_create(&s->held, &w->cfg, w->held_of, w->n_held, kern, err));
 	*out = s;
 	return MZM_OK;
 out:
@@ -118,6 +121,7 @@ void mzm_state_free(mzm_state *s)
 	if (!s)
 		return;
 	mzm_kv_free(s->kv);
+	mzm_held_free(s->held);
 	mzm_gemm_stop(s);
 	mzm_free(s->block);
 	mzm_free(s);
@@ -206,24 +210,25 @@ mzm_status mzm_forward(mzm_state *s, const mzm_pass *pass, float **logits, doubl
 	const mzm_config *cfg = &s->w->cfg;
 	s->pass = pass;
 	s->pos0 = s->kv->len;
-	s->n_picked = 0;
+	s->n_read = 0;
 	s->span = NULL;
 	s->why = (mzm_err){0};
 	atomic_store_explicit(&s->failed, MZM_OK, memory_order_relaxed);
-	MZM_TRY(mzm_store_begin(s->w->store, !pass->draft, err));
+	mzm_store_order order = pass->draft || pass->held ? MZM_ORDER_NONE : MZM_ORDER_PASS;
+	if (pass->held && !mzm_held_is_complete(s->held))
+		return mzm_fail(err, MZM_EINTERNAL, "a sparse pass on neurons that are not in memory");
+	MZM_TRY(mzm_store_begin(s->w->store, order, err));
 	mzm_team_run(s->team, forward_rank, s);
-	mzm_store_end(s->w->store, !pass->draft);
+	mzm_store_end(s->w->store, order);
 	if (s->why.code != MZM_OK)
 		return mzm_fail(err, s->why.code, "%s", s->why.message);
 	if (atomic_load_explicit(&s->failed, memory_order_relaxed) != MZM_OK)
 		return mzm_fail(err, MZM_EINTERNAL, "oneDNN refused a matrix product of the prefill");
-	s->bytes_streamed += pass->draft ? 0 : mzm_store_streamed_bytes(s->w->store);
+	s->bytes_streamed += mzm_store_streamed_bytes(s->w->store, order);
 	s->kv->len += pass->n_pos;
 	if (logits)
 		*logits = s->logits;
-	if (ffn_share) {
-		double kept = (double)s->n_picked / ((double)cfg->n_layers * cfg->n_ffn);
-		*ffn_share = pass->sparse ? mzm_pred_ffn_share(pass->sparse->ops->stage, kept) : 1.0;
-	}
+	if (ffn_share)
+		*ffn_share = pass->sparse ? (double)s->n_read / (3.0 * cfg->n_layers * cfg->n_ffn) : 1.0;
 	return MZM_OK;
 }

@@ -34,6 +34,11 @@ void       mzm_state_watch(mzm_state *s, mzm_progress_fn on_span, void *user);
 
 uint64_t   mzm_state_bytes_streamed(const mzm_state *s); /* by its passes so far */
 
+/* Where the weights say that states hold neurons (weights.h): takes those that the predictor wants, and reads what is
+ * not there yet; by rehold it comes with the next dense pass, where that streams them. A held pass needs all of it. */
+mzm_status mzm_state_hold(mzm_state *s, mzm_predictor *p, mzm_err *err);
+void       mzm_state_rehold(mzm_state *s, mzm_predictor *p);
+
 typedef struct mzm_pass {
 	const int32_t *ids;      /* [n_pos] tokens at positions kv->len .. */
 	int32_t        n_pos;    /* 1..MZM_MAX_POS, or a chunk with gemm */
@@ -41,6 +46,7 @@ typedef struct mzm_pass {
 	mzm_predictor *sparse;   /* NULL = dense pass; else n_pos must be 1 */
 	mzm_predictor *observer; /* sees z of a dense pass; NULL = nobody */
 	bool           draft;    /* read the draft image; the model must have one */
+	bool           held;     /* sparse: on the neurons that the state holds (held.h) */
 	bool           gemm;     /* through oneDNN: a chunk at a multiple of its size */
 } mzm_pass;
 

@@ -16,10 +16,9 @@ static void pack(mzm_state *s, const mzm_matrix *m, mzm_acts *x, char *packed, s
 	x->form = m->dtype;
 }
 
-/* The next span, unless somebody wants the pass to end. */
-static mzm_status pin(mzm_state *s, int32_t span)
+mzm_status mzm_pin_span(mzm_state *s, mzm_store_order order, int32_t span)
 {
-	uint64_t n = (uint64_t)mzm_store_n_spans(s->w->store);
+	uint64_t n = (uint64_t)mzm_store_n_spans(s->w->store, order);
 	if (s->on_span && s->on_span(s->user, "reading weights", (uint64_t)span, n))
 		return mzm_fail(&s->why, MZM_ECANCELLED, "cancelled while weights were read");
 	return mzm_store_pin(s->w->store, span, &s->span, &s->why);
@@ -38,7 +37,7 @@ bool mzm_next_part(mzm_state *s, const mzm_matrix *m, mzm_part *part, mzm_team *
 			mzm_store_unpin(s->w->store);
 		s->span = NULL;
 		bool more = from < m->n_rows && atomic_load_explicit(&s->failed, memory_order_relaxed) == MZM_OK;
-		if (more && pin(s, m->span + from / m->span_rows) != MZM_OK)
+		if (more && mzm_pin_span(s, MZM_ORDER_PASS, m->span + from / m->span_rows) != MZM_OK)
 			atomic_store_explicit(&s->failed, (int)s->why.code, memory_order_relaxed);
 	}
 	mzm_team_barrier(team, rank);
@@ -110,15 +109,16 @@ void mzm_matmul(mzm_state *s, const mzm_product *p, mzm_team *team, int rank)
 }
 
 /* One section of the neurons. */
-static void down_section(mzm_state *s, const mzm_matrix *m, const mzm_part *part, int32_t row0, const int32_t *rows,
-			 int32_t n_rows, const float *a, mzm_team *team, int rank)
+static void down_section(mzm_state *s, const mzm_matrix *m, const mzm_part *part, int32_t row0, mzm_neurons of,
+			 const float *a, mzm_team *team, int rank)
 {
 	int32_t row1 = part->row1 - row0 < MZM_SECTION ? part->row1 : row0 + MZM_SECTION, lo, hi, begin, end;
-	mzm_list_range(rows, n_rows, row0, row1, &lo, &hi);
+	const int32_t *list = of.at ? of.at : of.rows;
+	mzm_list_range(of.rows, of.n, row0, row1, &lo, &hi);
 	mzm_team_range(mzm_accum_units(m->dtype, m->n_cols), 1, rank, mzm_team_size(team), &begin, &end);
 	mzm_accum_job job = {
-		.dtype = m->dtype, .w = (const void *)((uintptr_t)part->base + (rows ? 0 : (uintptr_t)lo * m->stride)),
-		.stride = m->stride, .rows = rows ? rows + lo : NULL, .n_rows = hi - lo, .n_cols = m->n_cols,
+		.dtype = m->dtype, .w = (const void *)((uintptr_t)part->base + (list ? 0 : (uintptr_t)lo * m->stride)),
+		.stride = m->stride, .rows = list ? list + lo : NULL, .n_rows = hi - lo, .n_cols = m->n_cols,
 		.a = a + lo, .lda = (size_t)s->w->cfg.n_ffn, .n_pos = s->pass->n_pos, .y = s->x,
 		.ldy = (size_t)m->n_cols, .scratch = s->sums + (size_t)rank * (MZM_ACCUM_SCRATCH / sizeof(float)),
 	};
@@ -126,15 +126,15 @@ static void down_section(mzm_state *s, const mzm_matrix *m, const mzm_part *part
 		s->kern->accum(&job, begin, end);
 }
 
-void mzm_matmul_down(mzm_state *s, const mzm_matrix *m, const mzm_part *part, const int32_t *rows, int32_t n_rows,
-		     const float *a, mzm_team *team, int rank)
+void mzm_matmul_down(mzm_state *s, const mzm_matrix *m, const mzm_part *part, mzm_neurons of, const float *a,
+		     mzm_team *team, int rank)
 {
 	if (s->pass->n_pos > MZM_MAX_POS) {
 		mzm_gemm_down(s, m, part, a, team, rank);
 		return;
 	}
 	for (int32_t row = part->row0; row < part->row1; row += MZM_SECTION)
-		down_section(s, m, part, row, rows, n_rows, a, team, rank);
+		down_section(s, m, part, row, of, a, team, rank);
 }
 
 void mzm_norm(mzm_state *s, float *h, const float *x, const float *weight, int32_t n_pos, mzm_team *team, int rank)

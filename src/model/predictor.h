@@ -22,6 +22,7 @@ typedef struct mzm_pred_env {
 	float             keep;      /* 0 < keep <= 1 */
 	uint64_t          seed;
 	const float      *down_norm; /* [n_layers, n_ffn] norm of each neuron's down row; NULL unless needs_down_norm */
+	bool              partial;   /* memory has room for some neurons only: want() will be asked */
 } mzm_pred_env;
 
 typedef struct mzm_predictor_ops mzm_predictor_ops;
@@ -29,25 +30,29 @@ typedef struct mzm_predictor_ops mzm_predictor_ops;
 typedef struct mzm_predictor {
 	const mzm_predictor_ops *ops;
 	int32_t                  n_keep; /* neurons per layer: floor(keep * n_ffn), at least 1 */
+	bool                     observes; /* wants observe() for dense passes over the prompt */
 } mzm_predictor; /* first member of every implementation's own struct */
 
 struct mzm_predictor_ops {
 	const char    *name;
 	const char    *source;          /* paper, or one line */
 	mzm_pred_stage stage;
-	bool           observes;        /* wants observe() for dense passes over the prompt */
 	bool           needs_down_norm;
+	bool           learns;          /* where it is partial: observe() for checks too, and want() is asked anew */
 	mzm_status (*create)(mzm_predictor **out, const mzm_pred_env *env, mzm_err *err);
 	void       (*free)(mzm_predictor *p);
 	/* A new request begins: forget the old prompt. May be NULL. */
 	void       (*reset)(mzm_predictor *p);
-	/* z of a dense pass over prompt positions, [n_pos, n_ffn], positions ascending over calls. */
+	/* z of a dense pass, [n_pos, n_ffn], positions ascending over the calls for a prompt. */
 	void       (*observe)(mzm_predictor *p, int32_t layer, const float *z, int32_t n_pos);
 	/* The prompt is done: freeze the choice. May be NULL. */
 	void       (*settle)(mzm_predictor *p);
 	/* Fills rows with ascending neuron numbers and returns how many (1..n_ffn). score: [n_ffn] act(gate)
 	 * in stage GATE, z in stage FULL, the normed layer input [dim] in stage INPUT. */
 	int32_t    (*select)(mzm_predictor *p, int32_t layer, int32_t pos, const float *score, int32_t *rows);
+	/* The neurons, n at most, that it is likeliest to select, ascending; returns how many. Of what it then selects,
+	 * a pass uses those that are in memory; scores of the others are 0. NULL: it needs them all. */
+	int32_t    (*want)(mzm_predictor *p, int32_t layer, int32_t n, int32_t *rows);
 };
 
 /* Share of the FFN weights that a sparse pass of this stage reads when it keeps a share `kept` of the neurons. */

@@ -59,7 +59,7 @@ struct mzm_reader {
 	bool            stop, hold;       /* hold: ask for nothing more */
 	const mzm_span *spans;
 	int32_t         n_spans;          /* 0: nothing to do */
-	bool            cycle;
+	bool            cycle, once;      /* by way of slots; up to the last span only */
 	uint64_t        begun, used;      /* spans asked for (the last perhaps in part), spans given back */
 	uint32_t        left;             /* extents of the last begun span still to ask for */
 	const mzm_extent *next;           /* the first of those */
@@ -164,7 +164,8 @@ static bool more_to_ask(mzm_reader *r)
 		return false;
 	if (r->left > 0)
 		return true;
-	if (r->cycle ? r->begun - r->used >= (uint64_t)r->p.n_slots : r->begun >= (uint64_t)r->n_spans)
+	if ((r->once && r->begun >= (uint64_t)r->n_spans) ||
+	    (r->cycle && r->begun - r->used >= (uint64_t)r->p.n_slots))
 		return false;
 	r->next = extents_of(r, span_at(r, r->begun), &r->left);
 	r->pending[r->begun % r->n_pending] = (int32_t)r->left;
@@ -558,19 +559,24 @@ static bool is_possible(const mzm_reader *r, const mzm_span *span, bool cycle)
 }
 
 /* Under the lock. */
-static mzm_status set_spans(mzm_reader *r, const mzm_span *spans, int32_t n, bool cycle, mzm_err *err)
+static mzm_status set_spans(mzm_reader *r, const mzm_span *spans, int32_t n, bool cycle, bool once, mzm_err *err)
 {
 	for (int32_t i = 0; i < n; i++)
 		if (!is_possible(r, &spans[i], cycle))
 			return mzm_fail(err, MZM_EINTERNAL, "span %d is not one that this reader was made for", (int)i);
 	quiet(r);
-	mzm_free(r->pending);
-	r->pending = NULL;
-	r->n_pending = cycle ? (uint64_t)r->p.n_slots : (uint64_t)n;
-	MZM_TRY(mzm_alloc_for((void **)&r->pending, (size_t)r->n_pending * sizeof *r->pending, "the reader", err));
+	uint64_t n_pending = cycle ? (uint64_t)r->p.n_slots : (uint64_t)n;
+	if (!r->pending || r->n_pending != n_pending) {
+		mzm_free(r->pending);
+		r->pending = NULL;
+		r->n_spans = 0;
+		MZM_TRY(mzm_alloc_for((void **)&r->pending, (size_t)n_pending * sizeof *r->pending, "the reader", err));
+		r->n_pending = n_pending;
+	}
 	r->spans = spans;
 	r->n_spans = n;
 	r->cycle = cycle;
+	r->once = once;
 	r->hold = false;
 	pthread_cond_signal(&r->to_io);
 	return MZM_OK;
@@ -589,7 +595,7 @@ mzm_status mzm_reader_load(mzm_reader *r, const mzm_span *spans, int32_t n, mzm_
 	for (int32_t i = 0; i < n; i++)
 		total += spans[i].bytes;
 	pthread_mutex_lock(&r->lock);
-	mzm_status st = n > 0 ? set_spans(r, spans, n, false, err) : MZM_OK;
+	mzm_status st = n > 0 ? set_spans(r, spans, n, false, true, err) : MZM_OK;
 	for (int32_t i = 0; i < n && st == MZM_OK; i++) {
 		while (r->why.code == MZM_OK && !is_there(r, (uint64_t)i))
 			pthread_cond_wait(&r->to_pass, &r->lock);
@@ -607,10 +613,10 @@ mzm_status mzm_reader_load(mzm_reader *r, const mzm_span *spans, int32_t n, mzm_
 	return st;
 }
 
-mzm_status mzm_reader_stream(mzm_reader *r, const mzm_span *spans, int32_t n, mzm_err *err)
+mzm_status mzm_reader_stream(mzm_reader *r, const mzm_span *spans, int32_t n, bool once, mzm_err *err)
 {
 	pthread_mutex_lock(&r->lock);
-	mzm_status st = set_spans(r, spans, n, true, err);
+	mzm_status st = set_spans(r, spans, n, true, once, err);
 	pthread_mutex_unlock(&r->lock);
 	return st;
 }

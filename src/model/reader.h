@@ -48,8 +48,8 @@ void       mzm_reader_free(mzm_reader *r);
 mzm_status mzm_reader_load(mzm_reader *r, const mzm_span *spans, int32_t n, mzm_progress_fn progress, void *user,
 			   mzm_err *err);
 
-/* From now on these spans, [n] kept by the caller, stream in this order. */
-mzm_status mzm_reader_stream(mzm_reader *r, const mzm_span *spans, int32_t n, mzm_err *err);
+/* From now on these spans, [n] kept by the caller, stream in this order; once: nothing is read behind the last. */
+mzm_status mzm_reader_stream(mzm_reader *r, const mzm_span *spans, int32_t n, bool once, mzm_err *err);
 /* A pass begins: the next span is the first one. */
 void       mzm_reader_begin(mzm_reader *r);
 /* Waits for the next span, which must be number `span`. At most one is pinned. */

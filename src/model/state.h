@@ -5,6 +5,7 @@
 #include "base/carve.h"
 #include "kern/gemm.h"
 #include "model/forward.h"
+#include "model/held.h"
 
 #define MZM_ATT_ROWS    16  /* heads times positions that share a pass over keys and values */
 #define MZM_COL_GRAIN   64  /* columns of a down projection a thread takes at once: whole cache lines */
@@ -59,10 +60,12 @@ struct mzm_state {
 	float    *sums;     /* [n_ranks, MZM_ACCUM_SCRATCH bytes] */
 	float    *logits;   /* [MZM_MAX_POS, n_vocab] */
 	int32_t  *rows;     /* [n_ffn] neurons of a sparse pass */
+	int32_t  *at;       /* [n_ffn] where those are, if they are held */
 	float    *picked;   /* [n_ffn] act(gate) or z of those */
+	mzm_held *held;     /* NULL: none */
 	mzm_gemm_scratch gemm;
 	int32_t   n_rows;   /* length of rows */
-	int64_t   n_picked; /* sum of n_rows over the layers */
+	int64_t   n_read;   /* rows of gate, up and down that a sparse pass read */
 	_Atomic int failed; /* a status of a rank, else MZM_OK */
 	const char *span;   /* streamed weights at hand, chosen by rank 0 between two barriers; NULL: none */
 	mzm_err     why;    /* of a span that could not be read */
@@ -96,6 +99,9 @@ typedef struct mzm_part {
  * the state then remembers. Where the matrix streams, all ranks meet here. */
 bool mzm_next_part(mzm_state *s, const mzm_matrix *m, mzm_part *part, mzm_team *team, int rank);
 
+/* The next span of the store's order, at s->span, unless somebody wants the pass to end; why: s->why. */
+mzm_status mzm_pin_span(mzm_state *s, mzm_store_order order, int32_t span);
+
 /* List entries whose rows are in [row0, row1): [*lo, *hi). rows: ascending, or NULL for 0 .. n-1. */
 void mzm_list_range(const int32_t *rows, int32_t n, int32_t row0, int32_t row1, int32_t *lo, int32_t *hi);
 
@@ -122,12 +128,19 @@ void mzm_matmul_part(mzm_state *s, const mzm_product *p, const mzm_part *part, m
 
 /* Sums of a down projection are taken over sections of so many neurons, one after the other: what is in memory
  * together is whole sections, so that streaming does not change a sum. */
-#define MZM_SECTION 2048
+#define MZM_SECTION 512
+
+/* Neurons of a pass: a list, or all. */
+typedef struct mzm_neurons {
+	const int32_t *rows; /* [n] ascending; NULL: all */
+	const int32_t *at;   /* [n] the rows of the matrices that are theirs, in any order; NULL: their own */
+	int32_t        n;
+} mzm_neurons;
 
 /* residual stream[n_pos, dim] += a[n_pos, n_ffn] times the rows of m (down projection) that are in the part and on the
  * list, this rank's share of columns. a lies in list order. */
-void mzm_matmul_down(mzm_state *s, const mzm_matrix *m, const mzm_part *part, const int32_t *rows, int32_t n_rows,
-		     const float *a, mzm_team *team, int rank);
+void mzm_matmul_down(mzm_state *s, const mzm_matrix *m, const mzm_part *part, mzm_neurons of, const float *a,
+		     mzm_team *team, int rank);
 /* The same two through oneDNN, for a chunk (matmul_gemm.c). */
 void mzm_gemm_rows(mzm_state *s, const mzm_product *p, const mzm_part *part, mzm_team *team, int rank, int32_t *begin,
 		   int32_t *end);

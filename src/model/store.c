@@ -8,14 +8,19 @@
 
 #define ROW_STEP 64 /* rows that oneDNN packs together */
 
+typedef struct queue {
+	mzm_span *spans; /* [n] of cap */
+	int32_t   n, cap;
+	uint64_t  stored_bytes;
+} queue;
+
 struct mzm_store {
 	mzm_store_kind  kind;
 	mzm_source     *src;
 	mzm_reader     *reader;
 	size_t          slot_bytes;
-	mzm_span       *spans;  /* [n_spans] of cap: the order of a pass */
-	int32_t         n_spans, cap;
-	uint64_t        streamed_bytes;
+	queue           queue[MZM_N_ORDERS];
+	mzm_store_order order;  /* of the reader */
 	mzm_mapping    *map;
 	pthread_mutex_t pass;   /* held from begin to end by what streams */
 };
@@ -47,7 +52,7 @@ size_t mzm_span_bytes(const mzm_source *src)
 		mzm_tensor t = mzm_source_tensor(src, i);
 		int32_t rows = row_step(&t) < t.n_rows ? row_step(&t) : t.n_rows;
 		size_t bytes = (size_t)rows * mzm_row_bytes(t.dtype, t.n_cols);
-		if (t.role == MZM_ROLE_MODEL && bytes > most)
+		if (bytes > most)
 			most = bytes;
 	}
 	return most;
@@ -85,7 +90,8 @@ void mzm_store_close(mzm_store *s)
 	mzm_reader_free(s->reader);
 	mzm_mapping_close(s->map);
 	pthread_mutex_destroy(&s->pass);
-	mzm_free(s->spans);
+	for (int i = 0; i < MZM_N_ORDERS; i++)
+		mzm_free(s->queue[i].spans);
 	mzm_free(s);
 }
 
@@ -97,35 +103,51 @@ mzm_status mzm_store_load(mzm_store *s, const mzm_span *spans, int32_t n, mzm_pr
 	return mzm_reader_load(s->reader, spans, n, progress, user, err);
 }
 
+static mzm_status reserve(queue *q, int32_t n, mzm_err *err)
+{
+	if (q->n + n <= q->cap)
+		return MZM_OK;
+	int32_t cap = 2 * (q->n + n);
+	mzm_span *grown = mzm_realloc(q->spans, (size_t)q->n * sizeof *grown, (size_t)cap * sizeof *grown);
+	if (!grown)
+		return mzm_fail(err, MZM_ENOMEM, "out of memory: the order of streaming");
+	q->spans = grown;
+	q->cap = cap;
+	return MZM_OK;
+}
+
 mzm_status mzm_store_add(mzm_store *s, int32_t i, int32_t *first, mzm_err *err)
 {
 	mzm_tensor t = mzm_source_tensor(s->src, i);
-	int32_t rows = mzm_span_rows(&t, s->slot_bytes), n = (t.n_rows + rows - 1) / rows;
+	queue *q = &s->queue[t.role == MZM_ROLE_DRAFT ? MZM_ORDER_DRAFT : MZM_ORDER_PASS];
+	int32_t rows = mzm_span_rows(&t, s->slot_bytes);
 	uint32_t n_extents;
 	const mzm_extent *x = mzm_container_tensor(s->src, i, &n_extents);
-	if (s->n_spans + n > s->cap) {
-		int32_t cap = 2 * (s->n_spans + n);
-		size_t old_bytes = (size_t)s->n_spans * sizeof(mzm_span);
-		mzm_span *grown = mzm_realloc(s->spans, old_bytes, (size_t)cap * sizeof *grown);
-		if (!grown)
-			return mzm_fail(err, MZM_ENOMEM, "out of memory: the order of streaming");
-		s->spans = grown;
-		s->cap = cap;
-	}
-	*first = s->n_spans;
+	MZM_TRY(reserve(q, (t.n_rows + rows - 1) / rows, err));
+	*first = q->n;
 	for (int32_t row = 0; row < t.n_rows; row += rows) {
 		int32_t end = t.n_rows - row < rows ? t.n_rows : row + rows;
 		size_t bytes = (size_t)(end - row) * mzm_row_bytes(t.dtype, t.n_cols);
-		s->spans[s->n_spans++] = (mzm_span){.tensor = i, .row0 = row, .row1 = end, .bytes = bytes};
+		q->spans[q->n++] = (mzm_span){.tensor = i, .row0 = row, .row1 = end, .bytes = bytes};
 	}
 	for (uint32_t k = 0; k < n_extents; k++)
-		s->streamed_bytes += x[k].stored_bytes;
+		q->stored_bytes += x[k].stored_bytes;
+	return MZM_OK;
+}
+
+/* The reader turns to another order, or back. */
+static mzm_status turn_to(mzm_store *s, mzm_store_order order, mzm_err *err)
+{
+	const queue *q = &s->queue[order];
+	s->order = MZM_ORDER_NONE;
+	MZM_TRY(mzm_reader_stream(s->reader, q->spans, q->n, order != MZM_ORDER_PASS, err));
+	s->order = order;
 	return MZM_OK;
 }
 
 mzm_status mzm_store_start(mzm_store *s, mzm_err *err)
 {
-	return s->n_spans > 0 ? mzm_reader_stream(s->reader, s->spans, s->n_spans, err) : MZM_OK;
+	return s->queue[MZM_ORDER_PASS].n > 0 ? turn_to(s, MZM_ORDER_PASS, err) : MZM_OK;
 }
 
 /* ---- mapping ---- */
@@ -151,22 +173,28 @@ mzm_status mzm_store_map(mzm_store *s, int32_t i, const void **at, mzm_err *err)
 
 /* ---- passes ---- */
 
-mzm_status mzm_store_begin(mzm_store *s, bool streams, mzm_err *err)
+mzm_status mzm_store_begin(mzm_store *s, mzm_store_order order, mzm_err *err)
 {
+	mzm_status st = MZM_OK;
 	if (!s)
 		return MZM_OK;
 	if (s->kind == MZM_STORE_MMAP)
 		return mzm_mapping_check(s->map, err);
-	if (streams && s->n_spans > 0) {
-		pthread_mutex_lock(&s->pass);
+	if (s->queue[order].n == 0)
+		return MZM_OK;
+	pthread_mutex_lock(&s->pass);
+	if (s->order == order && order == MZM_ORDER_PASS)
 		mzm_reader_begin(s->reader);
-	}
-	return MZM_OK;
+	else
+		st = turn_to(s, order, err);
+	if (st != MZM_OK)
+		pthread_mutex_unlock(&s->pass);
+	return st;
 }
 
-void mzm_store_end(mzm_store *s, bool streams)
+void mzm_store_end(mzm_store *s, mzm_store_order order)
 {
-	if (s && s->kind == MZM_STORE_STREAM && streams && s->n_spans > 0)
+	if (s && s->kind == MZM_STORE_STREAM && s->queue[order].n > 0)
 		pthread_mutex_unlock(&s->pass);
 }
 
@@ -180,14 +208,14 @@ void mzm_store_unpin(mzm_store *s)
 	mzm_reader_unpin(s->reader);
 }
 
-int32_t mzm_store_n_spans(const mzm_store *s)
+int32_t mzm_store_n_spans(const mzm_store *s, mzm_store_order order)
 {
-	return s ? s->n_spans : 0;
+	return s ? s->queue[order].n : 0;
 }
 
-uint64_t mzm_store_streamed_bytes(const mzm_store *s)
+uint64_t mzm_store_streamed_bytes(const mzm_store *s, mzm_store_order order)
 {
-	return s ? s->streamed_bytes : 0;
+	return s ? s->queue[order].stored_bytes : 0;
 }
 
 mzm_reader_stats mzm_store_stats(mzm_store *s)

@@ -16,6 +16,9 @@ typedef struct mzm_residency {
 	mzm_store_kind    kind;
 	const bool       *streamed; /* [n_tensors] STREAM: not kept in memory */
 	bool              no_draft; /* leave the draft image on disk: drafts read the model itself */
+	/* STREAM: neurons a layer that a state holds for sparse passes (held.h); of the draft image if there is one, whose
+	 * FFN then stays on disk; 0: none */
+	int32_t           n_held;
 	mzm_reader_params reader;   /* STREAM */
 } mzm_residency;
 
@@ -34,23 +37,26 @@ void       mzm_store_close(mzm_store *s);
 /* STREAM: reads each span to its dst, now. */
 mzm_status mzm_store_load(mzm_store *s, const mzm_span *spans, int32_t n, mzm_progress_fn progress, void *user,
 			  mzm_err *err);
-/* STREAM: adds the spans of tensor i to the order of a pass; *first: the number of its first one. */
+/* In which spans stream: that of a pass over the model, or that of the draft image's neurons, to take some of them. */
+typedef enum mzm_store_order { MZM_ORDER_NONE, MZM_ORDER_PASS, MZM_ORDER_DRAFT, MZM_N_ORDERS } mzm_store_order;
+
+/* STREAM: adds the spans of tensor i to the order of its role; *first: the number of its first one. */
 mzm_status mzm_store_add(mzm_store *s, int32_t i, int32_t *first, mzm_err *err);
 /* STREAM: all were added. */
 mzm_status mzm_store_start(mzm_store *s, mzm_err *err);
 /* MMAP: where tensor i lies, whole. EUNSUPPORTED where it is compressed or in pieces. */
 mzm_status mzm_store_map(mzm_store *s, int32_t i, const void **at, mzm_err *err);
 
-/* A pass, of which there is one at a time in a store that streams (others wait). NULL: the model is in memory. streams:
- * the pass reads streamed tensors. MMAP: EIO when the file was truncated. */
-mzm_status mzm_store_begin(mzm_store *s, bool streams, mzm_err *err);
-void       mzm_store_end(mzm_store *s, bool streams);
+/* A pass, of which there is one at a time in a store that streams (others wait). NULL: the model is in memory. order:
+ * in which it will pin all spans, or NONE. MMAP: EIO when the file was truncated. */
+mzm_status mzm_store_begin(mzm_store *s, mzm_store_order order, mzm_err *err);
+void       mzm_store_end(mzm_store *s, mzm_store_order order);
 /* The next span of the pass, number `span`; unpin before the next. */
 mzm_status mzm_store_pin(mzm_store *s, int32_t span, const char **at, mzm_err *err);
 void       mzm_store_unpin(mzm_store *s);
 
-int32_t          mzm_store_n_spans(const mzm_store *s);        /* that stream in a pass */
-uint64_t         mzm_store_streamed_bytes(const mzm_store *s); /* of a pass, as stored in the file */
+int32_t          mzm_store_n_spans(const mzm_store *s, mzm_store_order order); /* that stream in it */
+uint64_t         mzm_store_streamed_bytes(const mzm_store *s, mzm_store_order order); /* as stored in the file */
 mzm_reader_stats mzm_store_stats(mzm_store *s);
 mzm_store_kind   mzm_store_kind_of(const mzm_store *s);        /* NULL: RESIDENT */
 const char      *mzm_store_io_name(const mzm_store *s);

@@ -172,6 +172,8 @@ static mzm_status fill(mzm_weights *w, mzm_source *src, const mzm_residency *r, 
 		if (!held[i].skipped)
 			bind(w, &t, &held[i]);
 	}
+	w->n_held = r ? r->n_held : 0;
+	w->held_of = w->n_held == 0 ? NULL : w->draft ? w->draft : w->layer;
 	for (int32_t l = 0; w->draft && l < w->cfg.n_layers; l++) {
 		w->draft[l].attn_norm = w->layer[l].attn_norm;
 		w->draft[l].ffn_norm = w->layer[l].ffn_norm;
@@ -204,8 +206,11 @@ mzm_status mzm_weights_load(mzm_weights **out, mzm_source *src, const mzm_reside
 	int32_t n = mzm_source_n_tensors(src);
 	MZM_TRY_OUT(mzm_alloc_for((void **)&held, (size_t)n * sizeof *held, "the tensors", err));
 	for (int32_t i = 0; i < n && r; i++) {
-		held[i].skipped = r->no_draft && mzm_source_tensor(src, i).role == MZM_ROLE_DRAFT;
-		held[i].streamed = r->kind == MZM_STORE_STREAM && r->streamed[i] && !held[i].skipped;
+		mzm_tensor t = mzm_source_tensor(src, i);
+		bool in_part = r->n_held > 0 && t.role == MZM_ROLE_DRAFT &&
+			       (t.kind == MZM_T_GATE || t.kind == MZM_T_UPDOWN);
+		held[i].skipped = r->no_draft && t.role == MZM_ROLE_DRAFT;
+		held[i].streamed = r->kind == MZM_STORE_STREAM && (r->streamed[i] || in_part) && !held[i].skipped;
 	}
 	MZM_TRY_OUT(place_tensors(w, src, r, held, err));
 	if (r && r->kind != MZM_STORE_RESIDENT)

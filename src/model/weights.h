@@ -31,6 +31,8 @@ typedef struct mzm_weights {
 	mzm_layer   *layer;                /* [n_layers] */
 	mzm_layer   *draft;                /* [n_layers] of the draft image, norms shared; NULL: there is none */
 	mzm_matrix   draft_head;
+	int32_t      n_held;               /* neurons a layer that a state holds for sparse passes (held.h); 0: none */
+	const mzm_layer *held_of;          /* [n_layers] whose: the draft image's, or the model's; NULL: none */
 	float       *down_norm;            /* [n_layers, n_ffn] Euclidean norms of down rows; NULL where they stream */
 	mzm_store   *store;                /* NULL: all is in memory */
 	void        *block;
