@@ -110,8 +110,8 @@ typedef struct mzm_model_params {
 	const struct mzm_session_params *session; /* that the bound leaves room for; NULL: the defaults */
 	int32_t         n_sessions; /* of those; 0: one */
 	uint64_t        reserve_bytes; /* more of the bound to leave free: what the caller itself will take */
-	const struct mzm_gen_params *drafts; /* that are to come: neurons are held for them where not all have room; NULL:
-	                                      * none */
+	/* The drafts that are to come, for which neurons are held where not all have room. NULL: none. */
+	const struct mzm_gen_params *drafts;
 	const char     *io;        /* how "stream" reads: "auto" (NULL), "uring" or "threads" */
 } mzm_model_params;
 

@@ -25,7 +25,7 @@ typedef struct generation {
 	bool                  done;
 	bool                  cancelled; /* by a callback */
 	int64_t               start_ns;
-	double                prefill_pass_ns; /* the last pass over the prompt, by the row kernels; 0: none */
+	double                prefill_pass_ns; /* of the last pass over the prompt, if that was of few positions; else 0 */
 	int32_t               last_gained; /* by the latest check */
 	double                ffn_share;   /* sum over sparse passes */
 	mzm_certainty         certainty[MZM_MAX_PERIOD];  /* of the draft under way */
@@ -82,30 +82,20 @@ static void emit(generation *g, const mzm_token_event *e)
 
 /* ---- prefill ---- */
 
-/* Positions of the chunk of the grid that starts at pos and is all in the prompt; 0: there is none. */
-static int32_t chunk_at(int32_t pos, int32_t left)
-{
-	if (pos % MZM_CHUNK_BIG == 0 && left >= MZM_CHUNK_BIG)
-		return MZM_CHUNK_BIG;
-	return pos % MZM_CHUNK == 0 && left >= MZM_CHUNK ? MZM_CHUNK : 0;
-}
-
-/* Dense pass over the prompt in chunks: whole chunks of the grid through oneDNN, the rest by rows. */
+/* Dense passes over the prompt: whole chunks of the grid through oneDNN, the rest by rows. */
 static mzm_status prefill(generation *g, float **logits)
 {
 	mzm_session *s = g->s;
 	mzm_predictor *pred = g->p->mode == MZM_MODE_DENSE ? NULL : s->predictor;
 	mzm_predictor *observer = pred && pred->observes ? pred : NULL;
 	while (g->kv->len < g->n) {
-		int32_t left = g->n - g->kv->len;
-		mzm_pass pass = {.ids = s->ids + g->kv->len, .observer = observer};
-		int32_t chunk = chunk_at(g->kv->len, left);
-		pass.gemm = s->model->gemm && chunk > 0;
-		pass.n_pos = pass.gemm ? chunk : left < MZM_MAX_POS ? left : MZM_MAX_POS;
+		int32_t left = g->n - g->kv->len, most = mzm_state_max_pos(s->state);
+		mzm_pass pass = {.ids = s->ids + g->kv->len, .observer = observer, .gemm = s->model->gemm,
+				 .n_pos = left < most ? left : most};
 		pass.n_rows = pass.n_pos == left;
 		int64_t start = mzm_now_ns();
 		MZM_TRY(mzm_forward(s->state, &pass, logits, NULL, g->err));
-		g->prefill_pass_ns = pass.gemm ? 0 : (double)(mzm_now_ns() - start);
+		g->prefill_pass_ns = pass.n_pos < 2 * MZM_CHUNK ? (double)(mzm_now_ns() - start) : 0;
 		if (g->p->on_prefill && g->p->on_prefill(g->p->user, "prompt", (uint64_t)g->kv->len, (uint64_t)g->n))
 			return mzm_fail(g->err, MZM_ECANCELLED, "cancelled while reading the prompt");
 	}

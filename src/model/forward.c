@@ -138,6 +138,11 @@ void mzm_state_watch(mzm_state *s, mzm_progress_fn on_span, void *user)
 	s->user = user;
 }
 
+int32_t mzm_state_max_pos(const mzm_state *s)
+{
+	return s->max_pos;
+}
+
 uint64_t mzm_state_bytes_streamed(const mzm_state *s)
 {
 	return s->bytes_streamed;

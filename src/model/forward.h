@@ -12,7 +12,8 @@
 
 /* Positions of a prefill chunk through oneDNN, the large one where the context is long enough to have room for it.
  * Chunks start at multiples of their size, so that what a token's KV is does not depend on how the prompt arrived;
- * everything else takes the row kernels. */
+ * everything else takes the row kernels. A pass may have several chunks and a rest, which share one reading of weights
+ * that stream. */
 #define MZM_CHUNK     64
 #define MZM_CHUNK_BIG 512
 
@@ -23,6 +24,7 @@ mzm_status mzm_state_create(mzm_state **out, const mzm_weights *w, const mzm_ker
 void       mzm_state_free(mzm_state *s);
 mzm_kv    *mzm_state_kv(mzm_state *s);
 size_t     mzm_state_bytes(const mzm_state *s); /* KV and scratch */
+int32_t    mzm_state_max_pos(const mzm_state *s); /* of a pass */
 /* What a state would take, for a team of n_ranks; has_bf16: the model has matrices of bf16, q8 or q4. False: more than
  * memory can be. */
 bool       mzm_state_measure(size_t *bytes, const mzm_config *cfg, bool has_bf16, const mzm_kern *kern, int n_ranks,
@@ -41,13 +43,13 @@ void       mzm_state_rehold(mzm_state *s, mzm_predictor *p);
 
 typedef struct mzm_pass {
 	const int32_t *ids;      /* [n_pos] tokens at positions kv->len .. */
-	int32_t        n_pos;    /* 1..MZM_MAX_POS, or a chunk with gemm */
+	int32_t        n_pos;    /* 1..mzm_state_max_pos() */
 	int32_t        n_rows;   /* logits wanted: of the last n_rows positions, 0..min(n_pos, MZM_MAX_POS) */
 	mzm_predictor *sparse;   /* NULL = dense pass; else n_pos must be 1 */
 	mzm_predictor *observer; /* sees z of a dense pass; NULL = nobody */
 	bool           draft;    /* read the draft image; the model must have one */
 	bool           held;     /* sparse: on the neurons that the state holds (held.h) */
-	bool           gemm;     /* through oneDNN: a chunk at a multiple of its size */
+	bool           gemm;     /* whole chunks of the grid go through oneDNN */
 } mzm_pass;
 
 /* Runs the pass. *logits: [n_rows, n_vocab], the state's, until the next pass; may be NULL when n_rows is 0.

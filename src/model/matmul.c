@@ -90,7 +90,22 @@ static void rows_by_kernel(mzm_state *s, const mzm_product *p, const mzm_part *p
 	s->kern->rows(&job, *begin, *end);
 }
 
-void mzm_matmul_part(mzm_state *s, const mzm_product *p, const mzm_part *part, mzm_team *team, int rank)
+bool mzm_next_group(const mzm_state *s, int32_t n_pos, mzm_group *g)
+{
+	static const int32_t sizes[] = {MZM_CHUNK_BIG, MZM_CHUNK};
+	g->first += g->n;
+	int32_t left = n_pos - g->first, pos = s->pos0 + g->first;
+	g->n = left < MZM_MAX_POS ? left : MZM_MAX_POS;
+	for (int i = 0; i < 2 && s->pass->gemm; i++) {
+		if (pos % sizes[i] == 0 && left >= sizes[i] && s->max_pos >= sizes[i]) {
+			g->n = sizes[i];
+			break;
+		}
+	}
+	return left > 0;
+}
+
+static void group_product(mzm_state *s, const mzm_product *p, const mzm_part *part, mzm_team *team, int rank)
 {
 	int32_t begin, end;
 	if (p->n_pos > MZM_MAX_POS)
@@ -99,6 +114,30 @@ void mzm_matmul_part(mzm_state *s, const mzm_product *p, const mzm_part *part, m
 		rows_by_kernel(s, p, part, team, rank, &begin, &end);
 	if (p->after && begin < end)
 		p->after(s, p, begin, end);
+}
+
+/* Several groups take turns with what is packed for them: all meet before it is packed anew for everybody. */
+static void meet_for(const mzm_group *g, int32_t n_pos, mzm_team *team, int rank)
+{
+	if (g->n > MZM_MAX_POS && g->n < n_pos)
+		mzm_team_barrier(team, rank);
+}
+
+void mzm_matmul_part(mzm_state *s, const mzm_product *p, const mzm_part *part, mzm_team *team, int rank)
+{
+	mzm_group g = {0};
+	while (mzm_next_group(s, p->n_pos, &g)) {
+		size_t first = (size_t)g.first;
+		mzm_product one = *p;
+		mzm_acts x = {.x = p->x->x + first * (size_t)p->m->n_cols};
+		meet_for(&g, p->n_pos, team, rank);
+		one.x = g.n < p->n_pos ? &x : p->x;
+		one.y = p->y + first * p->ldy;
+		one.z = p->z ? p->z + first * p->ldy : NULL;
+		one.n_pos = g.n;
+		one.pos = g.first;
+		group_product(s, &one, part, team, rank);
+	}
 }
 
 void mzm_matmul(mzm_state *s, const mzm_product *p, mzm_team *team, int rank)
@@ -110,7 +149,7 @@ void mzm_matmul(mzm_state *s, const mzm_product *p, mzm_team *team, int rank)
 
 /* One section of the neurons. */
 static void down_section(mzm_state *s, const mzm_matrix *m, const mzm_part *part, int32_t row0, mzm_neurons of,
-			 const float *a, mzm_team *team, int rank)
+			 mzm_group g, const float *a, mzm_team *team, int rank)
 {
 	int32_t row1 = part->row1 - row0 < MZM_SECTION ? part->row1 : row0 + MZM_SECTION, lo, hi, begin, end;
 	const int32_t *list = of.at ? of.at : of.rows;
@@ -119,8 +158,8 @@ static void down_section(mzm_state *s, const mzm_matrix *m, const mzm_part *part
 	mzm_accum_job job = {
 		.dtype = m->dtype, .w = (const void *)((uintptr_t)part->base + (list ? 0 : (uintptr_t)lo * m->stride)),
 		.stride = m->stride, .rows = list ? list + lo : NULL, .n_rows = hi - lo, .n_cols = m->n_cols,
-		.a = a + lo, .lda = (size_t)s->w->cfg.n_ffn, .n_pos = s->pass->n_pos, .y = s->x,
-		.ldy = (size_t)m->n_cols, .scratch = s->sums + (size_t)rank * (MZM_ACCUM_SCRATCH / sizeof(float)),
+		.a = a + lo, .lda = (size_t)s->w->cfg.n_ffn, .n_pos = g.n,
+		.y = s->x + (size_t)g.first * (size_t)m->n_cols, .ldy = (size_t)m->n_cols, .scratch = s->sums + (size_t)rank * (MZM_ACCUM_SCRATCH / sizeof(float)),
 	};
 	if (begin < end && lo < hi)
 		s->kern->accum(&job, begin, end);
@@ -129,12 +168,15 @@ static void down_section(mzm_state *s, const mzm_matrix *m, const mzm_part *part
 void mzm_matmul_down(mzm_state *s, const mzm_matrix *m, const mzm_part *part, mzm_neurons of, const float *a,
 		     mzm_team *team, int rank)
 {
-	if (s->pass->n_pos > MZM_MAX_POS) {
-		mzm_gemm_down(s, m, part, a, team, rank);
-		return;
+	mzm_group g = {0};
+	while (mzm_next_group(s, s->pass->n_pos, &g)) {
+		const float *of_group = a + (size_t)g.first * (size_t)s->w->cfg.n_ffn;
+		meet_for(&g, s->pass->n_pos, team, rank);
+		if (g.n > MZM_MAX_POS)
+			mzm_gemm_down(s, m, part, g, of_group, team, rank);
+		for (int32_t row = part->row0; g.n <= MZM_MAX_POS && row < part->row1; row += MZM_SECTION)
+			down_section(s, m, part, row, of, g, of_group, team, rank);
 	}
-	for (int32_t row = part->row0; row < part->row1; row += MZM_SECTION)
-		down_section(s, m, part, row, of, a, team, rank);
 }
 
 void mzm_norm(mzm_state *s, float *h, const float *x, const float *weight, int32_t n_pos, mzm_team *team, int rank)
@@ -151,6 +193,6 @@ void mzm_norm(mzm_state *s, float *h, const float *x, const float *weight, int32
 void mzm_add_residual(mzm_state *s, const mzm_product *p, int32_t begin, int32_t end)
 {
 	size_t dim = (size_t)s->w->cfg.dim;
-	for (int32_t i = 0; i < p->n_pos; i++)
+	for (int32_t i = p->pos; i < p->pos + p->n_pos; i++)
 		s->kern->add(s->x + (size_t)i * dim + begin, s->proj + (size_t)i * dim + begin, end - begin);
 }

@@ -172,8 +172,7 @@ static void note_failure(mzm_state *s, mzm_status st)
 
 /* ---- f32 ---- */
 
-static void rows_f32(mzm_state *s, const mzm_matrix *m, const float *x, float *y, size_t ldy, int rank, int32_t begin,
-		     int32_t end)
+static void rows_f32(mzm_state *s, const mzm_matrix *m, const mzm_product *p, int rank, int32_t begin, int32_t end)
 {
 	float *wide = s->gemm.wide + (size_t)rank * s->gemm.wide_len; /* [WIDE_ROWS, n_cols] */
 	size_t ld = (size_t)m->n_cols;
@@ -181,13 +180,14 @@ static void rows_f32(mzm_state *s, const mzm_matrix *m, const float *x, float *y
 		int32_t n = end - r < WIDE_ROWS ? end - r : WIDE_ROWS;
 		for (int32_t i = 0; i < n; i++)
 			s->kern->to_f32(wide + (size_t)i * ld, row_at(m, r + i), m->dtype, m->n_cols);
-		note_failure(s, mzm_gemm_nt(y + r, ldy, x, ld, wide, ld, s->pass->n_pos, n, m->n_cols, NULL));
+		note_failure(s, mzm_gemm_nt(p->y + r, p->ldy, p->x->x, ld, wide, ld, p->n_pos, n, m->n_cols, NULL));
 	}
 }
 
-static void down_f32(mzm_state *s, const mzm_matrix *m, const mzm_part *part, const float *a, float *y, int rank,
+static void down_f32(mzm_state *s, const mzm_matrix *m, const mzm_part *part, mzm_group g, const float *a, int rank,
 		     int32_t begin, int32_t end)
 {
+	float *y = s->proj + (size_t)g.first * (size_t)m->n_cols;
 	float *wide = s->gemm.wide + (size_t)rank * s->gemm.wide_len; /* [WIDE_DEPTH, MZM_COL_GRAIN] */
 	for (int32_t c = begin; c < end; c += MZM_COL_GRAIN) {
 		int32_t n = end - c < MZM_COL_GRAIN ? end - c : MZM_COL_GRAIN;
@@ -196,7 +196,7 @@ static void down_f32(mzm_state *s, const mzm_matrix *m, const mzm_part *part, co
 			for (int32_t i = 0; i < k; i++)
 				widen_part(s, wide + (size_t)i * MZM_COL_GRAIN, m, j + i, c, n);
 			note_failure(s, mzm_gemm_nn(y + c, (size_t)m->n_cols, a + j, (size_t)s->w->cfg.n_ffn, wide,
-						    MZM_COL_GRAIN, s->pass->n_pos, n, k, j > 0, NULL));
+						    MZM_COL_GRAIN, g.n, n, k, j > 0, NULL));
 		}
 	}
 }
@@ -225,9 +225,9 @@ static int32_t part_len(const mzm_gemm_input *in, int32_t part)
 /* acts [n_parts, n_pos, depth] = x [n_pos, ldx], zeros behind its end, parts [first, last): this rank's positions, then
  * a barrier. */
 static void round_acts(mzm_state *s, const mzm_gemm_input *in, int32_t first, int32_t last, const float *x, size_t ldx,
-		       mzm_team *team, int rank)
+		       int32_t n_pos, mzm_team *team, int rank)
 {
-	int32_t n_pos = s->pass->n_pos, begin, end;
+	int32_t begin, end;
 	mzm_team_range(n_pos, 1, rank, mzm_team_size(team), &begin, &end);
 	for (int32_t p = begin; p < end; p++) {
 		for (int32_t i = first; i < last; i++) {
@@ -243,10 +243,9 @@ static void round_acts(mzm_state *s, const mzm_gemm_input *in, int32_t first, in
 
 /* y[n_pos, n] (+)= part of the activations times a panel. */
 static void multiply(mzm_state *s, const mzm_gemm_input *in, int32_t part, const uint16_t *panel, float *y, size_t ldy,
-		     int32_t n, bool accumulate, int rank)
+		     size_t n_pos, int32_t n, bool accumulate, int rank)
 {
 	float *block = s->gemm.block + (size_t)rank * s->gemm.block_len; /* [n_pos, MZM_GEMM_COLS] */
-	size_t n_pos = (size_t)s->pass->n_pos;
 	const uint16_t *acts = s->gemm.acts + (size_t)part * n_pos * (size_t)in->depth;
 	note_failure(s, mzm_gemm_run(in->of[n_pos == MZM_CHUNK_BIG], rank, block, acts, panel, NULL));
 	for (size_t p = 0; p < n_pos; p++, block += MZM_GEMM_COLS, y += ldy) {
@@ -279,7 +278,7 @@ static void pack_rows(mzm_state *s, const mzm_matrix *m, const mzm_gemm_input *i
 	}
 }
 
-static void rows_bf16(mzm_state *s, const mzm_matrix *m, float *y, size_t ldy, int rank, int32_t begin, int32_t end)
+static void rows_bf16(mzm_state *s, const mzm_matrix *m, const mzm_product *p, int rank, int32_t begin, int32_t end)
 {
 	const mzm_gemm_input *in = input_of(s, m->n_cols);
 	const uint16_t *panel = s->gemm.panel + (size_t)rank * s->gemm.panel_len;
@@ -287,8 +286,8 @@ static void rows_bf16(mzm_state *s, const mzm_matrix *m, float *y, size_t ldy, i
 		int32_t n = end - r < MZM_GEMM_COLS ? end - r : MZM_GEMM_COLS;
 		pack_rows(s, m, in, r, n, rank);
 		for (int32_t i = 0; i < in->n_parts; i++)
-			multiply(s, in, i, panel + (size_t)i * mzm_gemm_panel_len(in->depth), y + r, ldy, n, i > 0,
-				 rank);
+			multiply(s, in, i, panel + (size_t)i * mzm_gemm_panel_len(in->depth), p->y + r, p->ldy,
+				 (size_t)p->n_pos, n, i > 0, rank);
 	}
 }
 
@@ -319,9 +318,10 @@ static void pack_cols(mzm_state *s, const mzm_matrix *m, const mzm_gemm_input *i
 	}
 }
 
-static void down_bf16(mzm_state *s, const mzm_matrix *m, int32_t first, int32_t last, float *y, int rank, int32_t grain,
-		      int32_t begin, int32_t end)
+static void down_bf16(mzm_state *s, const mzm_matrix *m, int32_t first, int32_t last, mzm_group g, int rank,
+		      int32_t grain, int32_t begin, int32_t end)
 {
+	float *y = s->x + (size_t)g.first * (size_t)m->n_cols;
 	const mzm_gemm_input *in = input_of_down(s);
 	const uint16_t *panel = s->gemm.panel + (size_t)rank * s->gemm.panel_len;
 	for (int32_t c = begin; c < end; c += grain) {
@@ -330,7 +330,8 @@ static void down_bf16(mzm_state *s, const mzm_matrix *m, int32_t first, int32_t 
 			pack_cols(s, m, in, part, c, n, rank);
 			for (int32_t i = 0; i < n; i += MZM_GEMM_COLS)
 				multiply(s, in, part, panel + (size_t)i * (size_t)in->depth, y + c + i,
-					 (size_t)m->n_cols, n - i < MZM_GEMM_COLS ? n - i : MZM_GEMM_COLS, true, rank);
+					 (size_t)m->n_cols, (size_t)g.n, n - i < MZM_GEMM_COLS ? n - i : MZM_GEMM_COLS,
+					 true, rank);
 		}
 	}
 }
@@ -345,19 +346,20 @@ void mzm_gemm_rows(mzm_state *s, const mzm_product *p, const mzm_part *part, mzm
 	*begin += part->row0;
 	*end += part->row0;
 	if (!s->gemm.bf16 || !takes_bf16(&m)) {
-		rows_f32(s, &m, p->x->x, p->y, p->ldy, rank, *begin, *end);
+		rows_f32(s, &m, p, rank, *begin, *end);
 		return;
 	}
 	if (!p->x->is_packed) { /* by nobody: every rank has an x of its own, and they take turns alike */
 		const mzm_gemm_input *in = input_of(s, m.n_cols);
-		round_acts(s, in, 0, in->n_parts, p->x->x, (size_t)m.n_cols, team, rank);
+		round_acts(s, in, 0, in->n_parts, p->x->x, (size_t)m.n_cols, p->n_pos, team, rank);
 		p->x->is_packed = true;
 		p->x->form = MZM_BF16;
 	}
-	rows_bf16(s, &m, p->y, p->ldy, rank, *begin, *end);
+	rows_bf16(s, &m, p, rank, *begin, *end);
 }
 
-void mzm_gemm_down(mzm_state *s, const mzm_matrix *of, const mzm_part *part, const float *a, mzm_team *team, int rank)
+void mzm_gemm_down(mzm_state *s, const mzm_matrix *of, const mzm_part *part, mzm_group g, const float *a, mzm_team *team,
+		   int rank)
 {
 	mzm_matrix m = at_hand(of, part);
 	bool bf16 = s->gemm.bf16 && takes_bf16(&m);
@@ -365,13 +367,13 @@ void mzm_gemm_down(mzm_state *s, const mzm_matrix *of, const mzm_part *part, con
 	mzm_team_range(m.n_cols, grain, rank, mzm_team_size(team), &begin, &end);
 	if (bf16) {
 		int32_t first = part->row0 / MZM_SECTION, last = (part->row1 + MZM_SECTION - 1) / MZM_SECTION;
-		round_acts(s, input_of_down(s), first, last, a, (size_t)s->w->cfg.n_ffn, team, rank);
-		down_bf16(s, &m, first, last, s->x, rank, grain, begin, end);
+		round_acts(s, input_of_down(s), first, last, a, (size_t)s->w->cfg.n_ffn, g.n, team, rank);
+		down_bf16(s, &m, first, last, g, rank, grain, begin, end);
 		return;
 	}
-	down_f32(s, &m, part, a, s->proj, rank, begin, end);
+	down_f32(s, &m, part, g, a, rank, begin, end);
 	if (part->row1 == m.n_rows && begin < end) {
-		mzm_product sum = {.n_pos = s->pass->n_pos};
+		mzm_product sum = {.n_pos = g.n, .pos = g.first};
 		mzm_add_residual(s, &sum, begin, end);
 	}
 }

@@ -120,7 +120,16 @@ struct mzm_product {
 	int32_t           n_pos;
 	mzm_after_fn      after;
 	float            *z;    /* of after(): [n_pos, ldy] */
+	int32_t           pos;  /* of after(): the first position, counted in the pass */
 };
+
+/* Positions of a pass that take part in a product together: a chunk, by oneDNN, or what the row kernels take at once. */
+typedef struct mzm_group {
+	int32_t first, n;
+} mzm_group;
+
+/* Goes on to the next group of n_pos positions, from a zeroed one to the first; false behind the last. */
+bool mzm_next_group(const mzm_state *s, int32_t n_pos, mzm_group *g);
 
 /* This rank's share of a product; all parts of the matrix, or the one given. No barrier behind it. */
 void mzm_matmul(mzm_state *s, const mzm_product *p, mzm_team *team, int rank);
@@ -141,10 +150,11 @@ typedef struct mzm_neurons {
  * list, this rank's share of columns. a lies in list order. */
 void mzm_matmul_down(mzm_state *s, const mzm_matrix *m, const mzm_part *part, mzm_neurons of, const float *a,
 		     mzm_team *team, int rank);
-/* The same two through oneDNN, for a chunk (matmul_gemm.c). */
+/* The same two through oneDNN, for a chunk (matmul_gemm.c); the products are of its positions alone. */
 void mzm_gemm_rows(mzm_state *s, const mzm_product *p, const mzm_part *part, mzm_team *team, int rank, int32_t *begin,
 		   int32_t *end);
-void mzm_gemm_down(mzm_state *s, const mzm_matrix *m, const mzm_part *part, const float *a, mzm_team *team, int rank);
+void mzm_gemm_down(mzm_state *s, const mzm_matrix *m, const mzm_part *part, mzm_group g, const float *a, mzm_team *team,
+		   int rank);
 /* What they need, by the weights and the team of the state: the shapes (start does that too), products compiled, both
  * before the layout; its arrays. */
 void       mzm_gemm_shape(mzm_state *s, bool has_bf16);
@@ -154,7 +164,7 @@ void       mzm_gemm_layout(mzm_state *s, int n_ranks, mzm_carve *c);
 /* h = rmsnorm(x) for this rank's share of the positions, then a barrier. */
 void mzm_norm(mzm_state *s, float *h, const float *x, const float *weight, int32_t n_pos, mzm_team *team, int rank);
 
-/* x += proj over columns [begin, end) of every position. */
+/* x += proj over columns [begin, end) of every position of the product. */
 void mzm_add_residual(mzm_state *s, const mzm_product *p, int32_t begin, int32_t end);
 
 #endif

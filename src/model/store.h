@@ -16,8 +16,8 @@ typedef struct mzm_residency {
 	mzm_store_kind    kind;
 	const bool       *streamed; /* [n_tensors] STREAM: not kept in memory */
 	bool              no_draft; /* leave the draft image on disk: drafts read the model itself */
-	/* STREAM: neurons a layer that a state holds for sparse passes (held.h); of the draft image if there is one, whose
-	 * FFN then stays on disk; 0: none */
+	/* STREAM: neurons a layer that a state holds for sparse passes (held.h), of the draft image if there is one,
+	 * whose FFN then stays on disk; 0: none. */
 	int32_t           n_held;
 	mzm_reader_params reader;   /* STREAM */
 } mzm_residency;

@@ -106,7 +106,7 @@ static void inputs(void *ctx, mzm_team *team, int rank)
 {
 	rig *r = ctx;
 	mzm_part whole = {0, r->layer.down.n_rows, r->layer.down.w};
-	mzm_gemm_down(&r->s, &r->layer.down, &whole, r->in, team, rank);
+	mzm_gemm_down(&r->s, &r->layer.down, &whole, (mzm_group){0, r->s.pass->n_pos}, r->in, team, rank);
 }
 
 /* kind 0, 1: oneDNN on gate and down; 2, 3: the model on them. */

@@ -103,7 +103,7 @@ static void compute(void *ctx, mzm_team *team, int rank)
 	mzm_team_barrier(team, rank);
 	part = (mzm_part){0};
 	while (mzm_next_part(p->s, down, &part, team, rank))
-		mzm_gemm_down(p->s, down, &part, p->b->z, team, rank);
+		mzm_gemm_down(p->s, down, &part, (mzm_group){0, p->s->pass->n_pos}, p->b->z, team, rank);
 }
 
 /* y [n_pos, n_ffn + GAP_COLS] and down [n_pos, dim], both beginning as NaN or zero; -> free */
