@@ -569,6 +569,110 @@ static void test_prefill_chunk(void **state)
 	free(first);
 }
 
+/* ---- passes of several chunks ---- */
+
+enum { LONG = 512 + 3 * 64 + 45 };
+
+/* Remembers z of every position and layer, in the order of positions. */
+typedef struct witness {
+	mzm_predictor base;
+	float        *z;         /* [n_layers, LONG, n_ffn] */
+	int32_t       n_ffn, at[8]; /* positions seen of each layer */
+} witness;
+
+static void see(mzm_predictor *base, int32_t layer, const float *z, int32_t n_pos)
+{
+	witness *w = (witness *)base;
+	memcpy(w->z + ((size_t)layer * LONG + (size_t)w->at[layer]) * (size_t)w->n_ffn, z,
+	       (size_t)n_pos * (size_t)w->n_ffn * sizeof *z);
+	w->at[layer] += n_pos;
+}
+
+static const mzm_predictor_ops witness_ops = {.name = "witness", .observe = see};
+
+/* A prompt in passes of `most` positions, or, 0, of a chunk or 32 of a rest each; what came of it. */
+typedef struct prompt_run {
+	float  *logits;
+	char   *kv;
+	size_t  kv_bytes;
+	witness seen;
+} prompt_run;
+
+static prompt_run read_prompt(mzm_session *s, const int32_t *ids, int32_t most, bool gemm)
+{
+	const mzm_config *cfg = &s->model->weights->cfg;
+	mzm_kv *kv = mzm_state_kv(s->state);
+	prompt_run r = {.seen = {.base = {.ops = &witness_ops}, .n_ffn = cfg->n_ffn}};
+	float *logits = NULL;
+	r.seen.z = malloc((size_t)cfg->n_layers * LONG * (size_t)cfg->n_ffn * sizeof(float));
+	kv->len = 0;
+	memset(kv->k, 0, mzm_kv_bytes(kv) / 2);
+	memset(kv->v, 0, mzm_kv_bytes(kv) / 2);
+	while (kv->len < LONG) {
+		int32_t left = LONG - kv->len, n = left < most ? left : most;
+		if (!most && gemm && left >= 64)
+			n = kv->len % 512 == 0 && left >= 512 ? 512 : 64;
+		else if (!most)
+			n = left < 32 ? left : 32;
+		mzm_pass pass = {.ids = ids + kv->len, .n_pos = n, .n_rows = n == left, .gemm = gemm,
+				 .observer = &r.seen.base};
+		assert_int_equal(mzm_forward(s->state, &pass, &logits, NULL, NULL), MZM_OK);
+	}
+	r.kv_bytes = (size_t)(kv->v - kv->k);
+	r.kv = malloc(2 * r.kv_bytes);
+	memcpy(r.kv, kv->k, 2 * r.kv_bytes);
+	r.logits = malloc((size_t)cfg->n_vocab * sizeof(float));
+	memcpy(r.logits, logits, (size_t)cfg->n_vocab * sizeof(float));
+	return r;
+}
+
+static void free_run(prompt_run *r)
+{
+	free(r->logits);
+	free(r->kv);
+	free(r->seen.z);
+}
+
+static void expect_same_prompt(mzm_session *s, const int32_t *ids, const prompt_run *want, int32_t most, bool gemm)
+{
+	const mzm_config *cfg = &s->model->weights->cfg;
+	prompt_run got = read_prompt(s, ids, most, gemm);
+	assert_memory_equal(got.logits, want->logits, (size_t)cfg->n_vocab * sizeof(float));
+	assert_memory_equal(got.kv, want->kv, 2 * want->kv_bytes);
+	assert_memory_equal(got.seen.z, want->seen.z,
+			    (size_t)cfg->n_layers * LONG * (size_t)cfg->n_ffn * sizeof(float));
+	free_run(&got);
+}
+
+/* However many chunks and rests of a prompt share a pass, the bits are those of passes of one each. */
+static void test_passes_of_several_chunks(void **state)
+{
+	(void)state;
+	static const int32_t most[] = {512, 320, 64}; /* multiples of the chunks that come whole */
+	char path[128];
+	int32_t ids[LONG];
+	tiny_spec spec = block_spec;
+	spec.n_ctx = 1024, spec.n_ffn = 600;
+	some_ids(ids, LONG, spec.n_vocab, 23);
+	for (int f = 0; f < N_FORMS; f++) {
+		tiny_model *m = make_form(&forms[f], spec, 23, path);
+		rig one = {0}, many = {0};
+		open_on(&one, path, NULL, 1);
+		open_on(&many, path, NULL, 1 + f % 3);
+		for (int gemm = 0; gemm <= one.model->gemm; gemm++) {
+			prompt_run want = read_prompt(one.session, ids, 0, gemm);
+			for (int i = 0; i < 3; i++) /* with less than 512 the large chunk would not come whole */
+				if (!gemm || i == 0)
+					expect_same_prompt(many.session, ids, &want,
+							   one.model->gemm ? most[i] : 32, gemm);
+			free_run(&want);
+		}
+		close_rig(&one);
+		close_rig(&many);
+		tiny_free(m);
+	}
+}
+
 static void test_refusals(void **state)
 {
 	(void)state;
@@ -642,6 +746,7 @@ int main(void)
 		cmocka_unit_test(test_rollback),
 		cmocka_unit_test(test_keep_all),
 		cmocka_unit_test(test_prefill_chunk),
+		cmocka_unit_test(test_passes_of_several_chunks),
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_allocation_failures),
 	};
