@@ -79,12 +79,13 @@ int64_t mzm_cli_peak_rss(void)
 
 json_t *mzm_cli_plan_json(const mzm_plan *p)
 {
-	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "store", p->store, "ram_bytes",
-			 (json_int_t)p->ram_bytes, "needed_bytes", (json_int_t)p->needed_bytes, "smallest_bytes",
-			 (json_int_t)p->smallest_bytes, "process_bytes", (json_int_t)p->process_bytes, "session_bytes",
-			 (json_int_t)p->session_bytes, "weight_bytes", (json_int_t)p->weight_bytes, "draft_bytes",
-			 (json_int_t)p->draft_bytes, "window_bytes", (json_int_t)p->window_bytes, "reader_bytes",
-			 (json_int_t)p->reader_bytes, "streamed_bytes", (json_int_t)p->streamed_bytes, "draft_on_disk",
+	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:b}", "store", p->store,
+			 "ram_bytes", (json_int_t)p->ram_bytes, "needed_bytes", (json_int_t)p->needed_bytes,
+			 "smallest_bytes", (json_int_t)p->smallest_bytes, "process_bytes", (json_int_t)p->process_bytes,
+			 "session_bytes", (json_int_t)p->session_bytes, "weight_bytes", (json_int_t)p->weight_bytes,
+			 "draft_bytes", (json_int_t)p->draft_bytes, "held_bytes", (json_int_t)p->held_bytes,
+			 "window_bytes", (json_int_t)p->window_bytes, "reader_bytes", (json_int_t)p->reader_bytes,
+			 "streamed_bytes", (json_int_t)p->streamed_bytes, "n_held", (int)p->n_held, "draft_on_disk",
 			 (int)p->draft_on_disk);
 }
 
@@ -133,6 +134,6 @@ json_t *mzm_cli_settings_json(const mzm_gen_params *gen)
 			 mzm_cli_json_float(gen->check_temp), "temp", mzm_cli_json_float(gen->temp), "top_k",
 			 (int)gen->top_k, "top_p", mzm_cli_json_float(gen->top_p), "min_p",
 			 mzm_cli_json_float(gen->min_p), "repeat_penalty", mzm_cli_json_float(gen->repeat_penalty),
-			 "repeat_last", (int)gen->repeat_last, "seed", seed, "max_tokens",
-			 (int)gen->max_tokens, "ignore_eos", (int)gen->ignore_eos);
+			 "repeat_last", (int)gen->repeat_last, "seed", seed, "max_tokens", (int)gen->max_tokens,
+			 "ignore_eos", (int)gen->ignore_eos);
 }

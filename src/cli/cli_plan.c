@@ -77,7 +77,7 @@ void mzm_cli_print_plan(const mzm_plan *p, const char *path)
 	line("program and libraries", p->process_bytes, "(estimated)");
 	line("sessions", p->session_bytes, "keys, values, scratch");
 	line("weights in memory", p->weight_bytes, "");
-	line("draft image in memory", p->draft_bytes, "");
+	line("draft image in memory", p->draft_bytes, p->n_held ? "all but its neurons" : "");
 	line("neurons for drafts", p->held_bytes, text);
 	line("window for streamed weights", p->window_bytes, "");
 	line("reading and unpacking", p->reader_bytes, "");

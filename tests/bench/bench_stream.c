@@ -18,8 +18,8 @@ static double gib(uint64_t bytes)
 
 static void print(const mzm_plan *p, const mzm_gen_result *r, const char *mode)
 {
-	printf("%s: planned %.3f GiB, a pass streams %.2f GiB%s\n", p->store, gib(p->needed_bytes),
-	       gib(p->streamed_bytes), p->draft_on_disk ? "; no room for the draft image" : "");
+	printf("%s: planned %.3f GiB, a pass streams %.2f GiB, %d neurons held%s\n", p->store, gib(p->needed_bytes),
+	       gib(p->streamed_bytes), (int)p->n_held, p->draft_on_disk ? "; no room for the draft image" : "");
 	printf("%s: %d tokens, %.3f a second; prompt %.1f s; %.1f tokens a check\n", mode, r->n_tokens,
 	       (r->n_tokens - 1) / ((double)r->decode_ns * 1e-9), (double)r->prefill_ns * 1e-9,
 	       r->n_checks ? (double)r->n_gained / r->n_checks : 0);
@@ -45,6 +45,7 @@ int main(int argc, char **argv)
 	}
 	sp.n_ctx = N_CTX;
 	mp.session = &sp;
+	mp.drafts = &gen;
 	mp.ram_bytes = strtoull(argv[2], NULL, 10) << 20;
 	mp.store = argv[3];
 	gen.max_tokens = atoi(argv[5]);

@@ -97,7 +97,7 @@ bytes() {
 
 # try_budget NAME BYTES : in all modes
 try_budget() {
-	local name=$1 bytes=$2 mode wanted
+	local name=$1 bytes=$2 mode wanted held
 	if [[ $bytes -lt $least ]]; then # of so small a model, in a program of this size
 		bytes=$least
 	fi
@@ -108,6 +108,10 @@ try_budget() {
 		[[ $mode != exact ]] || wanted=dense
 		if [[ $mode == sirius && $(field .memory.draft_on_disk "$work/got") == true ]]; then
 			wanted=sirius_without_image # there was no room for it
+		elif [[ $mode == sirius && $(field .memory.n_held "$work/got") -gt 0 ]]; then
+			held=$(field .memory.n_held "$work/got") # there was room for so many neurons of a layer
+			wanted=reduced
+			answer reduced --mode sirius --keep "$(awk -v n="$held" -v all=$((1024 * factor)) 'BEGIN { printf "%.9f", n / all }')"
 		fi
 		report "$name, $mode: streams" test "$(field .memory.store "$work/got")" = '"stream"'
 		report "$name, $mode: the tokens of the resident model" test "$(tokens "$work/got")" = "$(tokens "$work/$wanted")"
