@@ -25,7 +25,7 @@ typedef struct generation {
 	bool                  done;
 	bool                  cancelled; /* by a callback */
 	int64_t               start_ns;
-	double                prefill_pass_ns; /* of the last pass over the prompt, if that was of few positions; else 0 */
+	double                prefill_pass_ns; /* of the last pass over the prompt, if it had few positions; else 0 */
 	int32_t               last_gained; /* by the latest check */
 	double                ffn_share;   /* sum over sparse passes */
 	mzm_certainty         certainty[MZM_MAX_PERIOD];  /* of the draft under way */

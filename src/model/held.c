@@ -67,6 +67,14 @@ static void layers_layout(mzm_held *h, const mzm_config *cfg, const mzm_layer *o
 	}
 }
 
+/* Nothing is held. */
+static void forget(mzm_held *h)
+{
+	memset(h->n_of, 0, (size_t)h->n_layers * sizeof *h->n_of);
+	memset(h->missing, 0, (size_t)h->n_layers * (size_t)h->n);
+	memset(h->place, 0xff, (size_t)h->n_layers * (size_t)h->n_ffn * sizeof *h->place);
+}
+
 mzm_status mzm_held_create(mzm_held **out, const mzm_config *cfg, const mzm_layer *of, int32_t n, const mzm_kern *kern,
 			   mzm_err *err)
 {
@@ -90,9 +98,7 @@ mzm_status mzm_held_create(mzm_held **out, const mzm_config *cfg, const mzm_laye
 	held_layout(h, cfg->dim, &c);
 	h->layer = MZM_CARVE(&c, mzm_layer, cfg->n_layers);
 	layers_layout(h, cfg, of, &c);
-	memset(h->n_of, 0, (size_t)h->n_layers * sizeof *h->n_of);
-	memset(h->missing, 0, (size_t)h->n_layers * (size_t)n);
-	memset(h->place, 0xff, (size_t)h->n_layers * (size_t)h->n_ffn * sizeof *h->place);
+	forget(h);
 	*out = h;
 	return MZM_OK;
 }
@@ -226,7 +232,7 @@ static mzm_status walk_all(mzm_state *s, mzm_store_order order)
 	return walk(s, order, s->w->held_of == s->w->draft ? &s->w->draft_head : &s->w->head, 0, 0);
 }
 
-void mzm_state_rehold(mzm_state *s, mzm_predictor *p)
+static void choose_all(mzm_state *s, mzm_predictor *p)
 {
 	for (int32_t l = 0; l < s->w->cfg.n_layers; l++) {
 		int32_t n = p->ops->want(p, l, s->held->n, s->rows);
@@ -234,18 +240,30 @@ void mzm_state_rehold(mzm_state *s, mzm_predictor *p)
 	}
 }
 
+void mzm_state_rehold(mzm_state *s, mzm_predictor *p)
+{
+	s->held->mixed = s->w->held_of == s->w->draft;
+	choose_all(s, p);
+}
+
 mzm_status mzm_state_hold(mzm_state *s, mzm_predictor *p, mzm_err *err)
 {
-	mzm_store_order order = s->w->held_of == s->w->draft ? MZM_ORDER_DRAFT : MZM_ORDER_PASS;
-	mzm_state_rehold(s, p);
+	bool draft = s->w->held_of == s->w->draft;
+	mzm_store_order order = draft ? MZM_ORDER_DRAFT : MZM_ORDER_PASS;
+	if (s->held->mixed) /* what a prompt finds does not depend on the one before */
+		forget(s->held);
+	choose_all(s, p);
+	s->held->mixed = false;
 	if (mzm_held_is_complete(s->held))
 		return MZM_OK;
+	s->held->mixed = draft; /* what an error leaves to be taken comes with a pass over the model */
 	s->why = (mzm_err){0};
 	MZM_TRY(mzm_store_begin(s->w->store, order, err));
 	mzm_status st = walk_all(s, order);
 	mzm_store_end(s->w->store, order);
 	if (st != MZM_OK)
 		return mzm_fail(err, s->why.code, "%s", s->why.message);
+	s->held->mixed = false;
 	s->bytes_streamed += mzm_store_streamed_bytes(s->w->store, order);
 	return MZM_OK;
 }

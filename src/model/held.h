@@ -4,7 +4,8 @@
  * Each layer has the same number of places. Which neurons have them is chosen by what the predictor wants; their rows
  * are copied as they stream by. After the prompt they all come from the file, so that a sparse pass has the bits of one
  * over the whole with the same list. Later, when checks show that others matter more, these come with the next dense
- * pass, which reads them anyway; where a draft image is held, its rows are made from the model's. Of one session. */
+ * pass, which reads them anyway; where a draft image is held, its rows are made from the model's until the next prompt.
+ * Of one session. */
 #ifndef MZM_HELD_H
 #define MZM_HELD_H
 
@@ -26,6 +27,7 @@ typedef struct mzm_held {
 	uint8_t   *missing; /* [n_layers, n] of a place: bits of what has not come yet */
 	uint8_t   *taken;   /* [n] scratch */
 	float     *wide;    /* [MZM_HELD_RANKS, dim] scratch */
+	bool       mixed;   /* rows of a draft image may have been made from the model's */
 	const mzm_kern *kern;
 	void      *block;
 } mzm_held;

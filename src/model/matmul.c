@@ -159,7 +159,8 @@ static void down_section(mzm_state *s, const mzm_matrix *m, const mzm_part *part
 		.dtype = m->dtype, .w = (const void *)((uintptr_t)part->base + (list ? 0 : (uintptr_t)lo * m->stride)),
 		.stride = m->stride, .rows = list ? list + lo : NULL, .n_rows = hi - lo, .n_cols = m->n_cols,
 		.a = a + lo, .lda = (size_t)s->w->cfg.n_ffn, .n_pos = g.n,
-		.y = s->x + (size_t)g.first * (size_t)m->n_cols, .ldy = (size_t)m->n_cols, .scratch = s->sums + (size_t)rank * (MZM_ACCUM_SCRATCH / sizeof(float)),
+		.y = s->x + (size_t)g.first * (size_t)m->n_cols, .ldy = (size_t)m->n_cols,
+		.scratch = s->sums + (size_t)rank * (MZM_ACCUM_SCRATCH / sizeof(float)),
 	};
 	if (begin < end && lo < hi)
 		s->kern->accum(&job, begin, end);

@@ -358,8 +358,8 @@ void mzm_gemm_rows(mzm_state *s, const mzm_product *p, const mzm_part *part, mzm
 	rows_bf16(s, &m, p, rank, *begin, *end);
 }
 
-void mzm_gemm_down(mzm_state *s, const mzm_matrix *of, const mzm_part *part, mzm_group g, const float *a, mzm_team *team,
-		   int rank)
+void mzm_gemm_down(mzm_state *s, const mzm_matrix *of, const mzm_part *part, mzm_group g, const float *a,
+		   mzm_team *team, int rank)
 {
 	mzm_matrix m = at_hand(of, part);
 	bool bf16 = s->gemm.bf16 && takes_bf16(&m);

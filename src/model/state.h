@@ -123,7 +123,7 @@ struct mzm_product {
 	int32_t           pos;  /* of after(): the first position, counted in the pass */
 };
 
-/* Positions of a pass that take part in a product together: a chunk, by oneDNN, or what the row kernels take at once. */
+/* Positions of a pass that take part in a product together: a chunk, by oneDNN, or what the row kernels take. */
 typedef struct mzm_group {
 	int32_t first, n;
 } mzm_group;
