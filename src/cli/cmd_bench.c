@@ -332,7 +332,9 @@ static int open_and_bench(bench_options *o)
 	if (o->model.ram && !o->p.peak_bytes)
 		o->p.peak_bytes = BUDGET_BUFFER;
 	o->model.reserve = o->p.peak_bytes;
-	o->model.drafts = &o->p.gen;
+	mzm_gen_params drafts = o->p.gen;
+	drafts.mode = MZM_MODE_SIRIUS;
+	o->model.drafts = &drafts;
 	int code = o->arch ? open_random(&model, o) : mzm_cli_open(&model, NULL, &command, &o->model);
 	if (code == MZM_CLI_GO &&
 	    (mzm_cli_file_probe(o->json, &err) != MZM_OK || mzm_cli_file_probe(o->svg, &err) != MZM_OK))

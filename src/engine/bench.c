@@ -176,7 +176,7 @@ static mzm_status add_sparse(mzm_bench_run *b, const char *name, float keep, boo
 	const mzm_predictor_ops *ops = mzm_predictor_find(name);
 	mzm_drafting d = mzm_model_drafting(b->model, ops, !draft);
 	mzm_pred_env env = mzm_model_pred_env(b->model, keep, b->p.gen.seed, d);
-	mzm_bench_line line = {.kind = MZM_BENCH_SPARSE, .draft = draft, .held = d.held, .keep = keep, .n_pos = 1,
+	mzm_bench_line line = {.kind = MZM_BENCH_SPARSE, .draft = draft, .held = d.held, .keep = env.keep, .n_pos = 1,
 			       .context = b->p.context};
 	MZM_TRY(mzm_model_check_predictor(b->model, ops, b->err));
 	if (draft && !d.image)
