@@ -1,23 +1,11 @@
-/* test_held.c - drafts on the neurons that fit in memory: which are held and with which bytes, against a naive model;
- * texts and probabilities against the whole model in memory; what is learnt from checks; reads that fail, and
- * cancellations; the memory that a plan counts for them.
+/* test_held.c - neurons that are held: which, where and with which bytes, against a naive model; how many a plan finds
+ * room for, and what they take.
  *
- * MIRZAM_LONG=1 runs more models and faults; MIRZAM_SHORT=1, for sanitizers, fewer. */
-#include "store_rig.h"
+ * MIRZAM_LONG=1 runs more; MIRZAM_SHORT=1, for sanitizers, less. */
+#include "held_rig.h"
 
-#include <errno.h>
-#include <pthread.h>
-
-#include "base/io.h"
-#include "counting.h"
 #include "kern/quant.h"
 #include "model/state.h"
-#include "temp_dir.h"
-
-static bool is_short(void)
-{
-	return getenv("MIRZAM_SHORT") != NULL;
-}
 
 /* ---- against a naive model: sets, places, bytes ---- */
 
@@ -103,7 +91,11 @@ static void unit_start(unit *u, int round)
 		layer->up.w = round % 2 && l > 0 ? &whole : NULL; /* of the second layer one matrix only */
 	}
 	memset(u->place, 0xff, sizeof u->place);
+	uint64_t measured, before = mzm_mem_live(), taken;
+	assert_true(mzm_held_measure(&measured, &u->cfg, u->to[0], u->to[1], n));
 	assert_int_equal(mzm_held_create(&u->h, &u->cfg, u->of, n, mzm_kern_find(NULL), NULL), MZM_OK);
+	taken = mzm_mem_live() - before;
+	assert_true(taken <= measured + 1024 && (taken >= measured || round % 2)); /* the structure itself is small */
 }
 
 static void unit_end(unit *u)
@@ -240,7 +232,7 @@ static void unit_step(unit *u)
 static void test_sets_and_bytes(void **state)
 {
 	(void)state;
-	for (int round = 0; round < (is_short() ? 9 : testing_count(45, 1000)); round++) {
+	for (int round = 0; round < (getenv("MIRZAM_SHORT") ? 9 : testing_count(45, 1000)); round++) {
 		unit u;
 		unit_start(&u, round);
 		for (int i = 0; i < 60; i++)
@@ -286,149 +278,127 @@ static void test_planted_mistakes_are_found(void **state)
 	}
 }
 
-/* ---- texts ---- */
-
-enum { N_PROMPT = 75, MAX_EVENTS = 200, MAX_HELD = 2 * 2100 };
-
-typedef struct event {
-	int32_t kind, id;
-	float   draft_prob, full_prob;
-} event;
-
-typedef struct text {
-	mzm_gen_result r;
-	int            n;
-	event          events[MAX_EVENTS];
-	long           allocations_at_first, allocations_at_last;
-	mzm_held      *held;           /* of the session */
-	int32_t        first[MAX_HELD]; /* the sets after the prompt */
-	int            n_calls, stop_at; /* of on_stream */
-} text;
-
-typedef struct way {
-	mzm_mode    mode;
-	const char *predictor;
-	float       keep;
-	bool        no_image;
-} way;
-
-static int on_token(void *user, const mzm_token_event *e)
+/* keep is cut to what is held, by no neuron less or more. */
+static void test_keep_is_cut_exactly(void **state)
 {
-	text *t = user;
-	long now = atomic_load(&n_allocations);
-	if (t->n == 0) {
-		t->allocations_at_first = now;
-		if (t->held)
-			memcpy(t->first, t->held->ids,
-			       (size_t)t->held->n_layers * (size_t)t->held->n * sizeof *t->first);
-	}
-	t->allocations_at_last = now;
-	assert_true(t->n < MAX_EVENTS);
-	t->events[t->n++] = (event){(int32_t)e->kind, e->id, e->draft_prob, e->full_prob};
-	return 0;
-}
-
-static int on_stream(void *user, const char *stage, uint64_t done, uint64_t total)
-{
-	text *t = user;
-	assert_string_equal(stage, "reading weights");
-	assert_true(done < total);
-	return ++t->n_calls == t->stop_at;
-}
-
-static mzm_gen_params params_of(way w)
-{
-	mzm_gen_params p = mzm_gen_params_default();
-	p.mode = w.mode;
-	p.predictor = w.predictor;
-	p.keep = w.keep;
-	p.no_draft_image = w.no_image;
-	p.period = 5;
-	p.max_tokens = 14;
-	p.ignore_eos = true;
-	return p;
-}
-
-static mzm_status try_text(text *t, mzm_session *s, way w, mzm_err *err)
-{
-	int32_t ids[N_PROMPT];
-	int stop_at = t->stop_at;
-	mzm_gen_params p = params_of(w);
-	for (int i = 0; i < N_PROMPT; i++)
-		ids[i] = (int32_t)((uint64_t)(i + 3) * 2654435761u % 2039 % (uint64_t)s->model->info.n_vocab);
-	*t = (text){.held = s->state->held, .stop_at = stop_at};
-	p.on_token = on_token;
-	p.on_stream = stop_at ? on_stream : NULL;
-	p.user = t;
-	return mzm_generate(s, ids, N_PROMPT, &p, &t->r, err);
-}
-
-static text write_text(mzm_session *s, way w)
-{
-	text t = {.n = 0};
-	mzm_err err = {0};
-	if (try_text(&t, s, w, &err) != MZM_OK)
-		fail_msg("%s", err.message);
-	assert_int_equal(t.r.n_tokens, 14);
-	return t;
-}
-
-static void expect_same(const text *got, const text *want)
-{
-	assert_int_equal(got->n, want->n);
-	assert_memory_equal(got->events, want->events, (size_t)want->n * sizeof *want->events);
-}
-
-static int32_t n_held(const rig *r)
-{
-	return r->model->weights->n_held;
-}
-
-static int32_t n_ffn(const rig *r)
-{
-	return r->model->weights->cfg.n_ffn;
-}
-
-/* What is left of keep where n neurons are held. */
-static float cut_keep(float keep, int32_t n, int32_t all)
-{
-	float most = nextafterf((float)n / (float)all, 1);
-	return keep < most ? keep : most;
-}
-
-/* Streams under a budget found by trying, with n neurons a layer held at least; exact: not one more. */
-static rig open_held(const char *file, rig_how how, way drafts, int32_t n, bool exact)
-{
-	rig r = {0};
-	mzm_err err = {0};
-	mzm_gen_params gen = params_of(drafts);
-	mzm_session_params sp = {.n_threads = how.n_threads ? how.n_threads : 1, .n_ctx = 160};
-	how.store = "stream";
-	how.drafts = &gen;
-	how.n_ctx = sp.n_ctx;
-	for (uint64_t more = 0; !r.model && more < (uint64_t)32 << 20; more += 12 << 10) {
-		how.ram = 0;
-		how.ram = rig_plan(file, &how, MZM_OK).smallest_bytes + more;
-		mzm_model_params mp = {.store = how.store, .io = how.io, .ram_bytes = how.ram, .session = &sp,
-				       .n_sessions = how.n_sessions, .drafts = &gen};
-		if (mzm_model_open(&r.model, file, &mp, &err) == MZM_OK && n_held(&r) < n) {
-			mzm_model_close(r.model);
-			r.model = NULL;
+	(void)state;
+	static const int32_t sizes[] = {1, 7, 63, 1000, 2100, 8192, 11008, 14336, 28672, 53248};
+	mzm_drafting held = {.held = true};
+	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+		mzm_weights w = {.cfg = {.n_ffn = sizes[i]}};
+		mzm_model m = {.weights = &w};
+		for (w.n_held = 1; w.n_held <= sizes[i]; w.n_held++) {
+			mzm_pred_env env = mzm_model_pred_env(&m, 1, 0, held);
+			assert_int_equal(mzm_pred_n_keep(&env), w.n_held);
+			assert_true(env.partial && env.keep <= 1);
+			env = mzm_model_pred_env(&m, 1e-4f, 0, held);
+			assert_true(env.keep == 1e-4f || mzm_pred_n_keep(&env) == w.n_held);
 		}
 	}
-	if (!r.model)
-		fail_msg("no budget holds %d neurons: %s", (int)n, err.message);
-	const mzm_plan *p = mzm_model_get_plan(r.model);
-	assert_true(p->n_held == n_held(&r) && n_held(&r) >= n_ffn(&r) / 32 && n_held(&r) <= n_ffn(&r));
-	assert_true(p->streamed_bytes > 0 && !p->draft_on_disk);
-	if (exact) /* budgets are measured anew each time, so plans differ a little */
-		r.model->weights->n_held = n;
-	assert_int_equal(mzm_session_create(&r.session, r.model, &sp, NULL), MZM_OK);
-	return r;
 }
 
-static rig open_resident(const char *file)
+/* ---- the plan ---- */
+
+static uint64_t sum_of_parts(const mzm_plan *p)
 {
-	rig_how how = {.store = "resident", .n_ctx = 160};
-	return rig_open(file, &how);
+	return p->process_bytes + p->session_bytes + p->weight_bytes + p->draft_bytes + p->held_bytes +
+	       p->window_bytes + p->reader_bytes;
+}
+
+/* What is planned covers what a session takes, to the byte. */
+static void expect_planned(const form *f, int n_sessions)
+{
+	make_model(*f);
+	rig r = open_held(path, (rig_how){.n_sessions = n_sessions}, (way){MZM_MODE_EXACT, "topk", 0.4f, false, 0}, 200,
+			  false);
+	const mzm_plan *p = mzm_model_get_plan(r.model);
+	const mzm_layer *of = r.model->weights->held_of;
+	const mzm_held *h = r.session->state->held;
+	const mzm_layer *last = &h->layer[h->n_layers - 1];
+	uint64_t bytes;
+	assert_true(mzm_held_measure(&bytes, &r.model->weights->cfg, of[0].gate.dtype, of[0].up.dtype, p->n_held));
+	assert_int_equal(p->held_bytes, bytes * (uint64_t)(n_sessions ? n_sessions : 1));
+	assert_int_equal(sum_of_parts(p), p->needed_bytes);
+	assert_true(p->needed_bytes <= p->ram_bytes);
+	assert_true(last->gate.w && last->up.w);
+	uint64_t taken = (uint64_t)((const char *)last->up.w + (size_t)h->n * last->up.stride - (char *)h->block);
+	assert_true(taken <= bytes && bytes - taken < MZM_ALIGN);
+	rig_close(&r);
+}
+
+/* Neurons of a layer that drafts find in memory, INT32_MAX: all; and what the plan leaves for the model when the
+ * process is taken off. */
+typedef struct offer {
+	uint64_t room;
+	int32_t  n;
+} offer;
+
+static offer make_offer(way drafts, uint64_t ram)
+{
+	mzm_gen_params gen = params_of(drafts);
+	mzm_session_params sp = {.n_threads = 1, .n_ctx = 160};
+	mzm_model_params mp = {.store = "stream", .ram_bytes = ram, .session = &sp, .drafts = &gen};
+	mzm_plan p;
+	mzm_status st = mzm_plan_make(&p, path, &mp, NULL);
+	if (st != MZM_OK) { /* it has grown since the smallest budget was told */
+		assert_int_equal(st, MZM_EARG);
+		return (offer){0, 0};
+	}
+	assert_int_equal(sum_of_parts(&p), p.needed_bytes);
+	assert_true(p.needed_bytes <= ram && (p.n_held > 0) == (p.held_bytes > 0));
+	bool all = p.streamed_bytes == 0 || (p.n_held == 0 && p.draft_bytes > 0);
+	return (offer){ram - p.process_bytes, all ? INT32_MAX : p.n_held};
+}
+
+static void test_planned_bytes(void **state)
+{
+	(void)state;
+	for (int f = 0; f < 4; f++)
+		expect_planned(&forms[f], f % 3);
+}
+
+static void expect_more_is_better(way drafts, int32_t all)
+{
+	enum { N = 150 };
+	static offer offers[N];
+	static const way none[] = {{MZM_MODE_DENSE, "griffin", 0.5f, false, 0},
+				   {MZM_MODE_EXACT, "random", 0.5f, false, 0}};
+	rig_how how = {.store = "stream", .n_ctx = 160};
+	mzm_plan p = rig_plan(path, &how, MZM_OK);
+	uint64_t from = p.smallest_bytes + (1 << 18), step = (3 * p.model_bytes + (1 << 21)) / N;
+	int32_t most = 0;
+	for (uint64_t i = 0; i < N; i++) {
+		offers[i] = make_offer(drafts, from + i * step);
+		assert_true(offers[i].n <= all || offers[i].n == INT32_MAX);
+		most = offers[i].n > most && offers[i].n < INT32_MAX ? offers[i].n : most;
+		int32_t n = make_offer(none[i % 2], from + i * step).n;
+		assert_true(n == 0 || n == INT32_MAX);
+	}
+	for (int i = 0; i < N; i++)
+		for (int k = 0; k < N; k++)
+			assert_true(offers[i].room > offers[k].room || offers[i].n <= offers[k].n);
+	assert_true(offers[N - 1].n == INT32_MAX || RIG_SANITIZED);
+	assert_true(most >= all / 4 || RIG_SANITIZED);
+}
+
+static void test_more_memory_holds_more(void **state)
+{
+	(void)state;
+	for (int f = 0; f < 4; f++) {
+		make_model(forms[f / 2]);
+		way drafts = {MZM_MODE_SIRIUS, f % 2 ? "topk" : "griffin", 0.5f, false, 0};
+		expect_more_is_better(drafts, forms[f / 2].n_ffn);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_sets_and_bytes),
+		cmocka_unit_test(test_planted_mistakes_are_found),
+		cmocka_unit_test(test_keep_is_cut_exactly),
+		IN_DIR(test_planned_bytes),
+		IN_DIR(test_more_memory_holds_more),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -63,9 +63,10 @@ static mzm_status try_text(text *t, mzm_session *s, way w, mzm_err *err)
 {
 	int32_t ids[N_PROMPT];
 	int stop_at = t->stop_at;
+	uint64_t n_vocab = (uint64_t)s->model->info.n_vocab;
 	mzm_gen_params p = params_of(w);
 	for (int i = 0; i < N_PROMPT; i++)
-		ids[i] = (int32_t)((uint64_t)(i + 3 + 100 * w.prompt) * 2654435761u % 2039 % (uint64_t)s->model->info.n_vocab);
+		ids[i] = (int32_t)((uint64_t)(i + 3 + 100 * w.prompt) * 2654435761u % 2039 % n_vocab);
 	*t = (text){.held = s->state->held, .stop_at = stop_at};
 	p.on_token = on_token;
 	p.on_stream = stop_at ? on_stream : NULL;
@@ -126,8 +127,9 @@ static void expect_griffin(rig *r, rig *resident, float keep, int n)
 	bool image = mzm_model_has_draft(r->model);
 	int32_t wanted = (int32_t)((double)keep * n_ffn(r) + 1e-3), held = n_held(r);
 	double share = (double)(wanted < held ? wanted : held) / n_ffn(r);
+	float cut = cut_keep(keep, held, n_ffn(r));
 	for (int i = 0; i < n; i++) {
-		text want = write_text(resident->session, (way){modes[i], "griffin", cut_keep(keep, held, n_ffn(r)), false, 0});
+		text want = write_text(resident->session, (way){modes[i], "griffin", cut, false, 0});
 		text got = write_text(r->session, (way){modes[i], "griffin", keep, false, 0});
 		expect_same(&got, &want);
 		count_drafts(&got);
@@ -152,9 +154,10 @@ static void test_griffin(void **state)
 		for (int part = 0; part < testing_count(2, 10); part++, turn++) {
 			rig_how how = {.io = ios[turn / 3 % 2], .n_threads = 1 + turn % 3};
 			way drafts = {MZM_MODE_SIRIUS, "griffin", part % 3 == 1 ? 0.75f : 0.5f, false, 0};
-			int32_t least = forms[f].n_ffn * (1 + 5 * part) / 32, most = forms[f].n_ffn / 2;
+			int32_t least = forms[f].n_ffn * (1 + 5 * part) / 32; /* an image soon fits whole */
+			int32_t most = forms[f].n_ffn / (strcmp(forms[f].draft, "off") == 0 ? 2 : 4);
 			rig r = open_held(path, how, drafts, least < most ? least : most, false);
-			expect_griffin(&r, &resident, drafts.keep, part ? 3 : 4);
+			expect_griffin(&r, &resident, drafts.keep, part ? 1 + turn % 3 : 4);
 			expect_griffin(&r, &resident, 0.02f, 1); /* less than what is held */
 			rig_close(&r);
 		}
@@ -208,7 +211,7 @@ static void test_topk(void **state)
 {
 	(void)state;
 	n_kept = n_dropped = 0;
-	for (int f = 0; f < N_FORMS; f += is_short() ? 3 : 1) {
+	for (int f = 0; f < N_FORMS; f += is_short() ? 3 : (int)testing_count(2, 1)) {
 		text want[3];
 		make_model(forms[f]);
 		way drafts = {MZM_MODE_SIRIUS, "topk", 0.05f, false, 0};
@@ -291,6 +294,41 @@ static void test_turns(void **state)
 	}
 }
 
+/* Timing needs neurons, too: before any prompt, and in the middle of a text whose period is found by it. */
+static void test_measured_costs(void **state)
+{
+	(void)state;
+	for (int k = 0; k < 4; k += is_short() ? 3 : 1) {
+		static const int32_t prompt[] = {7, 99, 3, 250, 41};
+		int32_t want[N_NEW];
+		mzm_costs costs;
+		mzm_gen_result result;
+		mzm_err err = {0};
+		way w = {MZM_MODE_EXACT, k % 2 ? "topk" : "griffin", 0.2f, false, 0};
+		make_model(forms[k / 2]);
+		rig r = open_held(path, (rig_how){0}, w, 300, false);
+		text before = write_text(r.session, w);
+		mzm_gen_params p = params_of(w);
+		p.period = 0;
+		p.mode = MZM_MODE_DENSE;
+		assert_int_equal(mzm_generate(r.session, prompt, 5, &p, &result, NULL), MZM_OK);
+		memcpy(want, result.tokens, sizeof want);
+		p.mode = MZM_MODE_EXACT;
+		if (mzm_generate(r.session, prompt, 5, &p, &result, &err) != MZM_OK)
+			fail_msg("%s", err.message);
+		assert_memory_equal(result.tokens, want, sizeof want);
+		assert_true(result.costs.sparse > 0);
+		mzm_session_free(r.session);
+		mzm_session_params sp = {.n_threads = 1, .n_ctx = 160};
+		assert_int_equal(mzm_session_create(&r.session, r.model, &sp, NULL), MZM_OK);
+		assert_int_equal(mzm_session_measure_costs(r.session, &p, &costs, NULL), MZM_OK);
+		assert_true(costs.sparse > 0 && costs.check[1] > 0);
+		text after = write_text(r.session, w);
+		expect_same(&after, &before);
+		rig_close(&r);
+	}
+}
+
 /* ---- two sessions ---- */
 
 typedef struct job {
@@ -315,8 +353,8 @@ static void test_sessions_in_threads(void **state)
 		pthread_t threads[2];
 		mzm_session_params sp = {.n_threads = 1, .n_ctx = 160};
 		make_model(forms[f]);
-		rig r = open_held(path, (rig_how){.n_sessions = 2}, (way){MZM_MODE_SPARSE, "griffin", 0.3f, false, 0}, 200,
-				  false);
+		way drafts = {MZM_MODE_SPARSE, "griffin", 0.3f, false, 0};
+		rig r = open_held(path, (rig_how){.n_sessions = 2}, drafts, 200, false);
 		rig resident = open_resident(path);
 		float cut = cut_keep(0.3f, n_held(&r), n_ffn(&r));
 		jobs[0] = (job){.session = r.session};
@@ -347,9 +385,11 @@ static void test_no_allocation_while_writing(void **state)
 	for (int k = 0; k < 4; k++) {
 		const char *name = k % 2 ? "topk" : "griffin";
 		make_model(forms[k / 2]);
-		rig r = open_held(path, (rig_how){.n_threads = 2}, (way){MZM_MODE_SIRIUS, name, 0.4f, false, 0}, 300, false);
+		way w = {MZM_MODE_SIRIUS, name, 0.4f, false, 0};
+		rig r = open_held(path, (rig_how){.n_threads = 2}, w, 300, false);
 		for (int i = 0; i < 3; i++) {
-			text t = write_text(r.session, (way){modes[i], name, 0.4f, false, 0});
+			w.mode = modes[i];
+			text t = write_text(r.session, w);
 			assert_true(t.allocations_at_first > 0);
 			assert_int_equal(t.allocations_at_last, t.allocations_at_first);
 		}
@@ -420,7 +460,7 @@ static bool text_with_stop(rig *r, way w, int k, const text *want, tally *t)
 static void expect_faults_are_met(form f, way w, int n_threads)
 {
 	tally failed = {0}, stopped = {0};
-	int thin = is_short() ? 3 : (int)testing_count(8, 10000); /* all of so many first ones, then ever fewer */
+	int thin = (int)testing_count(8, 10000); /* all of so many first ones, then ever fewer */
 	make_model(f);
 	rig r = open_held(path, (rig_how){.n_threads = n_threads}, w, 300, true);
 	text want[2];
@@ -444,7 +484,8 @@ static void expect_faults_are_met(form f, way w, int n_threads)
 static void test_faults(void **state)
 {
 	(void)state;
-	static const way ways[] = {{MZM_MODE_SPARSE, "griffin", 0.3f, false, 0}, {MZM_MODE_SIRIUS, "topk", 0.1f, false, 0}};
+	static const way ways[] = {{MZM_MODE_SPARSE, "griffin", 0.3f, false, 0},
+				   {MZM_MODE_SIRIUS, "topk", 0.1f, false, 0}};
 	for (int k = 0; k < 4; k++) {
 		form f = forms[k / 2];
 		f.n_ffn = 1100;
@@ -459,6 +500,7 @@ int main(void)
 		IN_DIR(test_topk),
 		IN_DIR(test_learning),
 		IN_DIR(test_turns),
+		IN_DIR(test_measured_costs),
 		IN_DIR(test_sessions_in_threads),
 		IN_DIR(test_no_allocation_while_writing),
 		IN_DIR(test_faults),
