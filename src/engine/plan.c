@@ -216,22 +216,23 @@ static void set_reader(mzm_plan *p, mzm_residency *r, const mzm_source *src)
 	p->reader_bytes = all - p->window_bytes;
 }
 
-/* The parts as they are listed, without the page tables for them. */
+/* The parts as they are listed, without what they cost beside themselves. */
 static uint64_t parts(const mzm_plan *p)
 {
 	return p->process_bytes + p->session_bytes + p->weight_bytes + p->draft_bytes + p->held_bytes +
 	       p->window_bytes + p->reader_bytes;
 }
 
-/* Of so much memory: 8 bytes for each 4 KiB. Gigabytes take more for them than the process takes for itself. */
-static uint64_t page_tables(uint64_t bytes)
+/* What so much memory costs beside itself: 8 bytes of page tables for each 4 KiB, and, as measured, about as much again
+ * that the kernel keeps for pages it reads into; twice that, for libraries that come from the disk at first use. */
+static uint64_t overhead(uint64_t bytes)
 {
-	return bytes / 512;
+	return bytes / 128;
 }
 
 static uint64_t total(const mzm_plan *p)
 {
-	return parts(p) + page_tables(parts(p));
+	return parts(p) + overhead(parts(p));
 }
 
 #define MIB(n) ((double)(n) / (1 << 20))
@@ -243,7 +244,7 @@ static mzm_status too_small(const mzm_plan *p, mzm_err *err)
 			"libraries, %.1f for sessions (a shorter context needs less), %.1f for weights that must stay "
 			"in memory, %.1f for the window through which the others stream, %.1f to read and unpack them",
 			MIB(p->ram_bytes), MIB(p->smallest_bytes) + 0.5,
-			MIB(p->process_bytes + page_tables(parts(p))), MIB(p->session_bytes),
+			MIB(p->process_bytes + overhead(parts(p))), MIB(p->session_bytes),
 			MIB(p->weight_bytes), MIB(p->window_bytes), MIB(p->reader_bytes));
 }
 
@@ -291,7 +292,7 @@ static mzm_status choose_streamed(mzm_plan *p, mzm_residency *r, bool *streamed,
 	if (p->smallest_bytes > p->ram_bytes)
 		return too_small(p, err);
 	c.room = p->ram_bytes - p->smallest_bytes;
-	c.room -= c.room > 0 ? page_tables(c.room) + 1 : 0; /* a byte that rounding may take */
+	c.room -= c.room > 0 ? overhead(c.room) + 1 : 0; /* a byte that rounding may take */
 	p->draft_on_disk = draft > 0 && draft > c.room;
 	r->no_draft = p->draft_on_disk;
 	if (draft > 0 && !p->draft_on_disk) {
@@ -414,7 +415,7 @@ mzm_status mzm_plan_residency(mzm_plan *p, mzm_residency *r, bool *streamed, mzm
 	} else if (p->ram_bytes && p->smallest_bytes > p->ram_bytes) {
 		return too_small(p, err);
 	}
-	p->process_bytes += page_tables(parts(p));
+	p->process_bytes += overhead(parts(p));
 	p->needed_bytes = parts(p);
 	return MZM_OK;
 }
