@@ -208,7 +208,7 @@ mzm_drafting mzm_model_drafting(const mzm_model *m, const mzm_predictor_ops *ops
 {
 	const mzm_weights *w = m->weights;
 	mzm_drafting d = {.image = w->draft && !no_draft_image};
-	d.held = w->held_of && (w->held_of == w->draft) == d.image && ops->want;
+	d.held = w->held_of && (w->held_of == w->draft) == d.image && ops && ops->want;
 	d.image &= w->held_of != w->draft || d.held; /* of an image in part, what is held */
 	return d;
 }
