@@ -170,7 +170,7 @@ typedef struct mzm_stream_stats {
 
 MZM_API mzm_stream_stats mzm_model_stream_stats(const mzm_model *model);
 
-/* Opens a .mzm container or a Hugging Face directory. -> mzm_model_close */
+/* Opens a .mzm container, a Hugging Face directory or a GGUF file. -> mzm_model_close */
 MZM_API mzm_status mzm_model_open(mzm_model **out, const char *path, const mzm_model_params *params, mzm_err *err);
 MZM_API void       mzm_model_close(mzm_model *model); /* after its last session */
 
@@ -451,7 +451,7 @@ typedef struct mzm_import_params {
 
 MZM_API mzm_import_params mzm_import_params_default(void);
 
-/* Writes the container out_path from a Hugging Face directory or another container. Atomic: out_path is the old file,
+/* Writes the container out_path from what mzm_model_open opens. Atomic: out_path is the old file,
  * absent, or complete, whatever happens. */
 MZM_API mzm_status mzm_import(const char *src_path, const char *out_path, const mzm_import_params *params,
 			      mzm_err *err);

@@ -1,4 +1,4 @@
-/* cmd_import.c - `mirzam import`: a Hugging Face directory or a container becomes a .mzm container.
+/* cmd_import.c - `mirzam import`: a Hugging Face directory, a GGUF file or a container becomes a .mzm container.
  *
  * Reading, writing and atomicity are the library's; here are the options, the progress and the summary. */
 #include "cli.h"
@@ -10,8 +10,10 @@ static const mzm_cli_command command = {
 	.name = "import",
 	.usage = "SRC -o FILE.mzm [options]",
 	.summary = "Writes one container file from a Hugging Face directory (config.json, *.safetensors, "
-		   "tokenizer.json) or from another container. The output is complete, or it is what it was before.",
+		   "tokenizer.json), a GGUF file or another container. The output is complete, or it is what it was "
+		   "before.",
 	.examples = "mirzam import ./Llama-3.2-1B -o llama.mzm\n"
+		    "mirzam import model-Q8_0.gguf -o model.mzm\n"
 		    "mirzam import model.mzm -o smaller.mzm --quant q8 --zstd 9\n"
 		    "mirzam import ./Llama-3.2-1B -o two.mzm --draft-quant q4",
 };

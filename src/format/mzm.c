@@ -643,7 +643,7 @@ static mzm_status read_header(mzm_container *c, mzm_err *err)
 	uint8_t magic[8] = {0};
 	MZM_TRY(mzm_file_read_at(c->file, magic, size < 8 ? (size_t)size : 8, 0, err));
 	if (memcmp(magic, "GGUF", 4) == 0)
-		return mzm_fail(err, MZM_EUNSUPPORTED, "GGUF files are not supported");
+		return mzm_fail(err, MZM_EUNSUPPORTED, "a GGUF file, not a .mzm container");
 	if (memcmp(magic, MZM_FILE_MAGIC, 8) != 0)
 		return mzm_fail(err, MZM_EFORMAT, "not a .mzm container");
 	if (size < MZM_HEADER_BYTES)

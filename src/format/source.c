@@ -1,7 +1,7 @@
 /* source.c - see source.h.
  *
  * Owns what all sources share: dispatch, the refusal of NaN and infinity, the hash, verification and the
- * description. Where bytes come from is the business of hf.c and mzm.c. */
+ * description. Where bytes come from is the business of hf.c, gguf_source.c and mzm.c. */
 #include "format/source.h"
 
 #include <stdio.h>
@@ -12,6 +12,7 @@
 
 #include "base/io.h"
 #include "base/str.h"
+#include "format/gguf_source.h"
 #include "format/mzm.h"
 #include "kern/quant.h"
 
@@ -133,10 +134,26 @@ mzm_status mzm_source_add_draft(mzm_source *src, mzm_err *err)
 	return MZM_OK;
 }
 
+static mzm_status begins_as_gguf(bool *is, const char *path, mzm_err *err)
+{
+	char magic[4] = {0};
+	mzm_file *f;
+	MZM_TRY(mzm_file_open(&f, path, err));
+	size_t n = mzm_file_size(f) < sizeof magic ? (size_t)mzm_file_size(f) : sizeof magic;
+	mzm_status st = mzm_file_read_at(f, magic, n, 0, err);
+	*is = memcmp(magic, "GGUF", sizeof magic) == 0;
+	mzm_file_close(f);
+	return st;
+}
+
 mzm_status mzm_source_open(mzm_source **out, const char *path, mzm_err *err)
 {
+	bool gguf;
 	*out = NULL;
-	return mzm_path_is_dir(path) ? mzm_hf_open(out, path, err) : mzm_container_open(out, path, err);
+	if (mzm_path_is_dir(path))
+		return mzm_hf_open(out, path, err);
+	MZM_TRY(begins_as_gguf(&gguf, path, err));
+	return gguf ? mzm_gguf_source_open(out, path, err) : mzm_container_open(out, path, err);
 }
 
 void mzm_source_close(mzm_source *src)

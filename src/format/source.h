@@ -1,4 +1,4 @@
-/* source.h - where a model comes from: a .mzm container or a Hugging Face directory, behind one
+/* source.h - where a model comes from: a .mzm container, a Hugging Face directory or a GGUF file, behind one
  * interface that hands out canonical tensors (config.h). Nothing above knows which it was. */
 #ifndef MZM_SOURCE_H
 #define MZM_SOURCE_H
@@ -11,7 +11,7 @@
 
 typedef struct mzm_source mzm_source;
 
-/* The path's kind is decided by what it is: a directory, or a file with the container's magic. */
+/* The path's kind is decided by what it is: a directory, or a file with the container's magic or GGUF's. */
 mzm_status mzm_source_open(mzm_source **out, const char *path, mzm_err *err);
 void       mzm_source_close(mzm_source *src);
 
@@ -20,7 +20,7 @@ const mzm_config *mzm_source_config(const mzm_source *src);
 mzm_tensor        mzm_source_tensor(const mzm_source *src, int32_t i);
 int32_t           mzm_source_n_tensors(const mzm_source *src);
 bool              mzm_source_has_draft(const mzm_source *src);
-const char       *mzm_source_format(const mzm_source *src);            /* "huggingface", "mzm" */
+const char       *mzm_source_format(const mzm_source *src);            /* "huggingface", "gguf", "mzm" */
 
 /* The i-th tensor, whole, rows one behind the other: dst holds mzm_tensor_bytes(). Checksums are checked; NaN or
  * infinity in it (of quantised rows: in a scale) is an error unless allowed at import. Thread-safe. */
@@ -82,7 +82,7 @@ void       mzm_hasher_add(mzm_hasher *h, const mzm_tensor *t, const void *data);
 void       mzm_hasher_finish(const mzm_hasher *h, char hex[33]);
 void       mzm_hasher_free(mzm_hasher *h);
 
-/* ---- for implementations (hf.c, mzm.c) ---- */
+/* ---- for implementations (hf.c, gguf_source.c, mzm.c) ---- */
 
 /* How a tensor lies in its file. */
 typedef struct mzm_stored {

@@ -99,6 +99,20 @@ static void add_seam(mzm_tokenizer *tok, const halves *h, int32_t left, int32_t 
 	b->joins[bit >> 6] |= (uint64_t)1 << (bit & 63);
 }
 
+/* Our own addition to the format: "ranks" gives each merge a rank that others may share. */
+static mzm_status get_rank(const json_t *ranks, size_t i, size_t *rank, mzm_err *err)
+{
+	*rank = i;
+	if (!ranks)
+		return MZM_OK;
+	const json_t *value = json_array_get(ranks, i);
+	double d = json_is_number(value) ? json_number_value(value) : -1;
+	if (!(d >= 0 && d < INT32_MAX) || d != (double)(int32_t)d)
+		return mzm_fail(err, MZM_EFORMAT, "its rank is not a whole number of 0 .. %d", INT32_MAX - 1);
+	*rank = (size_t)d;
+	return MZM_OK;
+}
+
 static mzm_status add_merge(mzm_tokenizer *tok, const json_t *merge, size_t rank, mzm_str *both, mzm_err *err)
 {
 	halves h;
@@ -120,10 +134,12 @@ static mzm_status add_merge(mzm_tokenizer *tok, const json_t *merge, size_t rank
 
 static mzm_status parse_merges(mzm_tokenizer *tok, const json_t *model, mzm_err *err)
 {
-	const json_t *merges = json_object_get(model, "merges");
-	size_t n = json_array_size(merges), n_slots = 16, n_bits = 1024;
+	const json_t *merges = json_object_get(model, "merges"), *ranks = json_object_get(model, "ranks");
+	size_t n = json_array_size(merges), n_slots = 16, n_bits = 1024, rank;
 	if (!json_is_array(merges))
 		return mzm_fail(err, MZM_EFORMAT, "\"merges\" is not an array");
+	if (ranks && (!json_is_array(ranks) || json_array_size(ranks) != n))
+		return mzm_fail(err, MZM_EFORMAT, "\"ranks\" is not an array as long as \"merges\"");
 	if (n > INT32_MAX / 4)
 		return mzm_fail(err, MZM_EUNSUPPORTED, "%zu merges", n);
 	while (n_slots < n + n / 2 + 1)
@@ -138,7 +154,9 @@ static mzm_status parse_merges(mzm_tokenizer *tok, const json_t *model, mzm_err 
 	mzm_str both = {0};
 	mzm_status st = MZM_OK;
 	for (size_t i = 0; i < n && st == MZM_OK; i++) {
-		st = add_merge(tok, json_array_get(merges, i), i, &both, err);
+		st = get_rank(ranks, i, &rank, err);
+		if (st == MZM_OK)
+			st = add_merge(tok, json_array_get(merges, i), rank, &both, err);
 		if (st != MZM_OK)
 			mzm_err_prefix(err, "merges[%zu]", i);
 	}
