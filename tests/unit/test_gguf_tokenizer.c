@@ -185,19 +185,6 @@ static void check_ids(const mzm_tokenizer *tok, const char *text, unsigned flags
 
 /* ---- llama.cpp's vectors ---- */
 
-static size_t parse_ids(const char *line, int32_t *ids, size_t cap)
-{
-	size_t n = 0;
-	char *end;
-	for (; n < cap; line = end, n++) {
-		long id = strtol(line, &end, 10);
-		if (end == line)
-			break;
-		ids[n] = (int32_t)id;
-	}
-	return n;
-}
-
 /* -1: the vectors are absent. */
 static int same_vectors(const mzm_tokenizer *tok, const char *name)
 {
@@ -219,7 +206,7 @@ static int same_vectors(const mzm_tokenizer *tok, const char *name)
 		char *eol = strchr(line, '\n');
 		assert_non_null(eol);
 		*eol = 0;
-		size_t n_want = parse_ids(line, want, 512);
+		size_t n_want = testing_parse_ids(line, want, 512);
 		assert_int_equal(mzm_tokenize(tok, text, (size_t)(end - text), 0, &ids, &n, NULL), MZM_OK);
 		bool same = n == n_want && memcmp(ids, want, n * sizeof *ids) == 0;
 		if (!same)

@@ -76,19 +76,6 @@ static mzm_tokenizer *open_shared(const char *name)
 
 /* ---- comparing ---- */
 
-static size_t parse_ids(const char *line, int32_t *ids, size_t cap)
-{
-	size_t n = 0;
-	char *end;
-	for (; n < cap; line = end, n++) {
-		long id = strtol(line, &end, 10);
-		if (end == line)
-			break;
-		ids[n] = (int32_t)id;
-	}
-	return n;
-}
-
 static void say_ids(const char *what, const int32_t *ids, size_t n)
 {
 	print_message("  %s:", what);
@@ -167,7 +154,7 @@ static void test_ggml_vectors(void **state)
 			char *eol = strchr(line, '\n');
 			assert_non_null(eol);
 			*eol = 0;
-			size_t n_want = parse_ids(line, want, 512);
+			size_t n_want = testing_parse_ids(line, want, 512);
 			n_same += same_ids(tok, text, (size_t)(end - text), 0, want, n_want);
 			n_back += round_trip(tok, text, (size_t)(end - text));
 			line = eol + 1;
@@ -232,7 +219,7 @@ static void test_hf_vectors(void **state)
 			char *eol = strchr(line, '\n');
 			assert_non_null(eol);
 			*eol = 0;
-			size_t n_want = parse_ids(line, want, 65536);
+			size_t n_want = testing_parse_ids(line, want, 65536);
 			const char *s = json_string_value(text);
 			n_same += same_ids(tok, s, json_string_length(text), MZM_TOK_PARSE_SPECIAL, want, n_want);
 			if (gives_back(names[t], s)) {

@@ -101,4 +101,18 @@ static inline uint64_t testing_random(uint64_t *state)
 	return z ^ z >> 31;
 }
 
+/* Numbers with spaces between them, cap at most; returns how many. */
+static inline size_t testing_parse_ids(const char *line, int32_t *ids, size_t cap)
+{
+	size_t n = 0;
+	char *end;
+	for (; n < cap; line = end, n++) {
+		long id = strtol(line, &end, 10);
+		if (end == line)
+			break;
+		ids[n] = (int32_t)id;
+	}
+	return n;
+}
+
 #endif
