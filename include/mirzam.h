@@ -31,7 +31,7 @@
  *         return err.code != MZM_OK;
  *     }
  *
- * Contents: errors - model - tokens - session - generation - files - quality - bench - synth. A model is
+ * Contents: errors - model - tokens - chat - session - generation - files - quality - bench - synth. A model is
  * immutable after it is opened and may be shared by any number of sessions and threads; a session belongs
  * to one thread at a time. Whatever a function hands out through **out belongs to the caller and is given back
  * to the function named beside it; free, close and destroy accept NULL. Pointers inside results
@@ -251,6 +251,37 @@ MZM_API mzm_status mzm_detokenize(const mzm_tokenizer *tok, const int32_t *ids, 
 				  size_t *len, mzm_err *err);
 MZM_API void       mzm_string_free(char *s);
 
+/* ---- Chat ----------------------------------------------------------------------------------- */
+
+/* Templates are a subset of Jinja that covers those of published models; what is beyond it is refused with the line.
+ * They run in bounded time and memory, and can reach nothing but what is handed to them. */
+typedef struct mzm_chat mzm_chat;
+
+typedef struct mzm_chat_message {
+	const char *role;    /* "system", "user", "assistant" */
+	const char *content; /* UTF-8 */
+} mzm_chat_message;
+
+/* The template text, or NULL for that of the model (of its tokenizer_config.json or GGUF metadata; of several the one
+ * named "default"). EFORMAT: the text is no template; EUNSUPPORTED: the model has none, or it uses what is beyond the
+ * subset. The model must stay open. -> mzm_chat_free */
+MZM_API mzm_status mzm_chat_create(mzm_chat **out, const mzm_model *model, const char *text, mzm_err *err);
+MZM_API void       mzm_chat_free(mzm_chat *chat);
+/* The conversation as the prompt that the model was trained with, up to where its answer begins if `generate`. EARG: the
+ * template itself refused the conversation (its raise_exception), e.g. for roles that do not alternate. The text holds
+ * its special tokens: mzm_tokenize it with MZM_TOK_PARSE_SPECIAL and, since templates write BOS themselves, without
+ * MZM_TOK_ADD_SPECIAL unless mzm_chat_adds_special. -> mzm_string_free */
+MZM_API mzm_status mzm_chat_render(const mzm_chat *chat, const mzm_chat_message *messages, size_t n, bool generate,
+				   char **text, mzm_err *err);
+/* True when no rendering holds BOS, so that the post-processor has to add it. */
+MZM_API bool       mzm_chat_adds_special(const mzm_chat *chat);
+/* The rendering as tokens, for contents that are not trusted: the text of a special token inside a content stays text,
+ * whatever the template does. EARG: a content that cannot be kept apart so. *ids -> mzm_ids_free. */
+MZM_API mzm_status  mzm_chat_tokenize(const mzm_chat *chat, const mzm_chat_message *messages, size_t n, bool generate,
+				      int32_t **ids, size_t *n_ids, mzm_err *err);
+/* The special token that the template writes behind an answer, to be one of mzm_gen_params.stop; NULL: none. */
+MZM_API const char *mzm_chat_end(const mzm_chat *chat);
+
 /* ---- Session -------------------------------------------------------------------------------- */
 
 typedef struct mzm_session mzm_session;
@@ -363,6 +394,9 @@ typedef struct mzm_gen_params {
 	int32_t    n_stop;
 	bool       ignore_eos;
 	bool       no_special;  /* do not add what the post-processor adds (mzm_generate_text only) */
+	bool       keep_prefix; /* keep the session's rows of the tokens that the prompt begins with, instead of reading
+				 * them anew (a conversation goes on). Rows of an answer were made token by token, so bits
+				 * may differ from those of a fresh prefill through oneDNN */
 
 	const mzm_costs *costs;       /* for period 0; NULL = measured once a session */
 	bool             fresh_monitor; /* forget what earlier generations taught the monitor */
@@ -393,6 +427,7 @@ MZM_API const char *mzm_finish_name(mzm_finish finish);
 typedef struct mzm_gen_result {
 	const int32_t *tokens;   /* [n_tokens] new tokens, an EOS included; the session's */
 	int32_t  n_prompt, n_tokens;
+	int32_t  n_kept;         /* of the prompt: tokens whose rows were there already (keep_prefix) */
 	mzm_finish finish;
 	int32_t  n_checks, n_gained;           /* every check; gained = tokens a check brought */
 	int32_t  n_checks_paper, n_gained_paper; /* without the answer's last check, as the authors count */

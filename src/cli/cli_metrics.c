@@ -30,7 +30,7 @@ mzm_cli_derived mzm_cli_derive(const mzm_gen_result *r, const mzm_gen_params *ge
 	d.aal_paper = ratio(r->n_gained_paper, r->n_checks_paper);
 	d.effective_density = effective_density(r, gen, d.aal_paper);
 	d.work_per_token = ratio(r->sparse_work + r->n_dense_passes, n_decoded);
-	d.prefill_tok_per_s = ratio(r->n_prompt * 1e9, (double)r->prefill_ns);
+	d.prefill_tok_per_s = ratio((r->n_prompt - r->n_kept) * 1e9, (double)r->prefill_ns);
 	d.tok_per_s = n_decoded > 0 ? ratio(n_decoded * 1e9, (double)r->decode_ns) : (double)NAN;
 	return d;
 }
@@ -38,6 +38,7 @@ mzm_cli_derived mzm_cli_derive(const mzm_gen_result *r, const mzm_gen_params *ge
 void mzm_cli_counters_add(mzm_gen_result *sum, const mzm_gen_result *r)
 {
 	sum->n_prompt += r->n_prompt;
+	sum->n_kept += r->n_kept;
 	sum->n_tokens += r->n_tokens;
 	sum->n_checks += r->n_checks;
 	sum->n_gained += r->n_gained;

@@ -9,6 +9,7 @@
 #include "format/tokenizer.h"
 #include "predictors/registry.h"
 
+#define MZM_NOT_OBSERVED INT32_MAX
 #define MZM_DEFAULT_CTX 4096 /* of a session that names none, when the model allows more */
 
 /* Memory that sessions took of what the plan left for them. */
@@ -28,6 +29,8 @@ struct mzm_model {
 	mzm_ledger     *ledger;
 	mzm_source     *source;    /* NULL: all was read from it; else the store reads on */
 	char           *path;
+	char           *tokenizer_config; /* text of tokenizer_config.json, for chat templates; NULL: there is none */
+	size_t          tokenizer_config_len;
 };
 
 /* What sparse passes read. */
@@ -46,6 +49,11 @@ struct mzm_session {
 	double           forced_accept; /* bench: a check keeps draft tokens by this chance alone; 0 = off */
 	uint64_t         forced_seed;   /* of that chance, which is a function of it and the token's position */
 	int32_t         *ids;        /* [n_ctx + MZM_MAX_PERIOD] the timeline, drafts behind its end */
+
+	/* what a next generation may go on from (keep_prefix) */
+	int32_t          n_full;     /* leading rows of the KV that dense passes made of the tokens in ids */
+	int32_t          n_observed; /* the predictor has observed the prompt passes over these leading tokens, and
+				      * no others; MZM_NOT_OBSERVED: it missed some, or saw what is gone */
 
 	/* the predictor of the last generation, kept while its settings stay the same */
 	mzm_predictor   *predictor;

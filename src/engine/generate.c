@@ -21,6 +21,7 @@ typedef struct generation {
 	mzm_output           *out, *probe;
 	mzm_kv               *kv;
 	int32_t               n;       /* verified tokens in s->ids */
+	int32_t               n_same;  /* of the prompt, from its first on: tokens whose rows the session has */
 	int32_t               limit;   /* tokens there may be */
 	bool                  done;
 	bool                  cancelled; /* by a callback */
@@ -82,6 +83,28 @@ static void emit(generation *g, const mzm_token_event *e)
 
 /* ---- prefill ---- */
 
+/* The next dense pass over the prompt. A kept prefix may end in the middle of what the predictor has observed already:
+ * up to there it does not look again. */
+static mzm_status read_prompt(generation *g, mzm_predictor *observer, float **logits)
+{
+	mzm_session *s = g->s;
+	int32_t left = g->n - g->kv->len, most = mzm_state_max_pos(s->state);
+	mzm_pass pass = {.ids = s->ids + g->kv->len, .observer = observer, .gemm = s->model->gemm};
+	if (observer && g->kv->len < s->n_observed) {
+		pass.observer = NULL;
+		most = s->n_observed - g->kv->len < most ? s->n_observed - g->kv->len : most;
+	}
+	pass.n_pos = left < most ? left : most;
+	pass.n_rows = pass.n_pos == left;
+	if (pass.observer)
+		s->n_observed = MZM_NOT_OBSERVED; /* a pass that fails may have shown it some layers */
+	MZM_TRY(mzm_forward(s->state, &pass, logits, NULL, g->err));
+	if (pass.observer)
+		s->n_observed = g->kv->len;
+	s->n_full = g->kv->len;
+	return MZM_OK;
+}
+
 /* Dense passes over the prompt: whole chunks of the grid through oneDNN, the rest by rows. */
 static mzm_status prefill(generation *g, float **logits)
 {
@@ -89,13 +112,10 @@ static mzm_status prefill(generation *g, float **logits)
 	mzm_predictor *pred = g->p->mode == MZM_MODE_DENSE ? NULL : s->predictor;
 	mzm_predictor *observer = pred && pred->observes ? pred : NULL;
 	while (g->kv->len < g->n) {
-		int32_t left = g->n - g->kv->len, most = mzm_state_max_pos(s->state);
-		mzm_pass pass = {.ids = s->ids + g->kv->len, .observer = observer, .gemm = s->model->gemm,
-				 .n_pos = left < most ? left : most};
-		pass.n_rows = pass.n_pos == left;
+		int32_t before = g->kv->len;
 		int64_t start = mzm_now_ns();
-		MZM_TRY(mzm_forward(s->state, &pass, logits, NULL, g->err));
-		g->prefill_pass_ns = pass.n_pos < 2 * MZM_CHUNK ? (double)(mzm_now_ns() - start) : 0;
+		MZM_TRY(read_prompt(g, observer, logits));
+		g->prefill_pass_ns = g->kv->len - before < 2 * MZM_CHUNK ? (double)(mzm_now_ns() - start) : 0;
 		if (g->p->on_prefill && g->p->on_prefill(g->p->user, "prompt", (uint64_t)g->kv->len, (uint64_t)g->n))
 			return mzm_fail(g->err, MZM_ECANCELLED, "cancelled while reading the prompt");
 	}
@@ -300,6 +320,28 @@ static bool is_checked(mzm_mode mode)
 	return mzm_verifier_for(mode) != NULL;
 }
 
+/* How many of the prompt's tokens keep their rows: those that the session has, but the last one, whose logits are wanted.
+ * A predictor that learns from prompts must have observed these, and nothing that is gone: else all is read again. */
+static mzm_status keep_rows(generation *g)
+{
+	mzm_session *s = g->s;
+	int32_t n_same = g->n_same;
+	if (g->p->mode == MZM_MODE_DENSE) {
+		s->n_observed = MZM_NOT_OBSERVED;
+	} else {
+		MZM_TRY(mzm_session_use_predictor(s, g->p, g->err));
+		if (s->predictor->observes && s->n_observed > n_same)
+			n_same = 0;
+		if (n_same == 0 && s->predictor->ops->reset)
+			s->predictor->ops->reset(s->predictor);
+		if (n_same == 0)
+			s->n_observed = 0;
+	}
+	s->n_full = g->r->n_kept = n_same < g->n ? n_same : g->n - 1;
+	mzm_kv_truncate(g->kv, s->n_full);
+	return MZM_OK;
+}
+
 /* Everything a generation needs, so that decoding allocates nothing. */
 static mzm_status prepare(generation *g)
 {
@@ -307,16 +349,10 @@ static mzm_status prepare(generation *g)
 	int32_t n_ctx = mzm_session_n_ctx(s);
 	g->limit = g->p->max_tokens && g->p->max_tokens < n_ctx - g->n ? g->n + g->p->max_tokens : n_ctx;
 	g->kv = mzm_state_kv(s->state);
-	g->kv->len = 0;
 	mzm_sampler_configure(s->sampler, g->p);
 	MZM_TRY(mzm_output_create(&g->out, s->model, g->p, g->err));
 	MZM_TRY(mzm_output_create(&g->probe, s->model, g->p, g->err));
-	if (g->p->mode == MZM_MODE_DENSE)
-		return MZM_OK;
-	MZM_TRY(mzm_session_use_predictor(s, g->p, g->err));
-	if (s->predictor->ops->reset)
-		s->predictor->ops->reset(s->predictor);
-	return MZM_OK;
+	return keep_rows(g);
 }
 
 /* The costs that the monitor reckons with: given, measured once a session, or nominal when it has no say. */
@@ -379,6 +415,8 @@ static mzm_status run(generation *g)
 		if (g->err)
 			*g->err = (mzm_err){0};
 	}
+	if (st == MZM_OK && g->p->mode != MZM_MODE_SPARSE)
+		g->s->n_full = g->kv->len;
 	if (!g->cancelled)
 		mzm_output_finish(g->out);
 	if (g->out->cancelled)
@@ -386,6 +424,15 @@ static mzm_status run(generation *g)
 	g->r->decode_ns = mzm_now_ns() - decode_start;
 	fill_densities(g);
 	return st;
+}
+
+/* Tokens, from the first on, that the prompt shares with the rows of the session. */
+static int32_t same_tokens(const mzm_session *s, const int32_t *prompt, int32_t n)
+{
+	int32_t most = n < s->n_full ? n : s->n_full, i = 0;
+	while (i < most && s->ids[i] == prompt[i])
+		i++;
+	return i;
 }
 
 static void count_times(mzm_gen_result *r, const mzm_stream_stats *before, const mzm_model *model)
@@ -404,6 +451,7 @@ mzm_status mzm_generate(mzm_session *s, const int32_t *prompt, int32_t n_prompt,
 	memset(result, 0, sizeof *result);
 	MZM_TRY(mzm_gen_params_check(g.p, err));
 	MZM_TRY(check_prompt(s, prompt, n_prompt, err));
+	g.n_same = s->n_full = g.p->keep_prefix ? same_tokens(s, prompt, n_prompt) : 0;
 	memmove(s->ids, prompt, (size_t)n_prompt * sizeof *prompt);
 	result->n_prompt = n_prompt;
 	result->tokens = s->ids + n_prompt;

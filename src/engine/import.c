@@ -58,14 +58,9 @@ static mzm_status check_params(import *im, mzm_err *err)
 
 /* ---- what becomes of each tensor ---- */
 
-static bool is_norm(const mzm_tensor *t)
-{
-	return t->kind == MZM_T_ATTN_NORM || t->kind == MZM_T_FFN_NORM || t->kind == MZM_T_OUT_NORM;
-}
-
 static bool is_table(const mzm_tensor *t)
 {
-	return t->kind == MZM_T_EMBED || t->kind == MZM_T_HEAD;
+	return t->kind == MZM_T_EMBED || t->kind == MZM_T_POS || t->kind == MZM_T_HEAD;
 }
 
 /* The type a tensor of the model will have: norms stay f32, rows that are no whole blocks what they are; and q4 costs
@@ -73,7 +68,7 @@ static bool is_table(const mzm_tensor *t)
 static mzm_dtype target_type(const import *im, const mzm_tensor *t)
 {
 	mzm_dtype to = im->target == MZM_Q4 && is_table(t) ? MZM_Q8 : im->target;
-	return im->params.quant && !is_norm(t) && mzm_dtype_fits(to, t->n_cols) ? to : t->dtype;
+	return im->params.quant && !mzm_tensor_is_vector(t->kind) && mzm_dtype_fits(to, t->n_cols) ? to : t->dtype;
 }
 
 static int32_t n_model(const import *im)
@@ -219,7 +214,7 @@ static mzm_status fill_sample(import *im, mzm_sample *s, mzm_err *err)
 	for (int32_t i = 0; i < 2 * n; i++) {
 		const void *data;
 		mzm_tensor t = step_at(im, i % n, &from);
-		if (is_norm(&t) || is_table(&t) != (i >= n))
+		if (mzm_tensor_is_vector(t.kind) || is_table(&t) != (i >= n))
 			continue;
 		t.n_rows = mzm_sample_rows(s, &t);
 		if (t.n_rows == 0)
@@ -288,7 +283,7 @@ static void fill_report(import *im)
 		mzm_tensor t = step_at(im, i, &from);
 		bool changed = t.dtype != mzm_source_tensor(im->src, from).dtype;
 		*(t.role == MZM_ROLE_DRAFT ? &r->draft_bytes : &r->weight_bytes) += mzm_tensor_bytes(&t);
-		if (t.role == MZM_ROLE_DRAFT || is_norm(&t))
+		if (t.role == MZM_ROLE_DRAFT || mzm_tensor_is_vector(t.kind))
 			continue;
 		r->n_converted += changed;
 		r->n_unchanged += im->params.quant && !mzm_dtype_fits(im->target, t.n_cols);

@@ -60,13 +60,15 @@ static void count_bytes(mzm_model_info *info, mzm_source *src, const mzm_config 
 	for (int32_t i = 0; i < mzm_source_n_tensors(src); i++) {
 		mzm_tensor t = mzm_source_tensor(src, i);
 		uint64_t bytes = mzm_tensor_bytes(&t);
-		bool ffn = t.kind == MZM_T_GATE || t.kind == MZM_T_UPDOWN;
+		bool ffn = mzm_tensor_is_ffn(t.kind);
 		if (t.role == MZM_ROLE_DRAFT) {
 			info->draft_bytes += bytes;
 			info->draft_ffn_bytes += ffn ? bytes : 0;
 			continue;
 		}
 		info->weight_bytes += bytes;
+		if (t.kind == MZM_T_POS)
+			continue; /* looked up */
 		if (t.kind != MZM_T_EMBED || cfg->tied) /* a tied embedding is read as the head */
 			info->bytes_per_token += bytes;
 	}
@@ -101,6 +103,19 @@ static mzm_status open_tokenizer(mzm_model *m, mzm_source *src, mzm_err *err)
 	size_t len;
 	return mzm_source_side_file(src, MZM_TOKENIZER_JSON, &len) ? mzm_source_tokenizer(&m->tokenizer, src, err)
 								   : MZM_OK;
+}
+
+/* The source may be closed before a chat asks for its template. */
+static mzm_status keep_tokenizer_config(mzm_model *m, const mzm_source *src, mzm_err *err)
+{
+	size_t len;
+	const char *text = mzm_source_side_file(src, MZM_TOKENIZER_CONFIG, &len);
+	if (!text)
+		return MZM_OK;
+	MZM_TRY(mzm_alloc_for((void **)&m->tokenizer_config, len + 1, "tokenizer_config.json", err));
+	memcpy(m->tokenizer_config, text, len);
+	m->tokenizer_config_len = len;
+	return MZM_OK;
 }
 
 static mzm_status load(mzm_model *m, mzm_source *src, const mzm_model_params *params, mzm_err *err)
@@ -142,6 +157,7 @@ mzm_status mzm_model_open_source(mzm_model **out, mzm_source *src, const char *n
 	pthread_mutex_init(&m->ledger->lock, NULL);
 	m->has_bf16 = mzm_plan_has_bf16(src);
 	MZM_TRY_OUT(open_tokenizer(m, src, err));
+	MZM_TRY_OUT(keep_tokenizer_config(m, src, err));
 	MZM_TRY_OUT(load(m, src, params, err));
 	fill_info(m, src);
 	if (m->weights->store) {
@@ -178,6 +194,7 @@ void mzm_model_close(mzm_model *m)
 	if (m->ledger)
 		pthread_mutex_destroy(&m->ledger->lock);
 	mzm_free(m->ledger);
+	mzm_free(m->tokenizer_config);
 	mzm_free(m->path);
 	mzm_free(m);
 }
@@ -239,5 +256,6 @@ double mzm_model_read_density(const mzm_model *m, double ffn_share, bool draft_i
 		return draft_bytes(m, ffn_share) / (double)m->info.bytes_per_token;
 	const mzm_config *cfg = &m->weights->cfg;
 	uint64_t look_up = cfg->tied ? 0 : (uint64_t)cfg->n_vocab * (uint64_t)cfg->dim;
+	look_up += cfg->learned_pos ? (uint64_t)cfg->n_ctx * (uint64_t)cfg->dim : 0;
 	return 1 - (double)m->info.n_ffn_params * (1 - ffn_share) / (double)(m->info.n_params - look_up);
 }

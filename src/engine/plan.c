@@ -44,7 +44,7 @@ bool mzm_plan_has_bf16(const mzm_source *src)
 {
 	for (int32_t i = 0; i < mzm_source_n_tensors(src); i++) {
 		mzm_tensor t = mzm_source_tensor(src, i);
-		if (t.role == MZM_ROLE_MODEL && t.kind != MZM_T_EMBED && t.kind != MZM_T_HEAD &&
+		if (t.role == MZM_ROLE_MODEL && t.kind != MZM_T_EMBED && t.kind != MZM_T_POS && t.kind != MZM_T_HEAD &&
 		    (t.dtype == MZM_BF16 || mzm_dtype_is_quant(t.dtype)))
 			return true;
 	}
@@ -62,8 +62,7 @@ static mzm_status measure_sessions(mzm_plan *p, mzm_source *src, const mzm_model
 
 static bool must_stay(const mzm_tensor *t)
 {
-	return t->kind == MZM_T_EMBED || t->kind == MZM_T_ATTN_NORM || t->kind == MZM_T_FFN_NORM ||
-	       t->kind == MZM_T_OUT_NORM;
+	return t->kind == MZM_T_EMBED || t->kind == MZM_T_POS || mzm_tensor_is_vector(t->kind);
 }
 
 static uint64_t held_bytes(const mzm_tensor *t)
@@ -117,7 +116,7 @@ static bool is_attention(const mzm_tensor *t)
 
 static bool is_ffn(const mzm_tensor *t)
 {
-	return t->kind == MZM_T_GATE || t->kind == MZM_T_UPDOWN;
+	return mzm_tensor_is_ffn(t->kind);
 }
 
 /* Marks all for streaming but what must stay, and counts that. */
@@ -165,7 +164,7 @@ static uint64_t held_cost(const choice *c, mzm_role role, int32_t n, int32_t n_s
 		mzm_tensor t = mzm_source_tensor(c->src, i);
 		if (t.role == role && t.kind == MZM_T_GATE)
 			gate = t.dtype;
-		else if (t.role == role && t.kind == MZM_T_UPDOWN)
+		else if (t.role == role && (t.kind == MZM_T_UPDOWN || t.kind == MZM_T_DOWN))
 			updown = t.dtype;
 	}
 	if (!mzm_held_measure(&bytes, mzm_source_config(c->src), gate, updown, n))

@@ -88,6 +88,7 @@ mzm_status mzm_session_create(mzm_session **out, const mzm_model *model, const m
 	MZM_TRY_OUT(
 		mzm_alloc_for((void **)&s->ids, ((size_t)n_ctx + MZM_MAX_PERIOD) * sizeof *s->ids, "the tokens", err));
 	mzm_monitor_reset(&s->monitor);
+	s->n_observed = MZM_NOT_OBSERVED;
 	*out = s;
 	return MZM_OK;
 out:
@@ -130,12 +131,24 @@ int32_t mzm_session_len(const mzm_session *s)
 
 void mzm_session_truncate(mzm_session *s, int32_t len)
 {
-	mzm_kv_truncate(mzm_state_kv(s->state), len < 0 ? 0 : len);
+	mzm_kv *kv = mzm_state_kv(s->state);
+	mzm_kv_truncate(kv, len < 0 ? 0 : len);
+	s->n_full = s->n_full < kv->len ? s->n_full : kv->len;
 }
 
 size_t mzm_session_bytes(const mzm_session *s)
 {
 	return mzm_state_bytes(s->state);
+}
+
+/* Rows of n more tokens were made behind the others, without the predictor. */
+static void note_tokens(mzm_session *s, const int32_t *ids, int32_t n)
+{
+	int32_t len = mzm_session_len(s);
+	memmove(s->ids + len - n, ids, (size_t)n * sizeof *ids);
+	if (s->n_full >= len - n)
+		s->n_full = len;
+	s->n_observed = MZM_NOT_OBSERVED;
 }
 
 mzm_status mzm_session_forward(mzm_session *s, float *logits, const int32_t *ids, int32_t n, int32_t n_rows,
@@ -160,6 +173,7 @@ mzm_status mzm_session_forward(mzm_session *s, float *logits, const int32_t *ids
 		float *got;
 		mzm_pass pass = {.ids = ids + done, .n_pos = step, .n_rows = rows};
 		MZM_TRY(mzm_forward(s->state, &pass, &got, NULL, err));
+		note_tokens(s, ids + done, step);
 		if (rows) {
 			memcpy(logits, got, (size_t)rows * (size_t)cfg->n_vocab * sizeof *logits);
 			logits += (size_t)rows * (size_t)cfg->n_vocab;
@@ -195,6 +209,7 @@ mzm_status mzm_session_use_predictor(mzm_session *s, const mzm_gen_params *param
 	if (s->predictor)
 		s->predictor->ops->free(s->predictor);
 	s->predictor = NULL;
+	s->n_observed = MZM_NOT_OBSERVED;
 	s->costs = (mzm_costs){0};
 	mzm_pred_env env = mzm_model_pred_env(s->model, params->keep, params->seed, d);
 	MZM_TRY(ops->create(&s->predictor, &env, err));
@@ -209,6 +224,7 @@ double mzm_session_ffn_share(const mzm_session *s)
 	const mzm_predictor *pred = s->predictor;
 	double kept = (double)pred->n_keep / w->cfg.n_ffn;
 	if (s->drafting.held && pred->ops->stage == MZM_PRED_GATE)
-		return ((double)w->n_held / w->cfg.n_ffn + 2 * kept) / 3;
-	return mzm_pred_ffn_share(pred->ops->stage, kept);
+		return mzm_pred_ffn_share(MZM_PRED_GATE, kept, w->cfg.ungated) -
+		       (1 - (double)w->n_held / w->cfg.n_ffn) / mzm_config_n_ffn_matrices(&w->cfg);
+	return mzm_pred_ffn_share(pred->ops->stage, kept, w->cfg.ungated);
 }

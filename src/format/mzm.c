@@ -18,7 +18,11 @@ _Static_assert(MZM_F32 == 0 && MZM_F16 == 1 && MZM_BF16 == 2 && MZM_Q8 == 3 && M
 _Static_assert(MZM_ROLE_MODEL == 0 && MZM_ROLE_DRAFT == 1, "role numbers of the file");
 _Static_assert(MZM_T_EMBED == 0 && MZM_T_ATTN_NORM == 1 && MZM_T_WQ == 2 && MZM_T_WK == 3 && MZM_T_WV == 4 &&
 		       MZM_T_WO == 5 && MZM_T_FFN_NORM == 6 && MZM_T_GATE == 7 && MZM_T_UPDOWN == 8 &&
-		       MZM_T_OUT_NORM == 9 && MZM_T_HEAD == 10,
+		       MZM_T_OUT_NORM == 9 && MZM_T_HEAD == 10 && MZM_T_ATTN_NORM_BIAS == 11 &&
+		       MZM_T_FFN_NORM_BIAS == 12 && MZM_T_OUT_NORM_BIAS == 13 && MZM_T_BQ == 14 && MZM_T_BK == 15 &&
+		       MZM_T_BV == 16 && MZM_T_BO == 17 && MZM_T_Q_NORM == 18 && MZM_T_K_NORM == 19 &&
+		       MZM_T_ATTN_POST_NORM == 20 && MZM_T_FFN_POST_NORM == 21 && MZM_T_B_GATE == 22 &&
+		       MZM_T_B_UP == 23 && MZM_T_B_DOWN == 24 && MZM_T_DOWN == 25 && MZM_T_POS == 26,
 	       "tensor numbers of the file");
 
 typedef struct mzm_container {
@@ -328,7 +332,7 @@ static mzm_status check_extent(const mzm_extent *x, const mzm_tensor *t, uint32_
 /* A tensor's type is the file's choice within these limits. */
 static mzm_status check_type(mzm_dtype dtype, const mzm_tensor *t, mzm_err *err)
 {
-	bool norm = t->kind == MZM_T_ATTN_NORM || t->kind == MZM_T_FFN_NORM || t->kind == MZM_T_OUT_NORM;
+	bool norm = mzm_tensor_is_vector(t->kind);
 	if (norm && dtype != MZM_F32)
 		return mzm_fail(err, MZM_EFORMAT, "a norm of type %s; they are f32", mzm_dtype_name(dtype));
 	if (t->role == MZM_ROLE_DRAFT && !mzm_dtype_is_quant(dtype))

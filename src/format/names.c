@@ -1,48 +1,245 @@
-/* names.c - see names.h. A new architecture with other names is a second table here. */
+/* names.c - see names.h.
+ *
+ * One table of names a family, and how a canonical tensor is cut out of the one that it shares with others. */
 #include "format/names.h"
 
 #include <stdio.h>
 #include <string.h>
 
-static const char *const llama_names[MZM_N_TENSOR_KINDS] = {
-	[MZM_T_EMBED] = "model.embed_tokens.weight",
-	[MZM_T_ATTN_NORM] = "input_layernorm.weight",
-	[MZM_T_WQ] = "self_attn.q_proj.weight",
-	[MZM_T_WK] = "self_attn.k_proj.weight",
-	[MZM_T_WV] = "self_attn.v_proj.weight",
-	[MZM_T_WO] = "self_attn.o_proj.weight",
-	[MZM_T_FFN_NORM] = "post_attention_layernorm.weight",
-	[MZM_T_GATE] = "mlp.gate_proj.weight",
-	[MZM_T_UPDOWN] = "mlp.up_proj.weight",
-	[MZM_T_OUT_NORM] = "model.norm.weight",
-	[MZM_T_HEAD] = "lm_head.weight",
+/* Where the rows of a canonical tensor lie in the file's. */
+typedef enum cut {
+	WHOLE,
+	Q_ROWS, /* q, k and v, one behind the other */
+	K_ROWS,
+	V_ROWS,
+	Q_OF_HEAD, /* head by head, and in each q, k and v */
+	K_OF_HEAD,
+	V_OF_HEAD,
+	FIRST_HALF, /* gate and up, one behind the other */
+	SECOND_HALF,
+	AFTER_2, /* two rows that no position uses come first (OPT) */
+} cut;
+
+typedef struct entry {
+	const char *name; /* of a layer's: behind its number */
+	cut         cut;
+} entry;
+
+typedef struct family {
+	const char  *base;   /* what all names but the head's begin with */
+	const char  *layers; /* "layers.": between base and the number */
+	const entry *names;  /* [MZM_N_TENSOR_KINDS]; of the two matrices of MZM_T_UPDOWN: up; MZM_T_DOWN has the other */
+	bool         plus_one;
+} family;
+
+static const entry llama_names[MZM_N_TENSOR_KINDS] = {
+	[MZM_T_EMBED] = {"embed_tokens.weight", WHOLE},
+	[MZM_T_ATTN_NORM] = {"input_layernorm.weight", WHOLE},
+	[MZM_T_ATTN_NORM_BIAS] = {"input_layernorm.bias", WHOLE},
+	[MZM_T_WQ] = {"self_attn.q_proj.weight", WHOLE},
+	[MZM_T_WK] = {"self_attn.k_proj.weight", WHOLE},
+	[MZM_T_WV] = {"self_attn.v_proj.weight", WHOLE},
+	[MZM_T_WO] = {"self_attn.o_proj.weight", WHOLE},
+	[MZM_T_BQ] = {"self_attn.q_proj.bias", WHOLE},
+	[MZM_T_BK] = {"self_attn.k_proj.bias", WHOLE},
+	[MZM_T_BV] = {"self_attn.v_proj.bias", WHOLE},
+	[MZM_T_BO] = {"self_attn.o_proj.bias", WHOLE},
+	[MZM_T_Q_NORM] = {"self_attn.q_norm.weight", WHOLE},
+	[MZM_T_K_NORM] = {"self_attn.k_norm.weight", WHOLE},
+	[MZM_T_FFN_NORM] = {"post_attention_layernorm.weight", WHOLE},
+	[MZM_T_FFN_NORM_BIAS] = {"post_attention_layernorm.bias", WHOLE},
+	[MZM_T_GATE] = {"mlp.gate_proj.weight", WHOLE},
+	[MZM_T_UPDOWN] = {"mlp.up_proj.weight", WHOLE},
+	[MZM_T_DOWN] = {"mlp.down_proj.weight", WHOLE},
+	[MZM_T_B_GATE] = {"mlp.gate_proj.bias", WHOLE},
+	[MZM_T_B_UP] = {"mlp.up_proj.bias", WHOLE},
+	[MZM_T_B_DOWN] = {"mlp.down_proj.bias", WHOLE},
+	[MZM_T_OUT_NORM] = {"norm.weight", WHOLE},
+	[MZM_T_OUT_NORM_BIAS] = {"norm.bias", WHOLE},
+	[MZM_T_HEAD] = {"lm_head.weight", WHOLE},
 };
 
-static void set_part(mzm_hf_part *p, int32_t layer, const char *name, int32_t n_rows, int32_t n_cols)
+/* Llama's post_attention_layernorm stands before the FFN, Gemma's behind the attention. */
+static const entry gemma2_names[MZM_N_TENSOR_KINDS] = {
+	[MZM_T_EMBED] = {"embed_tokens.weight", WHOLE},
+	[MZM_T_ATTN_NORM] = {"input_layernorm.weight", WHOLE},
+	[MZM_T_WQ] = {"self_attn.q_proj.weight", WHOLE},
+	[MZM_T_WK] = {"self_attn.k_proj.weight", WHOLE},
+	[MZM_T_WV] = {"self_attn.v_proj.weight", WHOLE},
+	[MZM_T_WO] = {"self_attn.o_proj.weight", WHOLE},
+	[MZM_T_BQ] = {"self_attn.q_proj.bias", WHOLE},
+	[MZM_T_BK] = {"self_attn.k_proj.bias", WHOLE},
+	[MZM_T_BV] = {"self_attn.v_proj.bias", WHOLE},
+	[MZM_T_BO] = {"self_attn.o_proj.bias", WHOLE},
+	[MZM_T_Q_NORM] = {"self_attn.q_norm.weight", WHOLE},
+	[MZM_T_K_NORM] = {"self_attn.k_norm.weight", WHOLE},
+	[MZM_T_ATTN_POST_NORM] = {"post_attention_layernorm.weight", WHOLE},
+	[MZM_T_FFN_NORM] = {"pre_feedforward_layernorm.weight", WHOLE},
+	[MZM_T_GATE] = {"mlp.gate_proj.weight", WHOLE},
+	[MZM_T_UPDOWN] = {"mlp.up_proj.weight", WHOLE},
+	[MZM_T_DOWN] = {"mlp.down_proj.weight", WHOLE},
+	[MZM_T_FFN_POST_NORM] = {"post_feedforward_layernorm.weight", WHOLE},
+	[MZM_T_OUT_NORM] = {"norm.weight", WHOLE},
+	[MZM_T_HEAD] = {"lm_head.weight", WHOLE},
+};
+
+static const entry phi3_names[MZM_N_TENSOR_KINDS] = {
+	[MZM_T_EMBED] = {"embed_tokens.weight", WHOLE},
+	[MZM_T_ATTN_NORM] = {"input_layernorm.weight", WHOLE},
+	[MZM_T_WQ] = {"self_attn.qkv_proj.weight", Q_ROWS},
+	[MZM_T_WK] = {"self_attn.qkv_proj.weight", K_ROWS},
+	[MZM_T_WV] = {"self_attn.qkv_proj.weight", V_ROWS},
+	[MZM_T_WO] = {"self_attn.o_proj.weight", WHOLE},
+	[MZM_T_FFN_NORM] = {"post_attention_layernorm.weight", WHOLE},
+	[MZM_T_GATE] = {"mlp.gate_up_proj.weight", FIRST_HALF},
+	[MZM_T_UPDOWN] = {"mlp.gate_up_proj.weight", SECOND_HALF},
+	[MZM_T_DOWN] = {"mlp.down_proj.weight", WHOLE},
+	[MZM_T_OUT_NORM] = {"norm.weight", WHOLE},
+	[MZM_T_HEAD] = {"lm_head.weight", WHOLE},
+};
+
+static const entry opt_names[MZM_N_TENSOR_KINDS] = {
+	[MZM_T_EMBED] = {"decoder.embed_tokens.weight", WHOLE},
+	[MZM_T_POS] = {"decoder.embed_positions.weight", AFTER_2},
+	[MZM_T_ATTN_NORM] = {"self_attn_layer_norm.weight", WHOLE},
+	[MZM_T_ATTN_NORM_BIAS] = {"self_attn_layer_norm.bias", WHOLE},
+	[MZM_T_WQ] = {"self_attn.q_proj.weight", WHOLE},
+	[MZM_T_WK] = {"self_attn.k_proj.weight", WHOLE},
+	[MZM_T_WV] = {"self_attn.v_proj.weight", WHOLE},
+	[MZM_T_WO] = {"self_attn.out_proj.weight", WHOLE},
+	[MZM_T_BQ] = {"self_attn.q_proj.bias", WHOLE},
+	[MZM_T_BK] = {"self_attn.k_proj.bias", WHOLE},
+	[MZM_T_BV] = {"self_attn.v_proj.bias", WHOLE},
+	[MZM_T_BO] = {"self_attn.out_proj.bias", WHOLE},
+	[MZM_T_FFN_NORM] = {"final_layer_norm.weight", WHOLE},
+	[MZM_T_FFN_NORM_BIAS] = {"final_layer_norm.bias", WHOLE},
+	[MZM_T_GATE] = {"fc1.weight", WHOLE},
+	[MZM_T_DOWN] = {"fc2.weight", WHOLE},
+	[MZM_T_B_GATE] = {"fc1.bias", WHOLE},
+	[MZM_T_B_DOWN] = {"fc2.bias", WHOLE},
+	[MZM_T_OUT_NORM] = {"decoder.final_layer_norm.weight", WHOLE},
+	[MZM_T_OUT_NORM_BIAS] = {"decoder.final_layer_norm.bias", WHOLE},
+	[MZM_T_HEAD] = {"lm_head.weight", WHOLE},
+};
+
+static const entry gptneox_names[MZM_N_TENSOR_KINDS] = {
+	[MZM_T_EMBED] = {"embed_in.weight", WHOLE},
+	[MZM_T_ATTN_NORM] = {"input_layernorm.weight", WHOLE},
+	[MZM_T_ATTN_NORM_BIAS] = {"input_layernorm.bias", WHOLE},
+	[MZM_T_WQ] = {"attention.query_key_value.weight", Q_OF_HEAD},
+	[MZM_T_WK] = {"attention.query_key_value.weight", K_OF_HEAD},
+	[MZM_T_WV] = {"attention.query_key_value.weight", V_OF_HEAD},
+	[MZM_T_WO] = {"attention.dense.weight", WHOLE},
+	[MZM_T_BQ] = {"attention.query_key_value.bias", Q_OF_HEAD},
+	[MZM_T_BK] = {"attention.query_key_value.bias", K_OF_HEAD},
+	[MZM_T_BV] = {"attention.query_key_value.bias", V_OF_HEAD},
+	[MZM_T_BO] = {"attention.dense.bias", WHOLE},
+	[MZM_T_FFN_NORM] = {"post_attention_layernorm.weight", WHOLE},
+	[MZM_T_FFN_NORM_BIAS] = {"post_attention_layernorm.bias", WHOLE},
+	[MZM_T_GATE] = {"mlp.dense_h_to_4h.weight", WHOLE},
+	[MZM_T_DOWN] = {"mlp.dense_4h_to_h.weight", WHOLE},
+	[MZM_T_B_GATE] = {"mlp.dense_h_to_4h.bias", WHOLE},
+	[MZM_T_B_DOWN] = {"mlp.dense_4h_to_h.bias", WHOLE},
+	[MZM_T_OUT_NORM] = {"final_layer_norm.weight", WHOLE},
+	[MZM_T_OUT_NORM_BIAS] = {"final_layer_norm.bias", WHOLE},
+	[MZM_T_HEAD] = {"embed_out.weight", WHOLE},
+};
+
+static const family *family_of(const mzm_config *cfg)
 {
-	if (layer >= 0)
-		snprintf(p->name, sizeof p->name, "model.layers.%d.%s", (int)layer, name);
+	static const family llama = {"model.", "layers.", llama_names, false};
+	static const struct {
+		const char *arch;
+		family      family;
+	} others[] = {
+		{"gemma", {"model.", "layers.", llama_names, true}},
+		{"gemma2", {"model.", "layers.", gemma2_names, true}},
+		{"gemma3", {"model.", "layers.", gemma2_names, true}},
+		{"phi3", {"model.", "layers.", phi3_names, false}},
+		{"opt", {"model.", "decoder.layers.", opt_names, false}},
+		{"gptneox", {"gpt_neox.", "layers.", gptneox_names, false}},
+	};
+	for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+		if (strcmp(cfg->arch, others[i].arch) == 0)
+			return &others[i].family;
+	return &llama;
+}
+
+static void set_name(mzm_hf_part *p, const family *f, const char *name, const mzm_tensor *t)
+{
+	if (t->layer >= 0)
+		snprintf(p->name, sizeof p->name, "%s%s%d.%s", f->base, f->layers, (int)t->layer, name);
 	else
-		snprintf(p->name, sizeof p->name, "%s", name);
-	p->n_dims = n_rows ? 2 : 1;
-	p->shape[0] = n_rows ? n_rows : n_cols;
-	p->shape[1] = n_rows ? n_cols : 0;
+		snprintf(p->name, sizeof p->name, "%s%s", t->kind == MZM_T_HEAD ? "" : f->base, name);
+}
+
+/* n_rows of the canonical tensor begin at first; the file's has n_file. */
+static void set_rows(mzm_hf_part *p, int32_t n_file, int32_t first, int32_t group, int32_t step)
+{
+	p->shape[0] = n_file;
+	p->first = first;
+	p->group = group;
+	p->step = step;
+}
+
+static void set_cut(mzm_hf_part *p, cut how, int32_t n_rows, const mzm_config *cfg)
+{
+	int32_t q = cfg->n_heads * cfg->head_dim, kv = cfg->n_kv_heads * cfg->head_dim, d = cfg->head_dim;
+	switch (how) {
+	case Q_ROWS:
+	case K_ROWS:
+	case V_ROWS: set_rows(p, q + 2 * kv, how == Q_ROWS ? 0 : how == K_ROWS ? q : q + kv, n_rows, n_rows); break;
+	case Q_OF_HEAD:
+	case K_OF_HEAD:
+	case V_OF_HEAD: set_rows(p, 3 * q, (int32_t)(how - Q_OF_HEAD) * d, d, 3 * d); break;
+	case FIRST_HALF:
+	case SECOND_HALF: set_rows(p, 2 * n_rows, how == FIRST_HALF ? 0 : n_rows, n_rows, n_rows); break;
+	case AFTER_2: set_rows(p, n_rows + 2, 2, n_rows, n_rows); break;
+	default: set_rows(p, n_rows, 0, n_rows, n_rows); break;
+	}
+}
+
+/* A matrix of n_rows of n_cols, in the file's orientation; of a vector n_rows are its elements. */
+static void set_part(mzm_hf_part *p, const family *f, const entry *e, const mzm_tensor *t, int32_t n_rows,
+		     int32_t n_cols, const mzm_config *cfg)
+{
+	*p = (mzm_hf_part){.n_dims = n_cols ? 2 : 1, .shape = {0, n_cols}};
+	set_name(p, f, e->name, t);
+	set_cut(p, e->cut, n_rows, cfg);
 }
 
 static bool is_norm(mzm_tensor_kind kind)
 {
-	return kind == MZM_T_ATTN_NORM || kind == MZM_T_FFN_NORM || kind == MZM_T_OUT_NORM;
+	return kind == MZM_T_ATTN_NORM || kind == MZM_T_FFN_NORM || kind == MZM_T_OUT_NORM || kind == MZM_T_Q_NORM ||
+	       kind == MZM_T_K_NORM || kind == MZM_T_ATTN_POST_NORM || kind == MZM_T_FFN_POST_NORM;
 }
 
 int mzm_names_parts(mzm_hf_part parts[2], const mzm_tensor *t, const mzm_config *cfg)
 {
-	if (t->kind == MZM_T_UPDOWN) {
-		set_part(&parts[0], t->layer, llama_names[t->kind], cfg->n_ffn, cfg->dim);
-		set_part(&parts[1], t->layer, "mlp.down_proj.weight", cfg->dim, cfg->n_ffn);
-		return 2;
+	const family *f = family_of(cfg);
+	const entry *e = &f->names[t->kind];
+	bool pair = t->kind == MZM_T_UPDOWN;
+	if (!e->name)
+		return 0;
+	if (mzm_tensor_is_vector(t->kind)) {
+		set_part(&parts[0], f, e, t, t->n_cols, 0, cfg);
+		parts[0].plus_one = f->plus_one && is_norm(t->kind);
+		return 1;
 	}
-	set_part(&parts[0], t->layer, llama_names[t->kind], is_norm(t->kind) ? 0 : t->n_rows, t->n_cols);
+	if (pair)
+		set_part(&parts[0], f, e, t, cfg->n_ffn, cfg->dim, cfg);
+	if (pair || t->kind == MZM_T_DOWN) {
+		set_part(&parts[pair], f, &f->names[MZM_T_DOWN], t, cfg->dim, cfg->n_ffn, cfg);
+		parts[pair].transposed = true;
+		return 1 + pair;
+	}
+	set_part(&parts[0], f, e, t, t->n_rows, t->n_cols, cfg);
 	return 1;
+}
+
+const char *mzm_names_base(const mzm_config *cfg)
+{
+	return family_of(cfg)->base;
 }
 
 static bool ends_with(const char *s, const char *end)
@@ -53,6 +250,10 @@ static bool ends_with(const char *s, const char *end)
 
 bool mzm_names_is_ignorable(const char *name, const mzm_config *cfg)
 {
-	return ends_with(name, ".rotary_emb.inv_freq") ||
-	       (cfg->tied && strcmp(name, llama_names[MZM_T_HEAD]) == 0);
+	const family *f = family_of(cfg);
+	if (ends_with(name, ".rotary_emb.inv_freq"))
+		return true;
+	if (f->names == gptneox_names && (ends_with(name, ".attention.bias") || ends_with(name, ".attention.masked_bias")))
+		return true;
+	return cfg->tied && strcmp(name, f->names[MZM_T_HEAD].name) == 0;
 }

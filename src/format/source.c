@@ -17,7 +17,10 @@
 #include "kern/quant.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files are little endian and read in place");
-_Static_assert(MZM_ACT_SILU == 0 && MZM_ACT_RELU == 1 && MZM_ROPE_PLAIN == 0 && MZM_ROPE_LLAMA3 == 1,
+_Static_assert(MZM_ACT_SILU == 0 && MZM_ACT_RELU == 1 && MZM_ACT_GELU == 2 && MZM_ACT_GELU_TANH == 3 &&
+		       MZM_ACT_FATRELU == 4 && MZM_ROPE_PLAIN == 0 && MZM_ROPE_LLAMA3 == 1 && MZM_ROPE_LINEAR == 2 &&
+		       MZM_ROPE_LONG == 3 && MZM_ROPE_NONE == 4 && MZM_NORM_LAYER == 1 && MZM_PARALLEL == 1 &&
+		       MZM_PARALLEL_SHARED == 2,
 	       "numbers of the hash");
 
 /* ---- hash ---- */
@@ -33,6 +36,37 @@ static uint64_t double_bits(double d)
 	return u;
 }
 
+static void long_rope_text(mzm_str *s, const mzm_config *c)
+{
+	mzm_str_printf(s, " %d %016llx", (int)c->rope_orig_ctx, (unsigned long long)double_bits(c->rope_attn_factor));
+	for (int32_t i = 0; i < mzm_config_rope_dim(c) / 2; i++)
+		mzm_str_printf(s, " %016llx %016llx", (unsigned long long)double_bits((double)c->rope_short[i]),
+			       (unsigned long long)double_bits((double)c->rope_long[i]));
+}
+
+/* What not all models have: a line where there is something, so that the hashes of those without stay. */
+static void features_text(mzm_str *s, const mzm_config *c)
+{
+	const double reals[] = {(double)c->act_threshold, c->embed_scale,   c->attn_scale,
+				c->attn_softcap,	  c->logit_softcap, c->rope_local_theta};
+	if (c->norm || c->parallel || c->ungated || c->bias_qkv || c->bias_o || c->bias_ffn || c->qk_norm ||
+	    c->post_norm || c->learned_pos)
+		mzm_str_printf(s, "blocks %d %d %d %d %d %d %d %d %d\n", (int)c->norm, (int)c->parallel,
+			       (int)c->ungated, (int)c->bias_qkv, (int)c->bias_o, (int)c->bias_ffn, (int)c->qk_norm,
+			       (int)c->post_norm, (int)c->learned_pos);
+	if (c->rope_dim)
+		mzm_str_printf(s, "rope_dim %d\n", (int)c->rope_dim);
+	for (size_t i = 0; i < sizeof reals / sizeof reals[0]; i++)
+		if (reals[i] != 0)
+			mzm_str_printf(s, "real %zu %016llx\n", i, (unsigned long long)double_bits(reals[i]));
+	if (c->window == 0)
+		return;
+	mzm_str_printf(s, "window %d ", (int)c->window);
+	for (int32_t l = 0; l < c->n_layers; l++)
+		mzm_str_puts(s, mzm_config_is_local(c, l) ? "l" : "g");
+	mzm_str_puts(s, "\n");
+}
+
 /* Fixed text, so that no JSON library decides over the hash. FORMAT.md describes it. */
 static void config_text(mzm_str *s, const mzm_config *c)
 {
@@ -46,10 +80,15 @@ static void config_text(mzm_str *s, const mzm_config *c)
 		mzm_str_printf(s, " %016llx %016llx %016llx %d", (unsigned long long)double_bits(c->rope_factor),
 			       (unsigned long long)double_bits(c->rope_low_freq),
 			       (unsigned long long)double_bits(c->rope_high_freq), (int)c->rope_orig_ctx);
+	if (c->rope == MZM_ROPE_LINEAR)
+		mzm_str_printf(s, " %016llx", (unsigned long long)double_bits(c->rope_factor));
+	if (c->rope == MZM_ROPE_LONG)
+		long_rope_text(s, c);
 	mzm_str_printf(s, "\nbos %d\neos", (int)c->bos_id);
 	for (int32_t i = 0; i < c->n_eos; i++)
 		mzm_str_printf(s, " %d", (int)c->eos_ids[i]);
 	mzm_str_puts(s, "\n");
+	features_text(s, c);
 }
 
 mzm_status mzm_hasher_create(mzm_hasher **out, const mzm_config *cfg, mzm_err *err)

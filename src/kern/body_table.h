@@ -112,7 +112,8 @@ static void narrow(void *dst, const float *x, mzm_dtype dtype, int32_t n)
 	{                                                                                          \
 		.name = isa, .supported = is_supported, .bf16_acts = ROUNDS_BF16, .rows = rows,    \
 		.accum = accum, .pack = pack, .dot = dot, .axpy = axpy, .add = add, .mul = mul,    \
-		.act = act, .rmsnorm = rmsnorm, .softmax = softmax, .max_abs = max_abs,            \
+		.act = act, .softcap = softcap, .rmsnorm = rmsnorm, .layernorm = layernorm,        \
+		.softmax = softmax, .max_abs = max_abs,                                            \
 		.to_f32 = to_f32, .narrow = narrow, .rope = rope,                                  \
 	}
 

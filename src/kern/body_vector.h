@@ -87,12 +87,61 @@ static void relu(float *y, int32_t n)
 		put(y + i, v16_max(v16_set1(0.0f), get(y + i, n - i)), n - i);
 }
 
-static void act(float *y, mzm_act kind, int32_t n)
+/* x Phi(x) = max(x, 0) - |x| / 2 erfc(|x| / sqrt 2); erfc by Abramowitz and Stegun 7.1.26, off by 1.5e-7 at most. */
+VEC v16 v16_gelu(v16 x)
 {
-	if (kind == MZM_ACT_SILU)
-		silu(y, n);
-	else
-		relu(y, n);
+	static const float coefficient[] = {1.061405429f, -1.453152027f, 1.421413741f, -0.284496736f, 0.254829592f};
+	v16 zero = v16_set1(0.0f), size = v16_max(v16_sub(zero, x), x);
+	v16 z = v16_mul(size, v16_set1(0.70710678f));
+	v16 t = v16_div(v16_set1(1.0f), v16_fma(v16_set1(0.3275911f), z, v16_set1(1.0f)));
+	v16 p = v16_set1(coefficient[0]);
+	for (int i = 1; i < 5; i++)
+		p = v16_fma(p, t, v16_set1(coefficient[i]));
+	v16 erfc = v16_mul(v16_mul(p, t), v16_exp(v16_sub(zero, v16_mul(z, z))));
+	return v16_sub(v16_max(zero, x), v16_mul(v16_mul(size, v16_set1(0.5f)), erfc));
+}
+
+/* x / 2 (1 + tanh u) = x / (1 + exp(-2 u)), u = sqrt(2 / pi) (x + 0.044715 x^3). */
+VEC v16 v16_gelu_tanh(v16 x)
+{
+	v16 u = v16_mul(x, v16_fma(v16_mul(x, x), v16_set1(0.044715f), v16_set1(1.0f)));
+	v16 e = v16_exp(v16_mul(u, v16_set1(-1.5957691216f)));
+	return v16_div(x, v16_add(v16_set1(1.0f), e));
+}
+
+static void gelu(float *y, bool by_tanh, int32_t n)
+{
+	for (int32_t i = 0; i < n; i += 16) {
+		v16 x = get(y + i, n - i);
+		put(y + i, by_tanh ? v16_gelu_tanh(x) : v16_gelu(x), n - i);
+	}
+}
+
+static void fatrelu(float *y, float threshold, int32_t n)
+{
+	for (int32_t i = 0; i < n; i++)
+		y[i] = y[i] <= threshold ? 0.0f : y[i]; /* NaN stays NaN */
+}
+
+static void act(float *y, mzm_act kind, float threshold, int32_t n)
+{
+	switch (kind) {
+	case MZM_ACT_SILU: silu(y, n); break;
+	case MZM_ACT_RELU: relu(y, n); break;
+	case MZM_ACT_FATRELU: fatrelu(y, threshold, n); break;
+	case MZM_ACT_GELU:
+	case MZM_ACT_GELU_TANH: gelu(y, kind == MZM_ACT_GELU_TANH, n); break;
+	}
+}
+
+/* cap * (1 - 2 / (1 + exp(2 y / cap))) */
+static void softcap(float *y, float cap, int32_t n)
+{
+	v16 one = v16_set1(1.0f), two = v16_set1(2.0f), caps = v16_set1(cap);
+	for (int32_t i = 0; i < n; i += 16) {
+		v16 e = v16_exp(v16_div(v16_mul(get(y + i, n - i), two), caps));
+		put(y + i, v16_mul(caps, v16_sub(one, v16_div(two, v16_add(one, e)))), n - i);
+	}
 }
 
 /* (x * r) * weight, r = 1 / sqrt(mean + eps). y may be x. */
@@ -101,6 +150,33 @@ static void rmsnorm(float *y, const float *x, const float *weight, float eps, in
 	v16 r = v16_set1(1.0f / sqrtf(dot(x, x, n) / (float)n + eps));
 	for (int32_t i = 0; i < n; i += 16)
 		put(y + i, v16_mul(v16_mul(get(x + i, n - i), r), get(weight + i, n - i)), n - i);
+}
+
+static float sum_of(const float *x, int32_t n)
+{
+	v16 sum = v16_set1(0.0f);
+	for (int32_t i = 0; i < n; i += 16)
+		sum = v16_add(sum, get(x + i, n - i));
+	return v16_fold_add(sum);
+}
+
+/* ((x - mean) * r) * weight + bias, r = 1 / sqrt(variance + eps). y may be x. */
+static void layernorm(float *y, const float *x, const float *weight, const float *bias, float eps, int32_t n)
+{
+	v16 mean = v16_set1(sum_of(x, n) / (float)n);
+	v16 sum = v16_set1(0.0f);
+	for (int32_t i = 0; i < n; i += 16) {
+		v16 d = v16_sub(get(x + i, n - i), mean);
+		float part[16] = {0}; /* nothing behind the end */
+		put(part, d, n - i);
+		d = v16_load(part);
+		sum = v16_fma(d, d, sum);
+	}
+	v16 r = v16_set1(1.0f / sqrtf(v16_fold_add(sum) / (float)n + eps));
+	for (int32_t i = 0; i < n; i += 16) {
+		v16 d = v16_mul(v16_sub(get(x + i, n - i), mean), r);
+		put(y + i, v16_fma(d, get(weight + i, n - i), get(bias + i, n - i)), n - i);
+	}
 }
 
 static float greatest(const float *x, int32_t n)

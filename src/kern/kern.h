@@ -65,7 +65,14 @@ typedef struct mzm_accum_job {
 /* Units of a row: 64 neighbouring columns each, or a quarter of a group of blocks (quant.h). */
 int32_t mzm_accum_units(mzm_dtype dtype, int32_t n_cols);
 
-typedef enum mzm_act { MZM_ACT_SILU, MZM_ACT_RELU } mzm_act;
+/* Numbers in files and hashes: never change one. */
+typedef enum mzm_act {
+	MZM_ACT_SILU,      /* x / (1 + exp(-x)) */
+	MZM_ACT_RELU,
+	MZM_ACT_GELU,      /* x Phi(x), by the error function */
+	MZM_ACT_GELU_TANH, /* its approximation by tanh, which models are trained with too */
+	MZM_ACT_FATRELU,   /* x where x > threshold, else 0 (ProSparse, arXiv 2402.13516) */
+} mzm_act;
 
 typedef struct mzm_kern {
 	const char *name;                                            /* "avx512", "avx2", "scalar" */
@@ -81,8 +88,10 @@ typedef struct mzm_kern {
 	void  (*axpy)(float *y, float a, const float *x, int32_t n);     /* y += a x, fused */
 	void  (*add)(float *y, const float *x, int32_t n);               /* y += x */
 	void  (*mul)(float *y, const float *x, int32_t n);               /* y *= x */
-	void  (*act)(float *y, mzm_act act, int32_t n);                  /* in place; silu(x) = x / (1 + exp(-x)) */
+	void  (*act)(float *y, mzm_act act, float threshold, int32_t n); /* in place; threshold: of FATReLU */
+	void  (*softcap)(float *y, float cap, int32_t n);                /* y = cap * tanh(y / cap) */
 	void  (*rmsnorm)(float *y, const float *x, const float *weight, float eps, int32_t n);
+	void  (*layernorm)(float *y, const float *x, const float *weight, const float *bias, float eps, int32_t n);
 	void  (*softmax)(float *x, int32_t n);                           /* in place; n >= 1; if all are -inf: zeros */
 	float (*max_abs)(const float *x, int32_t n);                     /* NaN when there is one */
 	void  (*to_f32)(float *y, const void *x, mzm_dtype dtype, int32_t n); /* widen a whole row */

@@ -2,31 +2,45 @@
  *
  * Query heads that share a KV head, at all positions of the pass, share one walk over its keys and one over its values:
  * both are matrices with a row a token, so the row kernels do the work, in their fixed order. A position sees the
- * tokens up to its own; the weights of those behind are zeros, which add nothing. So a row does not depend on how many
- * positions share the pass. */
+ * tokens up to its own, in a local layer the last few of them; the weights of the others are zeros, which add nothing. So
+ * a row does not depend on how many positions share the pass. */
 #include <math.h>
 #include <string.h>
 
 #include "model/state.h"
 
-/* Rotates queries and keys of the pass and moves keys and values into the KV: this rank's (position, head) pairs. */
-static void store_kv(mzm_state *s, int32_t layer, mzm_team *team, int rank)
+#define TOKEN_STEP 64 /* walks over tokens begin at multiples of it, so that kernels group them alike */
+
+/* Normalises a head, if the model does that, and rotates it. table: 1 in local layers that rotate differently. */
+static void turn(const mzm_state *s, float *head, const float *norm, int table, int32_t p)
 {
 	const mzm_config *cfg = &s->w->cfg;
+	const float *cos_sin = s->rope + ((size_t)table * (size_t)s->max_pos + (size_t)p) * (size_t)s->rope_dim;
+	if (norm)
+		s->kern->rmsnorm(head, head, norm, cfg->norm_eps, cfg->head_dim);
+	if (s->rope_dim > 0)
+		s->kern->rope(head, cos_sin, s->rope_dim);
+}
+
+/* Rotates queries and keys of the pass and moves keys and values into the KV: this rank's (position, head) pairs. */
+static void store_kv(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team *team, int rank)
+{
+	const mzm_config *cfg = &s->w->cfg;
+	int table = cfg->rope_local_theta != 0 && mzm_config_is_local(cfg, layer);
 	int32_t hd = cfg->head_dim, begin, end;
-	float scale = 1.0f / sqrtf((float)hd);
+	float scale = cfg->attn_scale != 0 ? (float)cfg->attn_scale : 1.0f / sqrtf((float)hd);
 	mzm_team_range(s->pass->n_pos * cfg->n_kv_heads, 1, rank, mzm_team_size(team), &begin, &end);
 	for (int32_t i = begin; i < end; i++) {
 		int32_t p = i / cfg->n_kv_heads, head = i % cfg->n_kv_heads;
 		size_t at = (size_t)i * (size_t)hd;
-		s->kern->rope(s->k + at, s->rope + (size_t)p * (size_t)hd, hd);
+		turn(s, s->k + at, l->k_norm, table, p);
 		s->kern->narrow(mzm_kv_k(s->kv, layer, head, s->pos0 + p), s->k + at, s->kv->type, hd);
 		s->kern->narrow(mzm_kv_v(s->kv, layer, head, s->pos0 + p), s->v + at, s->kv->type, hd);
 	}
 	mzm_team_range(s->pass->n_pos * cfg->n_heads, 1, rank, mzm_team_size(team), &begin, &end);
 	for (int32_t i = begin; i < end; i++) {
 		float *q = s->q + (size_t)i * (size_t)hd;
-		s->kern->rope(q, s->rope + (size_t)(i / cfg->n_heads) * (size_t)hd, hd);
+		turn(s, q, l->q_norm, table, i / cfg->n_heads);
 		for (int32_t c = 0; c < hd; c++)
 			q[c] *= scale;
 	}
@@ -37,7 +51,18 @@ static void store_kv(mzm_state *s, int32_t layer, mzm_team *team, int rank)
 typedef struct q_rows {
 	int32_t kv_head, group;
 	int32_t first, n;
+	int32_t window; /* tokens that a position sees */
 } q_rows;
+
+static int32_t position_of(const mzm_state *s, const q_rows *r, int32_t i)
+{
+	return s->pos0 + (r->first + i) / r->group;
+}
+
+static int32_t first_seen(const q_rows *r, int32_t pos)
+{
+	return pos < r->window ? 0 : pos - r->window + 1;
+}
 
 static size_t q_at(const mzm_config *cfg, const q_rows *r, int32_t i)
 {
@@ -45,24 +70,29 @@ static size_t q_at(const mzm_config *cfg, const q_rows *r, int32_t i)
 	return ((size_t)p * (size_t)cfg->n_heads + (size_t)head) * (size_t)cfg->head_dim;
 }
 
-/* score[i, t] = softmax of query row i over the tokens it sees, zero behind them. Returns the last row's tokens. */
-static int32_t attend_keys(mzm_state *s, int32_t layer, const q_rows *r, float *score, char *packed)
+/* score[i, t - t0] = softmax of query row i over the tokens t it sees, zero elsewhere. Returns the tokens walked over,
+ * which begin at t0. */
+static int32_t attend_keys(mzm_state *s, int32_t layer, const q_rows *r, int32_t t0, float *score, char *packed)
 {
 	const mzm_config *cfg = &s->w->cfg;
 	mzm_kv *kv = s->kv;
 	size_t stride = mzm_pack_stride(s->kern, kv->type, cfg->head_dim), ld = (size_t)s->n_ctx;
-	int32_t n_tok = s->pos0 + (r->first + r->n - 1) / r->group + 1;
+	int32_t n_tok = position_of(s, r, r->n - 1) + 1 - t0;
 	for (int32_t i = 0; i < r->n; i++)
 		s->kern->pack(packed + (size_t)i * stride, s->q + q_at(cfg, r, i), kv->type, cfg->head_dim);
 	mzm_rows_job job = {
-		.dtype = kv->type, .w = mzm_kv_k(kv, layer, r->kv_head, 0), .stride = kv->row_bytes, .n_rows = n_tok,
+		.dtype = kv->type, .w = mzm_kv_k(kv, layer, r->kv_head, t0), .stride = kv->row_bytes, .n_rows = n_tok,
 		.n_cols = cfg->head_dim, .x = packed, .ldx = stride, .n_pos = r->n, .y = score, .ldy = ld,
 	};
 	s->kern->rows(&job, 0, n_tok);
 	for (int32_t i = 0; i < r->n; i++) {
-		int32_t seen = s->pos0 + (r->first + i) / r->group + 1;
-		s->kern->softmax(score + (size_t)i * ld, seen);
-		memset(score + (size_t)i * ld + seen, 0, (size_t)(n_tok - seen) * sizeof *score);
+		float *row = score + (size_t)i * ld;
+		int32_t pos = position_of(s, r, i), lo = first_seen(r, pos) - t0, seen = pos + 1 - t0;
+		if (cfg->attn_softcap != 0)
+			s->kern->softcap(row + lo, (float)cfg->attn_softcap, seen - lo);
+		s->kern->softmax(row + lo, seen - lo);
+		memset(row, 0, (size_t)lo * sizeof *row);
+		memset(row + seen, 0, (size_t)(n_tok - seen) * sizeof *row);
 	}
 	return n_tok;
 }
@@ -73,9 +103,10 @@ static void attend(mzm_state *s, int32_t layer, const q_rows *r, int rank)
 	size_t hd = (size_t)cfg->head_dim;
 	float *score = s->score + (size_t)rank * MZM_ATT_ROWS * (size_t)s->n_ctx;
 	float *value = s->value + (size_t)rank * MZM_ATT_ROWS * hd;
-	int32_t n_tok = attend_keys(s, layer, r, score, s->packed + (size_t)rank * s->packed_len);
+	int32_t t0 = first_seen(r, position_of(s, r, 0)) / TOKEN_STEP * TOKEN_STEP;
+	int32_t n_tok = attend_keys(s, layer, r, t0, score, s->packed + (size_t)rank * s->packed_len);
 	mzm_accum_job job = {
-		.dtype = s->kv->type, .w = mzm_kv_v(s->kv, layer, r->kv_head, 0), .stride = s->kv->row_bytes,
+		.dtype = s->kv->type, .w = mzm_kv_v(s->kv, layer, r->kv_head, t0), .stride = s->kv->row_bytes,
 		.n_rows = n_tok, .n_cols = cfg->head_dim, .a = score, .lda = (size_t)s->n_ctx, .n_pos = r->n,
 		.y = value, .ldy = hd, .scratch = s->sums + (size_t)rank * (MZM_ACCUM_SCRATCH / sizeof(float)),
 	};
@@ -93,34 +124,40 @@ static void attend_all(mzm_state *s, int32_t layer, mzm_team *team, int rank)
 	while (step > 1 && (n_rows + step - 1) / step * cfg->n_kv_heads < mzm_team_size(team))
 		step /= 2;
 	int32_t n_tiles = (n_rows + step - 1) / step, begin, end;
+	int32_t window = mzm_config_is_local(cfg, layer) ? cfg->window : INT32_MAX;
 	mzm_team_range(n_tiles * cfg->n_kv_heads, 1, rank, mzm_team_size(team), &begin, &end);
 	for (int32_t i = begin; i < end; i++) {
-		q_rows r = {.kv_head = i / n_tiles, .group = group, .first = i % n_tiles * step};
+		q_rows r = {.kv_head = i / n_tiles, .group = group, .first = i % n_tiles * step, .window = window};
 		r.n = n_rows - r.first < step ? n_rows - r.first : step;
 		attend(s, layer, &r, rank);
 	}
 	mzm_team_barrier(team, rank);
 }
 
-/* y[n_pos, rows of m] = x times m. */
-static void project(mzm_state *s, const mzm_matrix *m, mzm_acts *x, float *y, mzm_after_fn after, mzm_team *team,
-		    int rank)
+/* y[n_pos, rows of m] = x times m, and the bias if there is one. */
+static void project(mzm_state *s, const mzm_matrix *m, const float *bias, mzm_acts *x, float *y, mzm_after_fn after,
+		    mzm_team *team, int rank)
 {
 	mzm_product p = {.m = m, .n_rows = m->n_rows, .x = x, .y = y, .ldy = (size_t)m->n_rows,
-			 .n_pos = s->pass->n_pos, .after = after};
+			 .n_pos = s->pass->n_pos, .bias = bias, .after = after};
 	mzm_matmul(s, &p, team, rank);
 }
 
 void mzm_attention(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team *team, int rank)
 {
 	mzm_acts h = {.x = s->h}, att = {.x = s->att};
-	mzm_norm(s, s->h, s->x, l->attn_norm, s->pass->n_pos, team, rank);
-	project(s, &l->wq, &h, s->q, NULL, team, rank);
-	project(s, &l->wk, &h, s->k, NULL, team, rank);
-	project(s, &l->wv, &h, s->v, NULL, team, rank);
+	int32_t n_pos = s->pass->n_pos;
+	mzm_norm(s, s->h, s->x, l->attn_norm, l->attn_norm_bias, n_pos, team, rank);
+	project(s, &l->wq, l->bq, &h, s->q, NULL, team, rank);
+	project(s, &l->wk, l->bk, &h, s->k, NULL, team, rank);
+	project(s, &l->wv, l->bv, &h, s->v, NULL, team, rank);
 	mzm_team_barrier(team, rank);
-	store_kv(s, layer, team, rank);
+	if (s->w->cfg.parallel == MZM_PARALLEL) /* the FFN reads x as it is now */
+		mzm_norm(s, s->h, s->x, l->ffn_norm, l->ffn_norm_bias, n_pos, team, rank);
+	store_kv(s, l, layer, team, rank);
 	attend_all(s, layer, team, rank);
-	project(s, &l->wo, &att, s->proj, mzm_add_residual, team, rank);
+	project(s, &l->wo, l->bo, &att, s->proj, l->attn_post_norm ? NULL : mzm_add_residual, team, rank);
 	mzm_team_barrier(team, rank);
+	if (l->attn_post_norm)
+		mzm_join_normed(s, s->proj, l->attn_post_norm, team, rank);
 }

@@ -1,5 +1,5 @@
-/* ffn.c - the gated FFN, z = act(gate x) * (up x), out = down z: dense, or on the neurons that a
- * predictor names.
+/* ffn.c - the gated FFN, z = act(gate x) * (up x), out = down z, or without a gate z = act(W x), whose W stands in the
+ * place of the gate: dense, or on the neurons that a predictor names.
  *
  * Neurons are rows, so a sparse pass runs the kernels of the dense pass over a list of rows; with all
  * neurons in the list its bits are the dense ones. How much a predictor can save depends on what it
@@ -11,7 +11,7 @@
 static void activate(mzm_state *s, const mzm_product *p, int32_t begin, int32_t end)
 {
 	for (int32_t i = 0; i < p->n_pos; i++)
-		s->kern->act(p->y + (size_t)i * p->ldy + begin, s->w->cfg.act, end - begin);
+		s->kern->act(p->y + (size_t)i * p->ldy + begin, s->w->cfg.act, s->w->cfg.act_threshold, end - begin);
 }
 
 /* z *= y, both in list order. */
@@ -34,7 +34,8 @@ static void gate_rows(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_acts 
 		      int rank)
 {
 	mzm_product p = {.m = &l->gate, .rows = of.at ? of.at : of.rows, .n_rows = of.n, .x = h, .y = s->gate,
-			 .ldy = (size_t)s->w->cfg.n_ffn, .n_pos = s->pass->n_pos, .after = activate};
+			 .ldy = (size_t)s->w->cfg.n_ffn, .n_pos = s->pass->n_pos, .after = activate,
+			 .bias = s->w->layer[layer].b_gate, .bias_at = of.rows};
 	mzm_part part = {0};
 	while (mzm_next_part(s, &l->gate, &part, team, rank)) {
 		take(s, &l->gate, layer, MZM_HELD_GATE, &part, team, rank);
@@ -43,31 +44,53 @@ static void gate_rows(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_acts 
 	mzm_team_barrier(team, rank);
 }
 
-static mzm_product up_product(mzm_state *s, const mzm_layer *l, mzm_acts *h, mzm_neurons of, float *g)
+static mzm_product up_product(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_acts *h, mzm_neurons of, float *g)
 {
 	return (mzm_product){.m = &l->up, .rows = of.at ? of.at : of.rows, .n_rows = of.n, .x = h, .y = s->up,
 			     .ldy = (size_t)s->w->cfg.n_ffn, .n_pos = s->pass->n_pos, .after = multiply,
-			     .z = g};
+			     .z = g, .bias = s->w->layer[layer].b_up, .bias_at = of.rows};
 }
 
-/* z = g * up in place of g, and x += z times the down rows, part by part: the rows of a neuron come together. g lies
- * in list order. Ends in a barrier. */
+/* z = g * up in place of g, and the output += z times the down rows, part by part: the rows of a neuron come together. g
+ * lies in list order; without a gate it is z. Ends in a barrier. */
 static void up_down(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_acts *h, mzm_neurons of, float *g,
 		    mzm_team *team, int rank)
 {
-	mzm_product p = up_product(s, l, h, of, g);
-	mzm_part up = {0};
-	while (mzm_next_part(s, &l->up, &up, team, rank)) {
-		mzm_part down = up;
-		down.base = (const char *)((uintptr_t)up.base + l->down.offset);
+	bool gated = l->up.n_rows > 0;
+	const mzm_matrix *pairs = mzm_layer_pairs(l);
+	mzm_product p = up_product(s, l, layer, h, of, g);
+	mzm_part part = {0};
+	while (mzm_next_part(s, pairs, &part, team, rank)) {
+		mzm_part down = part;
+		if (gated)
+			down.base = (const char *)((uintptr_t)part.base + l->down.offset);
 		if (s->pass->n_pos > MZM_MAX_POS)
 			h->is_packed = false; /* the part before used its place */
-		take(s, &l->up, layer, MZM_HELD_UPDOWN, &up, team, rank);
-		mzm_matmul_part(s, &p, &up, team, rank);
-		mzm_team_barrier(team, rank);
+		take(s, pairs, layer, MZM_HELD_UPDOWN, &part, team, rank);
+		if (gated) {
+			mzm_matmul_part(s, &p, &part, team, rank);
+			mzm_team_barrier(team, rank);
+		}
 		mzm_matmul_down(s, &l->down, &down, of, g, team, rank);
 	}
 	mzm_team_barrier(team, rank);
+}
+
+/* What the down projection adds to: x, or nothing yet, and its bias. This rank's share of the positions; the next
+ * barrier is before the first sum. */
+static void start_sums(mzm_state *s, int32_t layer, mzm_team *team, int rank)
+{
+	const float *bias = s->w->layer[layer].b_down;
+	size_t dim = (size_t)s->w->cfg.dim;
+	float *sink = mzm_ffn_sink(s);
+	int32_t begin, end;
+	mzm_team_range(s->pass->n_pos, 1, rank, mzm_team_size(team), &begin, &end);
+	for (int32_t p = begin; p < end; p++) {
+		if (s->post)
+			memset(sink + (size_t)p * dim, 0, dim * sizeof *sink);
+		if (bias)
+			s->kern->add(sink + (size_t)p * dim, bias, s->w->cfg.dim);
+	}
 }
 
 /* ---- sparse passes ---- */
@@ -132,9 +155,11 @@ static const float *scores(mzm_state *s, const supply *from, int rank)
 static void choose_of_all(mzm_state *s, const supply *from, int32_t layer, mzm_acts *h, mzm_team *team, int rank)
 {
 	const mzm_layer *l = from->l;
-	mzm_product p = up_product(s, l, h, from->all, s->gate);
-	mzm_matmul(s, &p, team, rank);
-	mzm_team_barrier(team, rank);
+	if (l->up.n_rows > 0) {
+		mzm_product p = up_product(s, l, layer, h, from->all, s->gate);
+		mzm_matmul(s, &p, team, rank);
+		mzm_team_barrier(team, rank);
+	}
 	mzm_neurons chosen = choose(s, from, layer, s->gate, true, team, rank);
 	mzm_part whole = {0, l->down.n_rows, l->down.w};
 	mzm_matmul_down(s, &l->down, &whole, chosen, s->picked, team, rank);
@@ -144,7 +169,7 @@ static void choose_of_all(mzm_state *s, const supply *from, int32_t layer, mzm_a
 static void count_rows(mzm_state *s, int32_t gate, int32_t up, int32_t down, int rank)
 {
 	if (rank == 0)
-		s->n_read += (int64_t)gate + up + down;
+		s->n_read += (int64_t)gate + (s->w->cfg.ungated ? 0 : up) + down;
 }
 
 static void ffn_sparse(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team *team, int rank)
@@ -182,9 +207,13 @@ static void ffn_dense(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team 
 
 void mzm_ffn(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team *team, int rank)
 {
-	mzm_norm(s, s->h, s->x, l->ffn_norm, s->pass->n_pos, team, rank);
+	if (s->w->cfg.parallel == MZM_SERIAL) /* else h is there already (attention.c) */
+		mzm_norm(s, s->h, s->x, l->ffn_norm, l->ffn_norm_bias, s->pass->n_pos, team, rank);
+	start_sums(s, layer, team, rank);
 	if (s->pass->sparse)
 		ffn_sparse(s, l, layer, team, rank);
 	else
 		ffn_dense(s, l, layer, team, rank);
+	if (l->ffn_post_norm)
+		mzm_join_normed(s, s->post, l->ffn_post_norm, team, rank);
 }

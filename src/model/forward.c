@@ -7,20 +7,33 @@
 
 #include "base/carve.h"
 
-/* Radians per position of each rotated pair; llama3 scaling stretches the slow ones (Llama 3.1 report). */
-static void rope_frequencies(double *inv_freq, const mzm_config *cfg)
+/* Radians per position of each rotated pair. Llama 3 stretches the slow ones (Llama 3.1 report); "longrope" has a
+ * divisor for each (arXiv 2402.13753), another set where the context is longer than the one trained with. */
+static void rope_frequencies(double *inv_freq, const mzm_config *cfg, int32_t n_ctx, bool local)
 {
 	const double two_pi = 6.283185307179586476925;
-	for (int32_t i = 0; i < cfg->head_dim / 2; i++) {
-		double f = pow(cfg->rope_theta, -2.0 * i / cfg->head_dim);
-		if (cfg->rope == MZM_ROPE_LLAMA3) {
+	int32_t n_dims = mzm_config_rope_dim(cfg);
+	mzm_rope_kind kind = local ? MZM_ROPE_PLAIN : cfg->rope;
+	const float *divisor = n_ctx > cfg->rope_orig_ctx ? cfg->rope_long : cfg->rope_short;
+	for (int32_t i = 0; i < n_dims / 2; i++) {
+		double f = pow(local ? cfg->rope_local_theta : cfg->rope_theta, -2.0 * i / n_dims);
+		if (kind == MZM_ROPE_LLAMA3) {
 			double turns = cfg->rope_orig_ctx * f / two_pi; /* within the original context */
 			double smooth = (turns - cfg->rope_low_freq) / (cfg->rope_high_freq - cfg->rope_low_freq);
 			smooth = smooth < 0 ? 0 : smooth > 1 ? 1 : smooth;
 			f = (1 - smooth) * f / cfg->rope_factor + smooth * f;
+		} else if (kind == MZM_ROPE_LINEAR) {
+			f /= cfg->rope_factor;
+		} else if (kind == MZM_ROPE_LONG) {
+			f /= (double)divisor[i];
 		}
 		inv_freq[i] = f;
 	}
+}
+
+static int n_rope_tables(const mzm_config *cfg)
+{
+	return cfg->rope_local_theta != 0 ? 2 : 1;
 }
 
 /* Bytes that a position of n_cols activations takes, whatever the type of the weights. */
@@ -50,8 +63,11 @@ static void state_layout(mzm_state *s, int n_ranks, mzm_carve *c)
 	s->proj = MZM_CARVE(c, float, max_pos * dim);
 	s->gate = MZM_CARVE(c, float, max_pos * n_ffn);
 	s->up = MZM_CARVE(c, float, max_pos * n_ffn);
-	s->rope = MZM_CARVE(c, float, max_pos * (size_t)cfg->head_dim);
-	s->inv_freq = MZM_CARVE(c, double, cfg->head_dim / 2);
+	if (cfg->post_norm)
+		s->post = MZM_CARVE(c, float, max_pos * dim);
+	s->rope_dim = mzm_config_rope_dim(cfg);
+	s->rope = MZM_CARVE(c, float, (size_t)n_rope_tables(cfg) * max_pos * (size_t)s->rope_dim);
+	s->inv_freq = MZM_CARVE(c, double, n_rope_tables(cfg) * s->rope_dim / 2);
 	s->score = MZM_CARVE(c, float, (size_t)n_ranks * MZM_ATT_ROWS * (size_t)s->n_ctx);
 	s->value = MZM_CARVE(c, float, (size_t)n_ranks * MZM_ATT_ROWS * (size_t)cfg->head_dim);
 	s->packed_len = MZM_MAX_POS * widest_pack(s->kern, (int32_t)widest);
@@ -105,7 +121,8 @@ mzm_status mzm_state_create(mzm_state **out, const mzm_weights *w, const mzm_ker
 #endif
 	c = (mzm_carve){.base = s->block};
 	state_layout(s, mzm_team_size(team), &c);
-	rope_frequencies(s->inv_freq, &w->cfg);
+	for (int i = 0; i < n_rope_tables(&w->cfg); i++)
+		rope_frequencies(s->inv_freq + i * s->rope_dim / 2, &w->cfg, n_ctx, i > 0);
 	MZM_TRY_OUT(mzm_kv_create(&s->kv, &w->cfg, n_ctx, kv_type, err));
 	if (w->held_of)
 		MZM_TRY_OUT(mzm_held_create(&s->held, &w->cfg, w->held_of, w->n_held, kern, err));
@@ -153,22 +170,42 @@ size_t mzm_state_bytes(const mzm_state *s)
 	return s->bytes + mzm_kv_bytes(s->kv);
 }
 
+/* Cosines and sines of a position of the pass, by table. */
+static void rotations(mzm_state *s, int32_t p)
+{
+	const mzm_config *cfg = &s->w->cfg;
+	double factor = cfg->rope == MZM_ROPE_LONG ? cfg->rope_attn_factor : 1;
+	for (int t = 0; t < n_rope_tables(cfg); t++) {
+		float *cos_sin = s->rope + ((size_t)t * (size_t)s->max_pos + (size_t)p) * (size_t)s->rope_dim;
+		const double *inv_freq = s->inv_freq + t * s->rope_dim / 2;
+		for (int32_t i = 0; i < s->rope_dim / 2; i++) {
+			double angle = inv_freq[i] * (s->pos0 + p), by = t == 0 ? factor : 1;
+			cos_sin[2 * i] = (float)(by * cos(angle));
+			cos_sin[2 * i + 1] = (float)(by * sin(angle));
+		}
+	}
+}
+
 /* Embeds this rank's share of the tokens and turns their positions into rotations. */
 static void embed(mzm_state *s, mzm_team *team, int rank)
 {
 	const mzm_config *cfg = &s->w->cfg;
-	const mzm_matrix *m = &s->w->embed;
+	const mzm_matrix *m = &s->w->embed, *pos = &s->w->pos;
+	float scale = cfg->embed_scale != 0 ? (float)cfg->embed_scale : 1.0f;
 	int32_t begin, end;
 	mzm_team_range(s->pass->n_pos, 1, rank, mzm_team_size(team), &begin, &end);
 	for (int32_t p = begin; p < end; p++) {
-		s->kern->to_f32(s->x + (size_t)p * (size_t)cfg->dim,
-				(const char *)m->w + (size_t)s->pass->ids[p] * m->stride, m->dtype, cfg->dim);
-		float *cos_sin = s->rope + (size_t)p * (size_t)cfg->head_dim;
-		for (int32_t i = 0; i < cfg->head_dim / 2; i++) {
-			double angle = s->inv_freq[i] * (s->pos0 + p);
-			cos_sin[2 * i] = (float)cos(angle);
-			cos_sin[2 * i + 1] = (float)sin(angle);
+		float *x = s->x + (size_t)p * (size_t)cfg->dim;
+		s->kern->to_f32(x, (const char *)m->w + (size_t)s->pass->ids[p] * m->stride, m->dtype, cfg->dim);
+		for (int32_t i = 0; scale != 1.0f && i < cfg->dim; i++)
+			x[i] *= scale;
+		if (pos->n_rows > 0) { /* s->h is free yet */
+			float *of_pos = s->h + (size_t)p * (size_t)cfg->dim;
+			s->kern->to_f32(of_pos, (const char *)pos->w + (size_t)(s->pos0 + p) * pos->stride, pos->dtype,
+					cfg->dim);
+			s->kern->add(x, of_pos, cfg->dim);
 		}
+		rotations(s, p);
 	}
 	mzm_team_barrier(team, rank);
 }
@@ -179,6 +216,12 @@ static void pass_over(mzm_state *s, const mzm_matrix *m, mzm_team *team, int ran
 	mzm_part part = {0};
 	while (!m->w && mzm_next_part(s, m, &part, team, rank))
 		;
+}
+
+static void cap_logits(mzm_state *s, const mzm_product *p, int32_t begin, int32_t end)
+{
+	for (int32_t i = 0; i < p->n_pos; i++)
+		s->kern->softcap(p->y + (size_t)i * p->ldy + begin, (float)s->w->cfg.logit_softcap, end - begin);
 }
 
 static void output_head(mzm_state *s, mzm_team *team, int rank)
@@ -192,9 +235,9 @@ static void output_head(mzm_state *s, mzm_team *team, int rank)
 		pass_over(s, head, team, rank);
 		return;
 	}
-	mzm_norm(s, s->h, x, s->w->out_norm, n, team, rank);
+	mzm_norm(s, s->h, x, s->w->out_norm, s->w->out_norm_bias, n, team, rank);
 	mzm_product p = {.m = head, .n_rows = cfg->n_vocab, .x = &h, .y = s->logits, .ldy = (size_t)cfg->n_vocab,
-			 .n_pos = n};
+			 .n_pos = n, .after = cfg->logit_softcap != 0 ? cap_logits : NULL};
 	mzm_matmul(s, &p, team, rank);
 }
 
@@ -208,6 +251,11 @@ static void forward_rank(void *ctx, mzm_team *team, int rank)
 		mzm_ffn(s, &layer[l], l, team, rank);
 	}
 	output_head(s, team, rank);
+}
+
+static double n_ffn_rows(const mzm_config *cfg)
+{
+	return (double)mzm_config_n_ffn_matrices(cfg) * cfg->n_layers * cfg->n_ffn;
 }
 
 mzm_status mzm_forward(mzm_state *s, const mzm_pass *pass, float **logits, double *ffn_share, mzm_err *err)
@@ -234,6 +282,6 @@ mzm_status mzm_forward(mzm_state *s, const mzm_pass *pass, float **logits, doubl
 	if (logits)
 		*logits = s->logits;
 	if (ffn_share)
-		*ffn_share = pass->sparse ? (double)s->n_read / (3.0 * cfg->n_layers * cfg->n_ffn) : 1.0;
+		*ffn_share = pass->sparse ? (double)s->n_read / n_ffn_rows(cfg) : 1.0;
 	return MZM_OK;
 }

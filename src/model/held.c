@@ -11,13 +11,14 @@
 static void layer_layout(mzm_layer *l, int32_t n, mzm_carve *c)
 {
 	size_t gate_bytes = mzm_row_bytes(l->gate.dtype, l->gate.n_cols);
-	size_t up_bytes = mzm_row_bytes(l->up.dtype, l->up.n_cols);
+	size_t down_bytes = mzm_row_bytes(l->down.dtype, l->down.n_cols);
+	size_t up_bytes = l->up.n_rows ? down_bytes : 0;
 	l->gate.stride = gate_bytes;
-	l->up.stride = l->down.stride = 2 * up_bytes;
+	l->up.stride = l->down.stride = up_bytes + down_bytes;
 	l->down.offset = up_bytes;
 	l->gate.w = mzm_carve_take(c, (size_t)n, gate_bytes);
-	char *pairs = mzm_carve_take(c, (size_t)n, 2 * up_bytes);
-	l->up.w = pairs;
+	char *pairs = mzm_carve_take(c, (size_t)n, up_bytes + down_bytes);
+	l->up.w = l->up.n_rows ? pairs : NULL;
 	l->down.w = pairs ? pairs + up_bytes : NULL;
 }
 
@@ -43,6 +44,7 @@ bool mzm_held_measure(uint64_t *bytes, const mzm_config *cfg, mzm_dtype gate, mz
 {
 	mzm_held h = {.n_layers = cfg->n_layers, .n_ffn = cfg->n_ffn, .n = n};
 	mzm_layer l = {.gate = places(gate, cfg), .up = places(updown, cfg), .down = places(updown, cfg)};
+	l.up.n_rows = cfg->ungated ? 0 : l.up.n_rows;
 	mzm_carve c = {0}, one = {0};
 	size_t of_layers, sum;
 	held_layout(&h, cfg->dim, &c);
@@ -60,7 +62,8 @@ static void layers_layout(mzm_held *h, const mzm_config *cfg, const mzm_layer *o
 	for (int32_t l = 0; l < h->n_layers; l++) {
 		mzm_layer layer = {.gate = places(of[l].gate.dtype, cfg), .up = places(of[l].up.dtype, cfg),
 				   .down = places(of[l].down.dtype, cfg)};
-		if (!of[l].gate.w || !of[l].up.w)
+		layer.up.n_rows = cfg->ungated ? 0 : cfg->n_ffn;
+		if (!of[l].gate.w || !(cfg->ungated ? of[l].down.w : of[l].up.w))
 			layer_layout(&layer, h->n, c);
 		if (h->layer)
 			h->layer[l] = layer;
@@ -172,7 +175,8 @@ static bool copy_row(const mzm_held *h, const mzm_matrix *to, char *dst, const m
 void mzm_held_take(mzm_held *h, int32_t layer, int matrix, const mzm_matrix *m, int32_t row0, int32_t row1,
 		   const char *base, int rank, int n_ranks)
 {
-	const mzm_matrix *to = matrix == MZM_HELD_GATE ? &h->layer[layer].gate : &h->layer[layer].up;
+	const mzm_layer *l = &h->layer[layer];
+	const mzm_matrix *to = matrix == MZM_HELD_GATE ? &l->gate : mzm_layer_pairs(l);
 	size_t first = (size_t)layer * (size_t)h->n;
 	const int32_t *ids = h->ids + first, *at = h->at + first;
 	int32_t lo, hi, begin, end;
@@ -227,7 +231,7 @@ static mzm_status walk_all(mzm_state *s, mzm_store_order order)
 		for (int k = 0; k < 4; k++)
 			MZM_TRY(walk(s, order, attention[k], i, 0));
 		MZM_TRY(walk(s, order, &l->gate, i, MZM_HELD_GATE));
-		MZM_TRY(walk(s, order, &l->up, i, MZM_HELD_UPDOWN));
+		MZM_TRY(walk(s, order, mzm_layer_pairs(l), i, MZM_HELD_UPDOWN));
 	}
 	return walk(s, order, s->w->held_of == s->w->draft ? &s->w->draft_head : &s->w->head, 0, 0);
 }

@@ -105,6 +105,18 @@ bool mzm_next_group(const mzm_state *s, int32_t n_pos, mzm_group *g)
 	return left > 0;
 }
 
+static void add_bias(mzm_state *s, const mzm_product *p, int32_t begin, int32_t end)
+{
+	const int32_t *at = p->bias_at ? p->bias_at : p->rows;
+	for (int32_t i = 0; i < p->n_pos; i++) {
+		float *y = p->y + (size_t)i * p->ldy;
+		if (!at)
+			s->kern->add(y + begin, p->bias + begin, end - begin);
+		for (int32_t k = begin; at && k < end; k++)
+			y[k] += p->bias[at[k]];
+	}
+}
+
 static void group_product(mzm_state *s, const mzm_product *p, const mzm_part *part, mzm_team *team, int rank)
 {
 	int32_t begin, end;
@@ -112,7 +124,11 @@ static void group_product(mzm_state *s, const mzm_product *p, const mzm_part *pa
 		mzm_gemm_rows(s, p, part, team, rank, &begin, &end);
 	else
 		rows_by_kernel(s, p, part, team, rank, &begin, &end);
-	if (p->after && begin < end)
+	if (begin >= end)
+		return;
+	if (p->bias)
+		add_bias(s, p, begin, end);
+	if (p->after)
 		p->after(s, p, begin, end);
 }
 
@@ -159,7 +175,7 @@ static void down_section(mzm_state *s, const mzm_matrix *m, const mzm_part *part
 		.dtype = m->dtype, .w = (const void *)((uintptr_t)part->base + (list ? 0 : (uintptr_t)lo * m->stride)),
 		.stride = m->stride, .rows = list ? list + lo : NULL, .n_rows = hi - lo, .n_cols = m->n_cols,
 		.a = a + lo, .lda = (size_t)s->w->cfg.n_ffn, .n_pos = g.n,
-		.y = s->x + (size_t)g.first * (size_t)m->n_cols, .ldy = (size_t)m->n_cols,
+		.y = mzm_ffn_sink(s) + (size_t)g.first * (size_t)m->n_cols, .ldy = (size_t)m->n_cols,
 		.scratch = s->sums + (size_t)rank * (MZM_ACCUM_SCRATCH / sizeof(float)),
 	};
 	if (begin < end && lo < hi)
@@ -180,20 +196,50 @@ void mzm_matmul_down(mzm_state *s, const mzm_matrix *m, const mzm_part *part, mz
 	}
 }
 
-void mzm_norm(mzm_state *s, float *h, const float *x, const float *weight, int32_t n_pos, mzm_team *team, int rank)
+void mzm_norm(mzm_state *s, float *h, const float *x, const float *weight, const float *bias, int32_t n_pos,
+	      mzm_team *team, int rank)
 {
 	const mzm_config *cfg = &s->w->cfg;
 	size_t dim = (size_t)cfg->dim;
 	int32_t begin, end;
 	mzm_team_range(n_pos, 1, rank, mzm_team_size(team), &begin, &end);
-	for (int32_t p = begin; p < end; p++)
-		s->kern->rmsnorm(h + (size_t)p * dim, x + (size_t)p * dim, weight, cfg->norm_eps, cfg->dim);
+	for (int32_t p = begin; p < end; p++) {
+		float *to = h + (size_t)p * dim;
+		if (cfg->norm == MZM_NORM_LAYER)
+			s->kern->layernorm(to, x + (size_t)p * dim, weight, bias, cfg->norm_eps, cfg->dim);
+		else
+			s->kern->rmsnorm(to, x + (size_t)p * dim, weight, cfg->norm_eps, cfg->dim);
+	}
 	mzm_team_barrier(team, rank);
+}
+
+void mzm_join_normed(mzm_state *s, float *y, const float *weight, mzm_team *team, int rank)
+{
+	const mzm_config *cfg = &s->w->cfg;
+	size_t dim = (size_t)cfg->dim;
+	int32_t begin, end;
+	mzm_team_range(s->pass->n_pos, 1, rank, mzm_team_size(team), &begin, &end);
+	for (int32_t p = begin; p < end; p++) {
+		float *row = y + (size_t)p * dim;
+		s->kern->rmsnorm(row, row, weight, cfg->norm_eps, cfg->dim);
+		s->kern->add(s->x + (size_t)p * dim, row, cfg->dim);
+	}
+	mzm_team_barrier(team, rank);
+}
+
+static void add_proj(mzm_state *s, float *to, const mzm_product *p, int32_t begin, int32_t end)
+{
+	size_t dim = (size_t)s->w->cfg.dim;
+	for (int32_t i = p->pos; i < p->pos + p->n_pos; i++)
+		s->kern->add(to + (size_t)i * dim + begin, s->proj + (size_t)i * dim + begin, end - begin);
+}
+
+void mzm_add_to_sink(mzm_state *s, const mzm_product *p, int32_t begin, int32_t end)
+{
+	add_proj(s, mzm_ffn_sink(s), p, begin, end);
 }
 
 void mzm_add_residual(mzm_state *s, const mzm_product *p, int32_t begin, int32_t end)
 {
-	size_t dim = (size_t)s->w->cfg.dim;
-	for (int32_t i = p->pos; i < p->pos + p->n_pos; i++)
-		s->kern->add(s->x + (size_t)i * dim + begin, s->proj + (size_t)i * dim + begin, end - begin);
+	add_proj(s, s->x, p, begin, end);
 }

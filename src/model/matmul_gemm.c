@@ -321,7 +321,7 @@ static void pack_cols(mzm_state *s, const mzm_matrix *m, const mzm_gemm_input *i
 static void down_bf16(mzm_state *s, const mzm_matrix *m, int32_t first, int32_t last, mzm_group g, int rank,
 		      int32_t grain, int32_t begin, int32_t end)
 {
-	float *y = s->x + (size_t)g.first * (size_t)m->n_cols;
+	float *y = mzm_ffn_sink(s) + (size_t)g.first * (size_t)m->n_cols;
 	const mzm_gemm_input *in = input_of_down(s);
 	const uint16_t *panel = s->gemm.panel + (size_t)rank * s->gemm.panel_len;
 	for (int32_t c = begin; c < end; c += grain) {
@@ -374,6 +374,6 @@ void mzm_gemm_down(mzm_state *s, const mzm_matrix *of, const mzm_part *part, mzm
 	down_f32(s, &m, part, g, a, rank, begin, end);
 	if (part->row1 == m.n_rows && begin < end) {
 		mzm_product sum = {.n_pos = g.n, .pos = g.first};
-		mzm_add_residual(s, &sum, begin, end);
+		mzm_add_to_sink(s, &sum, begin, end);
 	}
 }

@@ -48,7 +48,7 @@ struct mzm_predictor_ops {
 	/* The prompt is done: freeze the choice. May be NULL. */
 	void       (*settle)(mzm_predictor *p);
 	/* Fills rows with ascending neuron numbers and returns how many (1..n_ffn). score: [n_ffn] act(gate)
-	 * in stage GATE, z in stage FULL, the normed layer input [dim] in stage INPUT. */
+	 * in stage GATE, z in stage FULL (without a gate both are z), the normed layer input [dim] in stage INPUT. */
 	int32_t    (*select)(mzm_predictor *p, int32_t layer, int32_t pos, const float *score, int32_t *rows);
 	/* The neurons, n at most, that it is likeliest to select, ascending; returns how many. Of what it then selects,
 	 * a pass uses those that are in memory; scores of the others are 0. NULL: it needs them all. */
@@ -56,9 +56,13 @@ struct mzm_predictor_ops {
 };
 
 /* Share of the FFN weights that a sparse pass of this stage reads when it keeps a share `kept` of the neurons. */
-static inline double mzm_pred_ffn_share(mzm_pred_stage stage, double kept)
+static inline double mzm_pred_ffn_share(mzm_pred_stage stage, double kept, bool ungated)
 {
-	return stage == MZM_PRED_INPUT ? kept : stage == MZM_PRED_GATE ? (1 + 2 * kept) / 3 : (2 + kept) / 3;
+	if (stage == MZM_PRED_INPUT)
+		return kept;
+	if (ungated)
+		return (1 + kept) / 2;
+	return stage == MZM_PRED_GATE ? (1 + 2 * kept) / 3 : (2 + kept) / 3;
 }
 
 /* Neurons of a layer that env->keep stands for: floor(keep * n_ffn), at least 1. The small term forgives

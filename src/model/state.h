@@ -49,10 +49,12 @@ struct mzm_state {
 	float    *k, *v;    /* [max_pos, n_kv_heads * head_dim] before they go to the KV */
 	float    *att;      /* [max_pos, n_heads * head_dim] */
 	float    *proj;     /* [max_pos, dim] output of a block before it is added to x */
+	float    *post;     /* [max_pos, dim] output of the FFN, where it is normalised before it is added to x; else NULL */
 	float    *gate;     /* [max_pos, n_ffn] act(gate), then z */
 	float    *up;       /* [max_pos, n_ffn] */
-	float    *rope;     /* [max_pos, head_dim/2, 2] cos, sin */
-	double   *inv_freq; /* [head_dim/2] radians per position */
+	float    *rope;     /* [2, max_pos, rope_dim/2, 2] cos, sin; the second of local layers, if theirs differ */
+	double   *inv_freq; /* [2, rope_dim/2] radians per position */
+	int32_t   rope_dim; /* of a head, that rotate; 0: none */
 	float    *score;    /* [n_ranks, MZM_ATT_ROWS, n_ctx] attention weights */
 	float    *value;    /* [n_ranks, MZM_ATT_ROWS, head_dim] weighted values */
 	char     *packed;   /* [n_ranks, packed_len] activations as the kernels want them */
@@ -105,7 +107,7 @@ mzm_status mzm_pin_span(mzm_state *s, mzm_store_order order, int32_t span);
 /* List entries whose rows are in [row0, row1): [*lo, *hi). rows: ascending, or NULL for 0 .. n-1. */
 void mzm_list_range(const int32_t *rows, int32_t n, int32_t row0, int32_t row1, int32_t *lo, int32_t *hi);
 
-/* What to do with the outputs begin .. end-1 of every position, by the rank that computed them. */
+/* What to do with the outputs begin .. end-1 of every position, by the rank that computed them; their bias is added. */
 typedef struct mzm_product mzm_product;
 typedef void (*mzm_after_fn)(mzm_state *s, const mzm_product *p, int32_t begin, int32_t end);
 
@@ -118,6 +120,8 @@ struct mzm_product {
 	float            *y;
 	size_t            ldy;
 	int32_t           n_pos;
+	const float      *bias;    /* by neuron, or row of m; NULL: none */
+	const int32_t    *bias_at; /* [n_rows] whose bias an output gets; NULL: rows */
 	mzm_after_fn      after;
 	float            *z;    /* of after(): [n_pos, ldy] */
 	int32_t           pos;  /* of after(): the first position, counted in the pass */
@@ -146,7 +150,13 @@ typedef struct mzm_neurons {
 	int32_t        n;
 } mzm_neurons;
 
-/* residual stream[n_pos, dim] += a[n_pos, n_ffn] times the rows of m (down projection) that are in the part and on the
+/* Where the output of the FFN is summed up: the residual stream, or s->post. */
+static inline float *mzm_ffn_sink(const mzm_state *s)
+{
+	return s->post ? s->post : s->x;
+}
+
+/* mzm_ffn_sink()[n_pos, dim] += a[n_pos, n_ffn] times the rows of m (down projection) that are in the part and on the
  * list, this rank's share of columns. a lies in list order. */
 void mzm_matmul_down(mzm_state *s, const mzm_matrix *m, const mzm_part *part, mzm_neurons of, const float *a,
 		     mzm_team *team, int rank);
@@ -161,10 +171,14 @@ void       mzm_gemm_shape(mzm_state *s, bool has_bf16);
 mzm_status mzm_gemm_start(mzm_state *s, mzm_err *err);
 void       mzm_gemm_stop(mzm_state *s);
 void       mzm_gemm_layout(mzm_state *s, int n_ranks, mzm_carve *c);
-/* h = rmsnorm(x) for this rank's share of the positions, then a barrier. */
-void mzm_norm(mzm_state *s, float *h, const float *x, const float *weight, int32_t n_pos, mzm_team *team, int rank);
+/* h = norm(x), of the kind that the model has, for this rank's share of the positions, then a barrier. */
+void mzm_norm(mzm_state *s, float *h, const float *x, const float *weight, const float *bias, int32_t n_pos,
+	      mzm_team *team, int rank);
+/* x += norm(y), y being overwritten, for this rank's share of the positions of the pass, then a barrier. */
+void mzm_join_normed(mzm_state *s, float *y, const float *weight, mzm_team *team, int rank);
 
-/* x += proj over columns [begin, end) of every position of the product. */
+/* sink += proj, or x += proj, over columns [begin, end) of every position of the product. */
+void mzm_add_to_sink(mzm_state *s, const mzm_product *p, int32_t begin, int32_t end);
 void mzm_add_residual(mzm_state *s, const mzm_product *p, int32_t begin, int32_t end);
 
 #endif

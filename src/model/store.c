@@ -34,13 +34,14 @@ const char *mzm_store_name(mzm_store_kind kind)
 /* Rows that belong together: a section of the down projection, whole panels of the others. */
 static int32_t row_step(const mzm_tensor *t)
 {
-	return t->kind == MZM_T_UPDOWN ? 2 * MZM_SECTION : ROW_STEP;
+	return t->kind == MZM_T_UPDOWN ? 2 * MZM_SECTION : t->kind == MZM_T_DOWN ? MZM_SECTION : ROW_STEP;
 }
 
 int32_t mzm_span_rows(const mzm_tensor *t, size_t slot_bytes)
 {
 	size_t step = (size_t)row_step(t), step_bytes = step * mzm_row_bytes(t->dtype, t->n_cols);
-	size_t n = t->kind == MZM_T_UPDOWN ? 1 : slot_bytes / step_bytes; /* a section a span */
+	bool down = t->kind == MZM_T_UPDOWN || t->kind == MZM_T_DOWN;
+	size_t n = down ? 1 : slot_bytes / step_bytes; /* a section a span */
 	n = n < 1 ? 1 : n;
 	return n >= ((size_t)t->n_rows + step - 1) / step ? t->n_rows : (int32_t)(n * step);
 }

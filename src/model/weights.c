@@ -22,6 +22,30 @@ static mzm_matrix matrix(const mzm_tensor *t, const holding *h)
 			    .span_rows = h->span_rows};
 }
 
+/* Where a vector is bound. */
+static const float **vector_at(mzm_weights *w, mzm_layer *l, mzm_tensor_kind kind)
+{
+	switch (kind) {
+	case MZM_T_ATTN_NORM: return &l->attn_norm;
+	case MZM_T_FFN_NORM: return &l->ffn_norm;
+	case MZM_T_ATTN_NORM_BIAS: return &l->attn_norm_bias;
+	case MZM_T_FFN_NORM_BIAS: return &l->ffn_norm_bias;
+	case MZM_T_BQ: return &l->bq;
+	case MZM_T_BK: return &l->bk;
+	case MZM_T_BV: return &l->bv;
+	case MZM_T_BO: return &l->bo;
+	case MZM_T_Q_NORM: return &l->q_norm;
+	case MZM_T_K_NORM: return &l->k_norm;
+	case MZM_T_ATTN_POST_NORM: return &l->attn_post_norm;
+	case MZM_T_FFN_POST_NORM: return &l->ffn_post_norm;
+	case MZM_T_B_GATE: return &l->b_gate;
+	case MZM_T_B_UP: return &l->b_up;
+	case MZM_T_B_DOWN: return &l->b_down;
+	case MZM_T_OUT_NORM_BIAS: return &w->out_norm_bias;
+	default: return &w->out_norm;
+	}
+}
+
 /* Gives the tensor its place in the model, or in its draft image. */
 static void bind(mzm_weights *w, const mzm_tensor *t, const holding *h)
 {
@@ -34,13 +58,13 @@ static void bind(mzm_weights *w, const mzm_tensor *t, const holding *h)
 		if (w->cfg.tied)
 			w->head = m;
 		break;
-	case MZM_T_ATTN_NORM: l->attn_norm = h->data; break;
+	case MZM_T_POS: w->pos = m; break;
 	case MZM_T_WQ: l->wq = m; break;
 	case MZM_T_WK: l->wk = m; break;
 	case MZM_T_WV: l->wv = m; break;
 	case MZM_T_WO: l->wo = m; break;
-	case MZM_T_FFN_NORM: l->ffn_norm = h->data; break;
 	case MZM_T_GATE: l->gate = m; break;
+	case MZM_T_DOWN: l->down = m; break;
 	case MZM_T_UPDOWN: /* rows 2j and 2j+1 belong to neuron j */
 		m.n_rows /= 2;
 		m.span_rows /= 2;
@@ -49,9 +73,24 @@ static void bind(mzm_weights *w, const mzm_tensor *t, const holding *h)
 		l->down.offset = m.stride / 2;
 		l->down.w = m.w ? (const char *)m.w + m.stride / 2 : NULL;
 		break;
-	case MZM_T_OUT_NORM: w->out_norm = h->data; break;
 	case MZM_T_HEAD: *(draft ? &w->draft_head : &w->head) = m; break;
-	case MZM_N_TENSOR_KINDS: break;
+	default: *vector_at(w, l, t->kind) = h->data; break;
+	}
+}
+
+/* The draft image has no vectors of its own. */
+static void share_vectors(mzm_weights *w)
+{
+	for (int32_t i = 0; w->draft && i < w->cfg.n_layers; i++) {
+		mzm_layer d = w->draft[i];
+		w->draft[i] = w->layer[i];
+		w->draft[i].wq = d.wq;
+		w->draft[i].wk = d.wk;
+		w->draft[i].wv = d.wv;
+		w->draft[i].wo = d.wo;
+		w->draft[i].gate = d.gate;
+		w->draft[i].up = d.up;
+		w->draft[i].down = d.down;
 	}
 }
 
@@ -174,10 +213,7 @@ static mzm_status fill(mzm_weights *w, mzm_source *src, const mzm_residency *r, 
 	}
 	w->n_held = r ? r->n_held : 0;
 	w->held_of = w->n_held == 0 ? NULL : w->draft ? w->draft : w->layer;
-	for (int32_t l = 0; w->draft && l < w->cfg.n_layers; l++) {
-		w->draft[l].attn_norm = w->layer[l].attn_norm;
-		w->draft[l].ffn_norm = w->layer[l].ffn_norm;
-	}
+	share_vectors(w);
 	return norms_of_down(w, err);
 }
 
@@ -207,8 +243,7 @@ mzm_status mzm_weights_load(mzm_weights **out, mzm_source *src, const mzm_reside
 	MZM_TRY_OUT(mzm_alloc_for((void **)&held, (size_t)n * sizeof *held, "the tensors", err));
 	for (int32_t i = 0; i < n && r; i++) {
 		mzm_tensor t = mzm_source_tensor(src, i);
-		bool in_part = r->n_held > 0 && t.role == MZM_ROLE_DRAFT &&
-			       (t.kind == MZM_T_GATE || t.kind == MZM_T_UPDOWN);
+		bool in_part = r->n_held > 0 && t.role == MZM_ROLE_DRAFT && mzm_tensor_is_ffn(t.kind);
 		held[i].skipped = r->no_draft && t.role == MZM_ROLE_DRAFT;
 		held[i].streamed = r->kind == MZM_STORE_STREAM && (r->streamed[i] || in_part) && !held[i].skipped;
 	}

@@ -18,16 +18,30 @@ typedef struct mzm_matrix {
 } mzm_matrix;
 
 typedef struct mzm_layer {
-	const float *attn_norm, *ffn_norm; /* [dim] */
+	const float *attn_norm, *ffn_norm; /* [dim]; ffn_norm NULL: the FFN reads what the attention reads */
 	mzm_matrix   wq, wk, wv, wo;
 	mzm_matrix   gate;                 /* [n_ffn, dim] */
-	mzm_matrix   up, down;             /* [n_ffn, dim] each: row j is neuron j's; interleaved, down behind up */
+	mzm_matrix   up, down;             /* [n_ffn, dim] each: row j is neuron j's; interleaved, down behind up. up
+					    * has no rows in an ungated model */
+	/* NULL where the model has none (config.h) */
+	const float *attn_norm_bias, *ffn_norm_bias;  /* [dim] */
+	const float *bq, *bk, *bv, *bo;               /* as many as the matrix has rows */
+	const float *q_norm, *k_norm;                 /* [head_dim] */
+	const float *attn_post_norm, *ffn_post_norm;  /* [dim] */
+	const float *b_gate, *b_up, *b_down;          /* [n_ffn], [n_ffn], [dim] */
 } mzm_layer;
+
+/* The second matrix of a neuron, which streams as one: up with down behind it, or down alone. */
+static inline const mzm_matrix *mzm_layer_pairs(const mzm_layer *l)
+{
+	return l->up.n_rows ? &l->up : &l->down;
+}
 
 typedef struct mzm_weights {
 	mzm_config   cfg;
 	mzm_matrix   embed, head;          /* [n_vocab, dim]; the same matrix when tied */
-	const float *out_norm;             /* [dim] */
+	mzm_matrix   pos;                  /* [n_ctx, dim] learned positions; no rows: there are none */
+	const float *out_norm, *out_norm_bias; /* [dim] */
 	mzm_layer   *layer;                /* [n_layers] */
 	mzm_layer   *draft;                /* [n_layers] of the draft image, norms shared; NULL: there is none */
 	mzm_matrix   draft_head;

@@ -514,7 +514,7 @@ static void expect_keep_all(const form *f, const char *isa)
 		assert_int_equal(mzm_forward(r.session->state, &pass, &sparse, &share, NULL), MZM_OK);
 		bool all = strcmp(p.predictor, "dense") == 0;
 		assert_int_equal(memcmp(sparse, dense, (size_t)s.n_vocab * sizeof *dense) == 0, all);
-		double expected = all ? 1.0 : mzm_pred_ffn_share(r.session->predictor->ops->stage, 0.5);
+		double expected = all ? 1.0 : mzm_pred_ffn_share(r.session->predictor->ops->stage, 0.5, false);
 		assert_true(fabs(share - expected) < 1e-9);
 	}
 	free(dense);

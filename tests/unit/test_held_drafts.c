@@ -186,7 +186,7 @@ static void expect_topk(rig *r, const text want[3])
 		text got = write_text(r->session, (way){modes[i], "topk", 0.05f, false, 0});
 		expect_same(&got, &want[i]);
 		expect_close(got.r.density, mzm_model_density(r->model, topk_share(r, keep), image));
-		double all = mzm_pred_ffn_share(MZM_PRED_GATE, (double)keep / n_ffn(r));
+		double all = mzm_pred_ffn_share(MZM_PRED_GATE, (double)keep / n_ffn(r), false);
 		assert_true(got.r.density < mzm_model_density(r->model, all, image));
 		count_drafts(&got);
 	}

@@ -398,8 +398,8 @@ static void no_vector_is_read_past_the_end(void **state)
 			(*t)->axpy(y, 0.5f, x, n);
 			(*t)->add(y, x, n);
 			(*t)->mul(y, x, n);
-			(*t)->act(y, MZM_ACT_SILU, n);
-			(*t)->act(y, MZM_ACT_RELU, n);
+			(*t)->act(y, MZM_ACT_SILU, 0, n);
+			(*t)->act(y, MZM_ACT_RELU, 0, n);
 			(*t)->rmsnorm(y, x, x, 1e-5f, n);
 			(*t)->softmax(y, n);
 			(*t)->max_abs(y, n);

@@ -27,8 +27,8 @@ static void vectors_keep_the_stated_order(void **state)
 			TRY((*t)->axpy(y, s, b, n), fmaf(s, b[i], a[i]), "axpy");
 			TRY((*t)->add(y, b, n), a[i] + b[i], "add");
 			TRY((*t)->mul(y, b, n), a[i] * b[i], "mul");
-			TRY((*t)->act(y, MZM_ACT_RELU, n), a[i] < 0 ? 0.0f : a[i], "relu");
-			TRY((*t)->act(y, MZM_ACT_SILU, n), a[i] / (1.0f + mzm_expf(0.0f - a[i])), "silu");
+			TRY((*t)->act(y, MZM_ACT_RELU, 0, n), a[i] < 0 ? 0.0f : a[i], "relu");
+			TRY((*t)->act(y, MZM_ACT_SILU, 0, n), a[i] / (1.0f + mzm_expf(0.0f - a[i])), "silu");
 #undef TRY
 			assert_true((*t)->max_abs(a, n) == top);
 			floats_free(y);
@@ -223,7 +223,7 @@ static void silu_is_close_everywhere(void **state)
 			y[i] = mzm_bits_f32(i << 16 | 0x1234);
 			want[i] = stated_silu(y[i]);
 		}
-		(*t)->act(y, MZM_ACT_SILU, N);
+		(*t)->act(y, MZM_ACT_SILU, 0, N);
 		check_same(y, want, N, (*t)->name, "silu");
 	}
 	/* below -88.7 exp(-x) is infinite: the result is -0, and what is lost is less than 1e-36 */
@@ -408,6 +408,152 @@ static void rope_rotates(void **state)
 	}
 }
 
+/* ---- activations and norms that not all models have ---- */
+
+static double exact_gelu(double x)
+{
+	return x / 2 * erfc(-x / sqrt(2));
+}
+
+static double exact_gelu_tanh(double x)
+{
+	return x / 2 * (1 + tanh(sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x)));
+}
+
+static void gelus_are_close_and_alike(void **state)
+{
+	(void)state;
+	enum { N = 4001 };
+	float *first = floats_new(N), *y = floats_new(N);
+	for (int tanh_form = 0; tanh_form < 2; tanh_form++) {
+		bool is_first = true;
+		double worst = 0;
+		EACH_TABLE (t) {
+			for (int32_t i = 0; i < N; i++)
+				y[i] = (float)(i - N / 2) / 150.0f;
+			(*t)->act(y, tanh_form ? MZM_ACT_GELU_TANH : MZM_ACT_GELU, 0, N);
+			if (is_first)
+				memcpy(first, y, N * sizeof *y);
+			is_first = false;
+			check_same(y, first, N, (*t)->name, "gelu");
+			for (int32_t i = 0; i < N; i++) {
+				double x = (double)((float)(i - N / 2) / 150.0f);
+				double want = tanh_form ? exact_gelu_tanh(x) : exact_gelu(x);
+				worst = fmax(worst, fabs((double)y[i] - want));
+			}
+			float odd[3] = {NAN, -INFINITY, INFINITY};
+			(*t)->act(odd, tanh_form ? MZM_ACT_GELU_TANH : MZM_ACT_GELU, 0, 1);
+			assert_true(isnan(odd[0]));
+		}
+		print_message("gelu%s: off by %.2g at most\n", tanh_form ? " by tanh" : "", worst);
+		assert_true(worst < 2e-6);
+	}
+	floats_free(first);
+	floats_free(y);
+}
+
+static void fatrelu_keeps_what_is_above_its_threshold(void **state)
+{
+	(void)state;
+	EACH_TABLE (t) {
+		float y[40], x[40];
+		for (int i = 0; i < 40; i++)
+			y[i] = x[i] = (float)(i - 20) / 10.0f;
+		y[3] = x[3] = NAN;
+		(*t)->act(y, MZM_ACT_FATRELU, 0.5f, 40);
+		for (int i = 0; i < 40; i++) {
+			if (i == 3)
+				assert_true(isnan(y[i]));
+			else
+				assert_true(y[i] == (x[i] > 0.5f ? x[i] : 0.0f));
+		}
+	}
+}
+
+static void softcap_is_close_and_bounded(void **state)
+{
+	(void)state;
+	enum { N = 2003 };
+	float *first = floats_new(N), *y = floats_new(N);
+	bool is_first = true;
+	EACH_TABLE (t) {
+		double worst = 0;
+		for (int32_t i = 0; i < N; i++)
+			y[i] = (float)(i - N / 2) * 0.3f;
+		(*t)->softcap(y, 30.0f, N);
+		if (is_first)
+			memcpy(first, y, N * sizeof *y);
+		is_first = false;
+		check_same(y, first, N, (*t)->name, "softcap");
+		check_untouched(y, N, N, N);
+		for (int32_t i = 0; i < N; i++) {
+			double want = 30 * tanh((double)((float)(i - N / 2) * 0.3f) / 30);
+			worst = fmax(worst, fabs((double)y[i] - want));
+			assert_true(fabsf(y[i]) <= 30.0f);
+		}
+		assert_true(worst < 1e-5);
+	}
+	floats_free(first);
+	floats_free(y);
+}
+
+static void try_layernorm(int32_t n, float shift)
+{
+	float *x = floats_random((size_t)n), *w = floats_random((size_t)n), *b = floats_random((size_t)n);
+	float *first = floats_new((size_t)n);
+	double mean = 0, variance = 0;
+	for (int32_t i = 0; i < n; i++) {
+		x[i] = fmodf(x[i], 8.0f) + shift;
+		mean += (double)x[i] / n;
+	}
+	for (int32_t i = 0; i < n; i++)
+		variance += ((double)x[i] - mean) * ((double)x[i] - mean) / n;
+	bool is_first = true;
+	EACH_TABLE (t) {
+		float *y = floats_new((size_t)n);
+		(*t)->layernorm(y, x, w, b, 1e-5f, n);
+		check_untouched(y, (size_t)n, (size_t)n, (size_t)n);
+		if (is_first)
+			memcpy(first, y, (size_t)n * sizeof *y);
+		is_first = false;
+		check_same(y, first, (size_t)n, (*t)->name, "layernorm");
+		for (int32_t i = 0; i < n; i++) {
+			double z = ((double)x[i] - mean) / sqrt(variance + 1e-5);
+			double want = z * (double)w[i] + (double)b[i];
+			double size = (fabs(z) + fabs((double)shift) + 1) * fabs((double)w[i]) + fabs((double)b[i]);
+			assert_true(fabs((double)y[i] - want) <= 3e-6 * size);
+		}
+		memcpy(y, x, (size_t)n * sizeof *x);
+		(*t)->layernorm(y, y, w, b, 1e-5f, n); /* in place */
+		check_same(y, first, (size_t)n, (*t)->name, "layernorm in place");
+		floats_free(y);
+	}
+	floats_free(x);
+	floats_free(w);
+	floats_free(b);
+	floats_free(first);
+}
+
+static void layernorm_is_close(void **state)
+{
+	(void)state;
+	for (int32_t n = 2; n <= 70; n++)
+		try_layernorm(n, 0);
+	try_layernorm(1000, 3);
+	try_layernorm(4096, -2);
+	EACH_TABLE (t) { /* equal elements: the bias alone */
+		float x[20], w[20], b[20], y[20];
+		for (int i = 0; i < 20; i++) {
+			x[i] = 2.5f;
+			w[i] = 3;
+			b[i] = (float)i;
+		}
+		(*t)->layernorm(y, x, w, b, 1e-5f, 20);
+		for (int i = 0; i < 20; i++)
+			assert_true(y[i] == (float)i);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -418,6 +564,10 @@ int main(void)
 		cmocka_unit_test(narrowing_to_f32_copies),
 		cmocka_unit_test(exp_is_close_everywhere),
 		cmocka_unit_test(silu_is_close_everywhere),
+		cmocka_unit_test(gelus_are_close_and_alike),
+		cmocka_unit_test(fatrelu_keeps_what_is_above_its_threshold),
+		cmocka_unit_test(softcap_is_close_and_bounded),
+		cmocka_unit_test(layernorm_is_close),
 		cmocka_unit_test(softmax_sums_to_one),
 		cmocka_unit_test(softmax_of_nothing_and_of_nan),
 		cmocka_unit_test(rmsnorm_is_close),

@@ -160,9 +160,9 @@ static void test_counts_and_shares(void **state)
 	}
 	mzm_pred_env tiny = {.cfg = &cfg, .keep = 1e-6f};
 	assert_int_equal(mzm_pred_n_keep(&tiny), 1);
-	assert_true(fabs(mzm_pred_ffn_share(MZM_PRED_INPUT, 0.5) - 0.5) < 1e-12);
-	assert_true(fabs(mzm_pred_ffn_share(MZM_PRED_GATE, 0.5) - 2.0 / 3) < 1e-12);
-	assert_true(fabs(mzm_pred_ffn_share(MZM_PRED_FULL, 0.5) - 2.5 / 3) < 1e-12);
+	assert_true(fabs(mzm_pred_ffn_share(MZM_PRED_INPUT, 0.5, false) - 0.5) < 1e-12);
+	assert_true(fabs(mzm_pred_ffn_share(MZM_PRED_GATE, 0.5, false) - 2.0 / 3) < 1e-12);
+	assert_true(fabs(mzm_pred_ffn_share(MZM_PRED_FULL, 0.5, false) - 2.5 / 3) < 1e-12);
 	assert_null(mzm_predictor_find("clairvoyant"));
 	for (int i = 0; mzm_predictor_at(i); i++)
 		assert_ptr_equal(mzm_predictor_find(mzm_predictor_at(i)->name), mzm_predictor_at(i));
