@@ -181,7 +181,7 @@ typedef struct mzm_model_info {
 	char        arch[32];      /* "llama" */
 	char        hash[33];      /* of configuration and weights, whatever file form they came in */
 	char        dtype[8];      /* of the FFN matrices: "bf16", "f16", "f32", "q8", "q4" */
-	char        act[8];        /* "silu", "relu" */
+	char        act[16];       /* "silu", "relu", "gelu", "gelu_tanh", "fatrelu" */
 	int32_t     n_layers, dim, n_ffn, n_heads, n_kv_heads, head_dim, n_vocab, n_ctx;
 	int32_t     bos_id;        /* -1: none */
 	int32_t     eos_ids[MZM_MAX_EOS];

@@ -89,7 +89,11 @@ static double head_flop(const mzm_weights *w)
 static double kv_bytes(const mzm_bench_run *b, double n_tokens)
 {
 	const mzm_kv *kv = mzm_state_kv(b->session->state);
-	return (double)mzm_kv_bytes(kv) / kv->max_tok * n_tokens;
+	const mzm_config *cfg = &b->model->weights->cfg;
+	double layer_row = (double)mzm_kv_bytes(kv) / kv->max_tok / cfg->n_layers, sum = 0;
+	for (int32_t l = 0; l < cfg->n_layers; l++) /* local layers read no further back than their window */
+		sum += mzm_config_is_local(cfg, l) && n_tokens > cfg->window ? cfg->window : n_tokens;
+	return layer_row * sum;
 }
 
 static double dense_bytes(const mzm_bench_run *b, double context)

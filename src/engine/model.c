@@ -93,7 +93,7 @@ static void fill_info(mzm_model *m, mzm_source *src)
 	if (m->weights->draft)
 		snprintf(info->draft_dtype, sizeof info->draft_dtype, "%s",
 			 mzm_dtype_name(m->weights->draft[0].gate.dtype));
-	snprintf(info->act, sizeof info->act, "%s", cfg->act == MZM_ACT_RELU ? "relu" : "silu");
+	snprintf(info->act, sizeof info->act, "%s", mzm_act_name(cfg->act));
 	memcpy(info->eos_ids, cfg->eos_ids, sizeof info->eos_ids);
 }
 

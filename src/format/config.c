@@ -324,6 +324,11 @@ static bool features_to_json(const mzm_config *c, json_t *o)
 	return ok && (c->window == 0 || put(o, "local_layers", local_to_json(c)));
 }
 
+const char *mzm_act_name(mzm_act act)
+{
+	return act_names[act];
+}
+
 bool mzm_config_is_plain(const mzm_config *c)
 {
 	json_t *o = json_object();

@@ -87,6 +87,7 @@ extern const char *const mzm_arch_names[];
 mzm_status mzm_config_from_hf(mzm_config *out, const json_t *config, const json_t *generation, mzm_err *err);
 
 bool       mzm_config_is_plain(const mzm_config *cfg); /* nothing in it that Llama lacks, but for RoPE's scaling */
+const char *mzm_act_name(mzm_act act); /* "silu", "gelu_tanh" */
 /* Our own form, in the container's metadata; and back. from_json checks as strictly as from_hf. */
 json_t    *mzm_config_to_json(const mzm_config *cfg); /* new reference; NULL = out of memory */
 mzm_status mzm_config_from_json(mzm_config *out, const json_t *obj, mzm_err *err);

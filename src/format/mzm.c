@@ -399,13 +399,19 @@ static mzm_status check_tensor(mzm_container *c, int32_t i, uint32_t first_exten
 	return MZM_OK;
 }
 
-/* Version 2 is for what readers of version 1 would not understand, and for nothing else. */
+uint32_t mzm_container_version(const mzm_config *cfg, bool quant)
+{
+	if (!mzm_config_is_plain(cfg) || cfg->act > MZM_ACT_RELU || cfg->rope > MZM_ROPE_LLAMA3)
+		return 3;
+	return quant ? 2 : 1;
+}
+
 static mzm_status check_version(const mzm_container *c, mzm_err *err)
 {
-	uint32_t needs = mzm_source_has_draft(&c->base) ? 2 : 1;
+	bool quant = mzm_source_has_draft(&c->base);
 	for (int32_t i = 0; i < c->base.n_tensors; i++)
-		if (mzm_dtype_is_quant(c->base.tensors[i].dtype))
-			needs = 2;
+		quant = quant || mzm_dtype_is_quant(c->base.tensors[i].dtype);
+	uint32_t needs = mzm_container_version(&c->base.cfg, quant);
 	if (needs != c->head.version)
 		return mzm_fail(err, MZM_EFORMAT, "header: version %u, but what the file holds is of version %u",
 				c->head.version, needs);

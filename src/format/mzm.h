@@ -12,7 +12,7 @@
 #include "format/source.h"
 
 #define MZM_FILE_MAGIC    "MZMIRZAM"
-#define MZM_FILE_VERSION  2u                     /* newest; 1: neither quantised rows nor a draft image */
+#define MZM_FILE_VERSION  3u                     /* newest: mzm_container_version() */
 #define MZM_HEADER_BYTES  4096u                  /* one page; 128 bytes of it are used */
 #define MZM_TENSOR_BYTES  48u                    /* of an index entry */
 #define MZM_EXTENT_BYTES  48u
@@ -27,7 +27,7 @@ typedef struct mzm_header {
 	uint64_t index_offset, index_bytes, index_sum;
 	uint32_t n_tensors, n_extents;
 	mzm_codec meta_codec; /* raw or zstd */
-	uint32_t version;     /* 1 or 2 */
+	uint32_t version;     /* 1 .. MZM_FILE_VERSION */
 } mzm_header;
 
 typedef struct mzm_extent {
@@ -47,6 +47,10 @@ typedef struct mzm_entry {
 	uint64_t raw_bytes;
 	uint64_t reserved;          /* 0 */
 } mzm_entry;
+
+/* The lowest version that tells what is in a file: 1; 2 with quantised rows or a draft image; 3 where the model has
+ * what Llama has not. */
+uint32_t mzm_container_version(const mzm_config *cfg, bool quant);
 
 /* Little-endian images. parse checks magic, version, checksum and every number against file_bytes. */
 void       mzm_header_pack(uint8_t page[MZM_HEADER_BYTES], const mzm_header *h);

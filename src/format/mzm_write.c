@@ -232,12 +232,13 @@ static mzm_status write_index(mzm_container_writer *w, mzm_header *h, mzm_err *e
 
 mzm_status mzm_container_finish(mzm_container_writer *w, json_t *meta, mzm_err *err)
 {
-	mzm_header h = {.version = has_draft(w) ? 2 : 1};
+	mzm_header h = {0};
+	bool quant = has_draft(w);
 	uint8_t page[MZM_HEADER_BYTES];
 	uint32_t n = (uint32_t)mzm_tensor_count(&w->cfg);
 	for (uint32_t i = 0; i < w->n_entries; i++)
-		if (mzm_dtype_is_quant((mzm_dtype)w->entries[i].dtype))
-			h.version = 2;
+		quant = quant || mzm_dtype_is_quant((mzm_dtype)w->entries[i].dtype);
+	h.version = mzm_container_version(&w->cfg, quant);
 	if (w->n_entries != n && w->n_entries != n + (uint32_t)mzm_draft_count(&w->cfg))
 		return mzm_fail(err, MZM_EINTERNAL, "tensors are missing");
 	MZM_TRY(write_metadata(w, &h, meta, err));
