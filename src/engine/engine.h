@@ -27,6 +27,7 @@ struct mzm_model {
 	mzm_model_info  info;
 	mzm_plan        plan;
 	mzm_ledger     *ledger;
+	mzm_calib      *calib;     /* the side-car; NULL: there is none */
 	mzm_source     *source;    /* NULL: all was read from it; else the store reads on */
 	char           *path;
 	char           *tokenizer_config; /* text of tokenizer_config.json, for chat templates; NULL: there is none */

@@ -235,7 +235,8 @@ mzm_pred_env mzm_model_pred_env(const mzm_model *m, float keep, uint64_t seed, m
 	const mzm_weights *w = m->weights;
 	float most = nextafterf((float)w->n_held / (float)w->cfg.n_ffn, 1.0f);
 	return (mzm_pred_env){.cfg = &w->cfg, .keep = d.held && keep > most ? most : keep, .seed = seed,
-			      .down_norm = w->down_norm, .partial = d.held};
+			      .down_norm = w->down_norm, .up_norm = w->up_norm, .partial = d.held,
+			      .kern = m->kern, .calib = m->calib};
 }
 
 static double draft_bytes(const mzm_model *m, double ffn_share)

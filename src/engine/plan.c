@@ -317,7 +317,7 @@ static void plan_resident(mzm_plan *p, const mzm_source *src)
 {
 	const mzm_config *cfg = mzm_source_config(src);
 	p->store = mzm_store_name(MZM_STORE_RESIDENT);
-	p->weight_bytes = p->model_bytes + 4 * (uint64_t)cfg->n_layers * (uint64_t)cfg->n_ffn;
+	p->weight_bytes = p->model_bytes + 8 * (uint64_t)cfg->n_layers * (uint64_t)cfg->n_ffn; /* norms of rows */
 	p->draft_bytes = draft_bytes(src);
 	p->smallest_bytes = total(p);
 }

@@ -223,8 +223,11 @@ double mzm_session_ffn_share(const mzm_session *s)
 	const mzm_weights *w = s->model->weights;
 	const mzm_predictor *pred = s->predictor;
 	double kept = (double)pred->n_keep / w->cfg.n_ffn;
+	double cost = mzm_state_cost_share(s->state, pred, s->drafting.image);
+	if (pred->ops->share)
+		return pred->ops->share(pred) + cost;
 	if (s->drafting.held && pred->ops->stage == MZM_PRED_GATE)
 		return mzm_pred_ffn_share(MZM_PRED_GATE, kept, w->cfg.ungated) -
-		       (1 - (double)w->n_held / w->cfg.n_ffn) / mzm_config_n_ffn_matrices(&w->cfg);
-	return mzm_pred_ffn_share(pred->ops->stage, kept, w->cfg.ungated);
+		       (1 - (double)w->n_held / w->cfg.n_ffn) / mzm_config_n_ffn_matrices(&w->cfg) + cost;
+	return mzm_pred_ffn_share(pred->ops->stage, kept, w->cfg.ungated) + cost;
 }

@@ -172,15 +172,45 @@ static void count_rows(mzm_state *s, int32_t gate, int32_t up, int32_t down, int
 		s->n_read += (int64_t)gate + (s->w->cfg.ungated ? 0 : up) + down;
 }
 
+/* Of the candidates, whose gates are known now, those that the predictor wants. */
+static mzm_neurons refine(mzm_state *s, const supply *from, int32_t layer, mzm_team *team, int rank)
+{
+	mzm_predictor *pred = s->pass->sparse;
+	if (rank == 0) {
+		s->n_rows = pred->ops->refine(pred, layer, s->gate, s->rows, s->n_rows);
+		for (int32_t i = 0; from->place && i < s->n_rows; i++)
+			s->at[i] = from->place[s->rows[i]];
+	}
+	mzm_team_barrier(team, rank);
+	return (mzm_neurons){s->rows, from->place ? s->at : NULL, s->n_rows};
+}
+
+/* Stage INPUT: no gate is computed that was not asked for. */
+static void sparse_from_input(mzm_state *s, const supply *from, int32_t layer, mzm_team *team, int rank)
+{
+	mzm_predictor *pred = s->pass->sparse;
+	mzm_acts h = {.x = s->h};
+	const float *score = s->h;
+	if (pred->ops->score) {
+		pred->ops->score(pred, layer, s->h, s->up, team, rank);
+		mzm_team_barrier(team, rank);
+		score = s->up;
+	}
+	mzm_neurons chosen = choose(s, from, layer, score, false, team, rank);
+	int32_t n_gates = chosen.n;
+	gate_rows(s, from->l, layer, &h, chosen, team, rank);
+	if (pred->ops->refine)
+		chosen = refine(s, from, layer, team, rank);
+	up_down(s, from->l, layer, &h, chosen, s->gate, team, rank);
+	count_rows(s, n_gates, chosen.n, chosen.n, rank);
+}
+
 static void ffn_sparse(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team *team, int rank)
 {
 	supply from = supply_of(s, l, layer);
 	mzm_acts h = {.x = s->h};
 	if (s->pass->sparse->ops->stage == MZM_PRED_INPUT) {
-		mzm_neurons chosen = choose(s, &from, layer, s->h, false, team, rank);
-		gate_rows(s, from.l, layer, &h, chosen, team, rank);
-		up_down(s, from.l, layer, &h, chosen, s->gate, team, rank);
-		count_rows(s, chosen.n, chosen.n, chosen.n, rank);
+		sparse_from_input(s, &from, layer, team, rank);
 		return;
 	}
 	gate_rows(s, from.l, layer, &h, from.all, team, rank);
@@ -210,6 +240,8 @@ void mzm_ffn(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team *team, in
 	if (s->w->cfg.parallel == MZM_SERIAL) /* else h is there already (attention.c) */
 		mzm_norm(s, s->h, s->x, l->ffn_norm, l->ffn_norm_bias, s->pass->n_pos, team, rank);
 	start_sums(s, layer, team, rank);
+	if (s->pass->see_input && rank == 0)
+		s->pass->see_input(s->pass->see_ctx, layer, s->h, s->pass->n_pos);
 	if (s->pass->sparse)
 		ffn_sparse(s, l, layer, team, rank);
 	else

@@ -258,9 +258,34 @@ static double n_ffn_rows(const mzm_config *cfg)
 	return (double)mzm_config_n_ffn_matrices(cfg) * cfg->n_layers * cfg->n_ffn;
 }
 
+static double ffn_bytes(const mzm_layer *layer, int32_t n)
+{
+	double sum = 0;
+	for (int32_t l = 0; l < n; l++) {
+		const mzm_matrix *pairs = mzm_layer_pairs(&layer[l]);
+		sum += (double)layer[l].gate.n_rows * (double)layer[l].gate.stride +
+		       (double)pairs->n_rows * (double)pairs->stride;
+	}
+	return sum;
+}
+
+double mzm_state_cost_share(const mzm_state *s, const mzm_predictor *p, bool draft)
+{
+	if (!p->ops->cost)
+		return 0;
+	return (double)p->ops->cost(p) / ffn_bytes(draft ? s->w->draft : s->w->layer, s->w->cfg.n_layers);
+}
+
+static double share_read(const mzm_state *s)
+{
+	const mzm_pass *pass = s->pass;
+	if (!pass->sparse)
+		return 1;
+	return (double)s->n_read / n_ffn_rows(&s->w->cfg) + mzm_state_cost_share(s, pass->sparse, pass->draft);
+}
+
 mzm_status mzm_forward(mzm_state *s, const mzm_pass *pass, float **logits, double *ffn_share, mzm_err *err)
 {
-	const mzm_config *cfg = &s->w->cfg;
 	s->pass = pass;
 	s->pos0 = s->kv->len;
 	s->n_read = 0;
@@ -282,6 +307,6 @@ mzm_status mzm_forward(mzm_state *s, const mzm_pass *pass, float **logits, doubl
 	if (logits)
 		*logits = s->logits;
 	if (ffn_share)
-		*ffn_share = pass->sparse ? (double)s->n_read / n_ffn_rows(cfg) : 1.0;
+		*ffn_share = share_read(s);
 	return MZM_OK;
 }

@@ -47,13 +47,19 @@ typedef struct mzm_pass {
 	int32_t        n_rows;   /* logits wanted: of the last n_rows positions, 0..min(n_pos, MZM_MAX_POS) */
 	mzm_predictor *sparse;   /* NULL = dense pass; else n_pos must be 1 */
 	mzm_predictor *observer; /* sees z of a dense pass; NULL = nobody */
+	/* Shown the normed inputs [n_pos, dim] of every layer's FFN, by one thread; NULL: nobody looks. */
+	void         (*see_input)(void *ctx, int32_t layer, const float *x, int32_t n_pos);
+	void          *see_ctx;
 	bool           draft;    /* read the draft image; the model must have one */
 	bool           held;     /* sparse: on the neurons that the state holds (held.h) */
 	bool           gemm;     /* whole chunks of the grid go through oneDNN */
 } mzm_pass;
 
+/* What the predictor itself reads for a token (its cost), in the FFN weights of the model or of its draft image. */
+double     mzm_state_cost_share(const mzm_state *s, const mzm_predictor *p, bool draft);
+
 /* Runs the pass. *logits: [n_rows, n_vocab], the state's, until the next pass; may be NULL when n_rows is 0.
- * *ffn_share: share of the FFN weights that the pass read; may be NULL. ids must be in the vocabulary and
+ * *ffn_share: share of the FFN weights that the pass read, the predictor's cost added; may be NULL. ids must be in the vocabulary and
  * the KV must have room: callers check, once, at the border. */
 mzm_status mzm_forward(mzm_state *s, const mzm_pass *pass, float **logits, double *ffn_share, mzm_err *err);
 

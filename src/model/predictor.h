@@ -8,7 +8,9 @@
 #define MZM_PREDICTOR_H
 
 #include "base/mem.h"
+#include "format/calib.h"
 #include "format/config.h"
+#include "kern/threads.h"
 
 /* What the layer must have computed before the choice; it decides what the choice can save. */
 typedef enum mzm_pred_stage {
@@ -22,14 +24,19 @@ typedef struct mzm_pred_env {
 	float             keep;      /* 0 < keep <= 1 */
 	uint64_t          seed;
 	const float      *down_norm; /* [n_layers, n_ffn] norm of each neuron's down row; NULL unless needs_down_norm */
+	const float      *up_norm;   /* the same of up rows; NULL without a gate, or unless needs_down_norm */
 	bool              partial;   /* memory has room for some neurons only: want() will be asked */
+	const mzm_kern   *kern;
+	const mzm_calib  *calib;     /* NULL: the model has no side-car */
+	const int32_t    *keep_of;   /* [n_layers] neurons each layer keeps; NULL: all as many */
 } mzm_pred_env;
 
 typedef struct mzm_predictor_ops mzm_predictor_ops;
 
 typedef struct mzm_predictor {
 	const mzm_predictor_ops *ops;
-	int32_t                  n_keep; /* neurons per layer: floor(keep * n_ffn), at least 1 */
+	int32_t                  n_keep; /* neurons per layer: floor(keep * n_ffn), at least 1; most that a layer keeps */
+	const int32_t           *keep_of; /* [n_layers] where layers differ, else NULL: the env's */
 	bool                     observes; /* wants observe() for dense passes over the prompt */
 } mzm_predictor; /* first member of every implementation's own struct */
 
@@ -38,7 +45,9 @@ struct mzm_predictor_ops {
 	const char    *source;          /* paper, or one line */
 	mzm_pred_stage stage;
 	bool           needs_down_norm;
+	const char    *calibration;     /* the fit whose tensors it needs (predictors/fit.h); NULL: none */
 	bool           learns;          /* where it is partial: observe() for checks too, and want() is asked anew */
+	bool           refreshes;       /* observe() for checks, then settle(), wherever the neurons are */
 	mzm_status (*create)(mzm_predictor **out, const mzm_pred_env *env, mzm_err *err);
 	void       (*free)(mzm_predictor *p);
 	/* A new request begins: forget the old prompt. May be NULL. */
@@ -47,6 +56,18 @@ struct mzm_predictor_ops {
 	void       (*observe)(mzm_predictor *p, int32_t layer, const float *z, int32_t n_pos);
 	/* The prompt is done: freeze the choice. May be NULL. */
 	void       (*settle)(mzm_predictor *p);
+	/* Stage INPUT only. All ranks of the team call it together, before select, with the normed layer input x [dim]:
+	 * between them they fill score [n_ffn], which select then gets in place of x. A barrier follows. NULL: select
+	 * looks at x. */
+	void       (*score)(mzm_predictor *p, int32_t layer, const float *x, float *score, mzm_team *team, int rank);
+	/* Stage INPUT only. What select named are candidates, whose gates have been computed since: gate [n] holds
+	 * act(gate) in list order. Rewrites rows [n] to those that shall be used, ascending, and gate with it; returns
+	 * how many (1..n). NULL: all are. */
+	int32_t    (*refine)(mzm_predictor *p, int32_t layer, float *gate, int32_t *rows, int32_t n);
+	/* Bytes of its own that it reads for one token; NULL: none to speak of. They count in every density. */
+	uint64_t   (*cost)(const mzm_predictor *p);
+	/* Share of the FFN weights that a pass is expected to read; NULL: what the stage and n_keep say. */
+	double     (*share)(const mzm_predictor *p);
 	/* Fills rows with ascending neuron numbers and returns how many (1..n_ffn). score: [n_ffn] act(gate)
 	 * in stage GATE, z in stage FULL (without a gate both are z), the normed layer input [dim] in stage INPUT. */
 	int32_t    (*select)(mzm_predictor *p, int32_t layer, int32_t pos, const float *score, int32_t *rows);
@@ -71,6 +92,11 @@ static inline int32_t mzm_pred_n_keep(const mzm_pred_env *env)
 {
 	int32_t n = (int32_t)((double)env->keep * env->cfg->n_ffn + 1e-3);
 	return n < 1 ? 1 : n > env->cfg->n_ffn ? env->cfg->n_ffn : n;
+}
+
+static inline int32_t mzm_pred_keep(const mzm_predictor *p, int32_t layer)
+{
+	return p->keep_of ? p->keep_of[layer] : p->n_keep;
 }
 
 /* The k largest |score[i]|, ascending order of i; ties go to the lower index. scratch: [n]. O(n). */

@@ -103,6 +103,8 @@ static void weights_layout(mzm_weights *w, mzm_source *src, const mzm_residency 
 		w->draft = MZM_CARVE(c, mzm_layer, w->cfg.n_layers);
 	if (!r || r->kind == MZM_STORE_RESIDENT)
 		w->down_norm = MZM_CARVE(c, float, (size_t)w->cfg.n_layers * (size_t)w->cfg.n_ffn);
+	if ((!r || r->kind == MZM_STORE_RESIDENT) && !w->cfg.ungated)
+		w->up_norm = MZM_CARVE(c, float, (size_t)w->cfg.n_layers * (size_t)w->cfg.n_ffn);
 	if (r && r->kind == MZM_STORE_MMAP)
 		return;
 	bool pages = r && r->kind == MZM_STORE_STREAM;
@@ -121,25 +123,27 @@ static void weights_layout(mzm_weights *w, mzm_source *src, const mzm_residency 
 	w->bytes = c->used - before;
 }
 
-static void norm_of_down(mzm_weights *w, int32_t layer, float *wide)
+static void norms_of_rows(float *norm, const mzm_matrix *m, float *wide)
 {
 	const mzm_kern *kern = mzm_kern_find(NULL);
-	const mzm_matrix *m = &w->layer[layer].down;
-	float *norm = w->down_norm + (size_t)layer * (size_t)w->cfg.n_ffn;
 	for (int32_t j = 0; j < m->n_rows; j++) {
 		kern->to_f32(wide, (const char *)m->w + (size_t)j * m->stride, m->dtype, m->n_cols);
 		norm[j] = sqrtf(kern->dot(wide, wide, m->n_cols));
 	}
 }
 
-static mzm_status norms_of_down(mzm_weights *w, mzm_err *err)
+static mzm_status norms_of_neurons(mzm_weights *w, mzm_err *err)
 {
 	float *wide;
 	if (!w->down_norm)
 		return MZM_OK;
 	MZM_TRY(mzm_alloc_for((void **)&wide, (size_t)w->cfg.dim * sizeof *wide, "a row", err));
-	for (int32_t l = 0; l < w->cfg.n_layers; l++)
-		norm_of_down(w, l, wide);
+	for (int32_t l = 0; l < w->cfg.n_layers; l++) {
+		size_t first = (size_t)l * (size_t)w->cfg.n_ffn;
+		norms_of_rows(w->down_norm + first, &w->layer[l].down, wide);
+		if (w->up_norm)
+			norms_of_rows(w->up_norm + first, &w->layer[l].up, wide);
+	}
 	mzm_free(wide);
 	return MZM_OK;
 }
@@ -214,7 +218,7 @@ static mzm_status fill(mzm_weights *w, mzm_source *src, const mzm_residency *r, 
 	w->n_held = r ? r->n_held : 0;
 	w->held_of = w->n_held == 0 ? NULL : w->draft ? w->draft : w->layer;
 	share_vectors(w);
-	return norms_of_down(w, err);
+	return norms_of_neurons(w, err);
 }
 
 static mzm_status place_tensors(mzm_weights *w, mzm_source *src, const mzm_residency *r, holding *held, mzm_err *err)

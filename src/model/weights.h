@@ -48,6 +48,7 @@ typedef struct mzm_weights {
 	int32_t      n_held;               /* neurons a layer that a state holds for sparse passes (held.h); 0: none */
 	const mzm_layer *held_of;          /* [n_layers] whose: the draft image's, or the model's; NULL: none */
 	float       *down_norm;            /* [n_layers, n_ffn] Euclidean norms of down rows; NULL where they stream */
+	float       *up_norm;              /* the same of up rows; NULL without a gate too */
 	mzm_store   *store;                /* NULL: all is in memory */
 	void        *block;
 	size_t       bytes;                /* of the image */
