@@ -7,6 +7,7 @@
 const mzm_predictor_ops *mzm_predictor_find(const char *name); /* NULL: unknown */
 const mzm_predictor_ops *mzm_predictor_at(int i);              /* NULL past the last */
 
-extern const mzm_predictor_ops mzm_pred_dense, mzm_pred_random, mzm_pred_griffin, mzm_pred_topk, mzm_pred_oracle;
+extern const mzm_predictor_ops mzm_pred_dense, mzm_pred_random, mzm_pred_griffin, mzm_pred_topk, mzm_pred_oracle,
+	mzm_pred_wina, mzm_pred_countdown, mzm_pred_cats, mzm_pred_static;
 
 #endif

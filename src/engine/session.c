@@ -187,7 +187,7 @@ mzm_status mzm_model_check_predictor(const mzm_model *m, const mzm_predictor_ops
 {
 	const mzm_weights *w = m->weights;
 	bool streams = mzm_store_n_spans(w->store, MZM_ORDER_PASS) > 0;
-	if ((ops->needs_down_norm && !w->down_norm) || (ops->stage == MZM_PRED_FULL && streams))
+	if ((ops->needs_down_norm && !w->down_norm) || ((ops->stage == MZM_PRED_FULL || ops->stage == MZM_PRED_UP) && streams))
 		return mzm_fail(err, MZM_EUNDEFINED,
 				"predictor \"%s\" needs the whole model in memory (--store resident)", ops->name);
 	return MZM_OK;

@@ -3,7 +3,7 @@
  *
  * Neurons are rows, so a sparse pass runs the kernels of the dense pass over a list of rows; with all
  * neurons in the list its bits are the dense ones. How much a predictor can save depends on what it
- * must see first (predictor.h): the layer input, act(gate), or z. */
+ * must see first (predictor.h): the layer input, act(gate), up, or z. */
 #include <string.h>
 
 #include "model/state.h"
@@ -166,6 +166,26 @@ static void choose_of_all(mzm_state *s, const supply *from, int32_t layer, mzm_a
 	mzm_team_barrier(team, rank);
 }
 
+/* Stage UP: up of all neurons, then the gates of the chosen ones. The matrix must be in memory, as above. */
+static void choose_by_up(mzm_state *s, const supply *from, int32_t layer, mzm_acts *h, mzm_team *team, int rank)
+{
+	const mzm_layer *l = from->l;
+	mzm_product p = up_product(s, l, layer, h, from->all, s->up);
+	p.after = NULL;
+	mzm_matmul(s, &p, team, rank);
+	mzm_team_barrier(team, rank);
+	mzm_neurons chosen = choose(s, from, layer, s->up, true, team, rank);
+	gate_rows(s, l, layer, h, chosen, team, rank);
+	int32_t begin, end;
+	mzm_team_range(chosen.n, MZM_COL_GRAIN, rank, mzm_team_size(team), &begin, &end);
+	if (begin < end)
+		s->kern->mul(s->gate + begin, s->picked + begin, end - begin);
+	mzm_team_barrier(team, rank);
+	mzm_part whole = {0, l->down.n_rows, l->down.w};
+	mzm_matmul_down(s, &l->down, &whole, chosen, s->gate, team, rank);
+	mzm_team_barrier(team, rank);
+}
+
 static void count_rows(mzm_state *s, int32_t gate, int32_t up, int32_t down, int rank)
 {
 	if (rank == 0)
@@ -211,6 +231,11 @@ static void ffn_sparse(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team
 	mzm_acts h = {.x = s->h};
 	if (s->pass->sparse->ops->stage == MZM_PRED_INPUT) {
 		sparse_from_input(s, &from, layer, team, rank);
+		return;
+	}
+	if (s->pass->sparse->ops->stage == MZM_PRED_UP && l->up.n_rows > 0) {
+		choose_by_up(s, &from, layer, &h, team, rank);
+		count_rows(s, s->n_rows, from.all.n, s->n_rows, rank);
 		return;
 	}
 	gate_rows(s, from.l, layer, &h, from.all, team, rank);

@@ -16,6 +16,7 @@
 typedef enum mzm_pred_stage {
 	MZM_PRED_INPUT, /* from the layer input alone: gate, up and down all sparse */
 	MZM_PRED_GATE,  /* from act(gate) of every neuron: up and down sparse */
+	MZM_PRED_UP,    /* from up of every neuron: gate and down sparse. Without a gate the same as MZM_PRED_GATE */
 	MZM_PRED_FULL,  /* from z = act(gate) * up of every neuron: down sparse */
 } mzm_pred_stage;
 
@@ -69,7 +70,7 @@ struct mzm_predictor_ops {
 	/* Share of the FFN weights that a pass is expected to read; NULL: what the stage and n_keep say. */
 	double     (*share)(const mzm_predictor *p);
 	/* Fills rows with ascending neuron numbers and returns how many (1..n_ffn). score: [n_ffn] act(gate)
-	 * in stage GATE, z in stage FULL (without a gate both are z), the normed layer input [dim] in stage INPUT. */
+	 * in stage GATE, up in stage UP, z in stage FULL (without a gate all are z), the normed layer input [dim] in stage INPUT. */
 	int32_t    (*select)(mzm_predictor *p, int32_t layer, int32_t pos, const float *score, int32_t *rows);
 	/* The neurons, n at most, that it is likeliest to select, ascending; returns how many. Of what it then selects,
 	 * a pass uses those that are in memory; scores of the others are 0. NULL: it needs them all. */
@@ -83,7 +84,7 @@ static inline double mzm_pred_ffn_share(mzm_pred_stage stage, double kept, bool 
 		return kept;
 	if (ungated)
 		return (1 + kept) / 2;
-	return stage == MZM_PRED_GATE ? (1 + 2 * kept) / 3 : (2 + kept) / 3;
+	return stage == MZM_PRED_FULL ? (2 + kept) / 3 : (1 + 2 * kept) / 3;
 }
 
 /* Neurons of a layer that env->keep stands for: floor(keep * n_ffn), at least 1. The small term forgives
