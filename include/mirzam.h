@@ -31,7 +31,7 @@
  *         return err.code != MZM_OK;
  *     }
  *
- * Contents: errors - model - tokens - chat - session - generation - files - quality - bench - synth. A model is
+ * Contents: errors - model - tokens - chat - session - generation - files - quality - calibration - bench - synth. A model is
  * immutable after it is opened and may be shared by any number of sessions and threads; a session belongs
  * to one thread at a time. Whatever a function hands out through **out belongs to the caller and is given back
  * to the function named beside it; free, close and destroy accept NULL. Pointers inside results
@@ -113,6 +113,9 @@ typedef struct mzm_model_params {
 	/* The drafts that are to come, for which neurons are held where not all have room. NULL: none. */
 	const struct mzm_gen_params *drafts;
 	const char     *io;        /* how "stream" reads: "auto" (NULL), "uring" or "threads" */
+	/* The side-car that mzm_calibration_finish wrote. NULL: the model's path with the extension .mzc, or mirzam.mzc
+	 * in a directory, if it is there; "off": none; else its path. One of another model, or damaged, is an error. */
+	const char     *calib;
 } mzm_model_params;
 
 MZM_API mzm_model_params mzm_model_params_default(void);
@@ -521,6 +524,48 @@ MZM_API void       mzm_quality_free(mzm_quality *q);
 MZM_API mzm_status mzm_quality_add(mzm_quality *q, const int32_t *ids, size_t n, mzm_err *err);
 /* Over all texts so far; EARG when they held no prediction. */
 MZM_API mzm_status mzm_quality_result_get(const mzm_quality *q, mzm_quality_result *out, mzm_err *err);
+
+/* ---- Calibration ---------------------------------------------------------------------------- */
+
+/* What predictors can learn about a model beforehand, from any text that is like what it will be used for. It goes to a
+ * side-car of the model, which mzm_model_open finds. */
+typedef struct mzm_calibrate_params {
+	const char *const *fits;  /* [n_fits] names of mzm_fit_name(); NULL = all. Borrowed until the end, as the others */
+	int32_t     n_fits;
+	int32_t     n_train, n_test; /* positions to learn from, and held-out ones to measure on, as far as the texts
+				   * have so many; 0 = 4096, 1024. Fewer where memory has no room for them */
+	int32_t     rank, n_epochs; /* of fits that have such; 0 = their own choice */
+	uint64_t    seed;
+	const char *const *predictors; /* [n_predictors] to report on; NULL = all that can run */
+	int32_t     n_predictors;
+	const float *keep;        /* [n_keep] to report on; NULL = 0.1, 0.25, 0.5 */
+	int32_t     n_keep;
+	int32_t     n_report;     /* held-out positions to report on; 0 = 64 */
+	int32_t     n_threads;    /* 0 = the cores this process may use */
+	mzm_progress_fn progress; /* may be NULL */
+	void       *user;
+} mzm_calibrate_params;
+
+MZM_API mzm_calibrate_params mzm_calibrate_params_default(void);
+/* Name of the i-th fit and what it finds; NULL past the last. */
+MZM_API const char *mzm_fit_name(int i);
+MZM_API const char *mzm_fit_about(int i);
+
+typedef struct mzm_calibration mzm_calibration;
+
+/* The model must be in memory whole (EUNDEFINED otherwise) and stay open. -> mzm_calibration_free */
+MZM_API mzm_status mzm_calibration_create(mzm_calibration **out, const mzm_model *model,
+					  const mzm_calibrate_params *params, mzm_err *err);
+MZM_API void       mzm_calibration_free(mzm_calibration *c);
+/* One text. Positions are drawn evenly from all texts, in pieces of 256 tokens. */
+MZM_API mzm_status mzm_calibration_add(mzm_calibration *c, const int32_t *ids, size_t n, mzm_err *err);
+/* Samples, fits, measures, and writes the side-car (atomically; NULL: none is written). *report: a JSON object with, for
+ * each predictor and keep, recall and precision of the neurons that contribute most, the error of the FFN's output, and
+ * what the predictor costs; may be NULL; -> mzm_string_free. Once only. The file depends on the model, the texts and the
+ * params, not on threads. */
+MZM_API mzm_status mzm_calibration_finish(mzm_calibration *c, const char *out_path, char **report, mzm_err *err);
+/* Where mzm_model_open looks for the side-car of the model at this path. *path -> mzm_string_free */
+MZM_API mzm_status mzm_calibration_path(char **path, const char *model_path, mzm_err *err);
 
 /* ---- Bench ---------------------------------------------------------------------------------- */
 

@@ -19,6 +19,8 @@ typedef struct mzm_fit_layer {
 	const float *z;         /* [n_train + n_test, n_ffn] act(gate) * up; without a gate the same as gate */
 	const float *w_gate;    /* [n_ffn, dim] */
 	const float *b_gate;    /* [n_ffn], or NULL */
+	const float *w_up;      /* [n_ffn, dim]; NULL without a gate */
+	const float *b_up;      /* [n_ffn], or NULL */
 	const float *up_norm;   /* [n_ffn] Euclidean norms of the rows of up; of ones without a gate */
 	const float *down_norm; /* [n_ffn] of the rows of down */
 	uint64_t     seed;

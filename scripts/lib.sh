@@ -5,8 +5,9 @@
 # Tools are looked for as commands, libraries as packages: a compiler may come from elsewhere.
 build_tools=(cc:gcc make:make cmake:cmake pkg-config:pkg-config)
 build_libraries=(libc6-dev libzstd-dev libxxhash-dev libjansson-dev libpcre2-dev libutf8proc-dev)
-# Without the first long prompts are read by the project's own kernels, without the second files by threads.
-optional_libraries=(libdnnl-dev liburing-dev)
+# Without the first long prompts are read by the project's own kernels, without the second files by threads, without the
+# third the lines of a chat are not edited.
+optional_libraries=(libdnnl-dev liburing-dev libedit-dev)
 
 say() {
 	printf '%s\n' "$*"

@@ -114,6 +114,13 @@ int mzm_cli_parse(const mzm_cli_command *cmd, const mzm_opt_table *tables, int n
 void mzm_cli_print_help(FILE *out, const mzm_cli_command *cmd, const mzm_opt_table *tables, int n_tables);
 /* True when the command line set this option; only between parse and the next parse. */
 bool mzm_cli_was_given(const char *name);
+/* Gives the option of that name a value as a command line would. EARG: there is none, or the value is wrong, and
+ * nothing changed. */
+mzm_status mzm_cli_option_set(const mzm_opt_table *table, const char *name, const char *value, mzm_err *err);
+/* Its row; NULL: there is none. */
+const mzm_opt *mzm_cli_option_find(const mzm_opt_table *table, const char *name);
+/* The value that the field at base + opt->at holds, as text; "" where there is nothing to show. */
+void mzm_cli_option_value(char *buf, size_t cap, const mzm_opt *opt, const void *base);
 /* Prints the message and `try: mirzam CMD --help`; returns MZM_CLI_USAGE. cmd may be NULL. */
 int mzm_cli_usage_error(const mzm_cli_command *cmd, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* As mzm_cli_fail, but an error of usage also prints the line `try: mirzam CMD --help`. */
@@ -134,7 +141,7 @@ void mzm_cli_list_free(mzm_cli_list *list);
 /* --help --color --quiet. Stateful: --color and --quiet act on the whole program. */
 mzm_opt_table mzm_cli_common_table(void);
 
-/* -m/--model --isa --threads --ctx --kv --no-onednn --ram --store --io --plan */
+/* -m/--model --isa --threads --ctx --kv --no-onednn --ram --store --io --calib --plan */
 typedef struct mzm_cli_model {
 	const char *path; /* NULL: the shipped demo model */
 	const char *isa;
@@ -142,6 +149,7 @@ typedef struct mzm_cli_model {
 	int32_t     n_threads, n_ctx;
 	bool        no_onednn;
 	const char *store, *io;
+	const char *calib;        /* side-car; NULL: the model's own, if it has one */
 	uint64_t    ram;          /* 0: no budget */
 	bool        plan;         /* show it before loading */
 	int32_t     n_sessions;   /* the command will open; 0: one */
@@ -222,6 +230,8 @@ int mzm_cli_put_inline(FILE *f, const char *text, size_t n, int max_columns);
 /* First Ctrl-C: mzm_cli_interrupted turns true, callbacks return it. Second: the end. Call it after stdin was read. */
 void mzm_cli_catch_interrupt(void);
 bool mzm_cli_interrupted(void);
+/* Forgets one that came. noted: from now on they are only noted, and end a poll(); else they end the program. */
+void mzm_cli_forget_interrupt(bool noted);
 /* True once the reader of stdout went away: stop, quietly. Set by mzm_cli_flush. */
 bool mzm_cli_pipe_closed(void);
 
@@ -263,6 +273,11 @@ typedef struct mzm_cli_bytes { /* a growing byte string; failure is sticky: test
 void mzm_cli_bytes_add(mzm_cli_bytes *b, const void *data, size_t n);
 /* All of f, MZM_CLI_MAX_TEXT at most; name is for messages. */
 mzm_status mzm_cli_read_stream(mzm_cli_bytes *b, FILE *f, const char *name, mzm_err *err);
+
+/* The texts of a file, in order: of a .jsonl file one a line, "text" of the object or its "question" and "answer" as the
+ * demo model was taught them; any other file is one text. The first failure of fn ends it; messages get the line. */
+typedef mzm_status (*mzm_cli_text_fn)(void *user, const char *text, size_t len, mzm_err *err);
+mzm_status mzm_cli_read_texts(const char *path, mzm_cli_text_fn fn, void *user, mzm_err *err);
 
 /* ---- Output --------------------------------------------------------------------------------- */
 
@@ -326,11 +341,13 @@ json_t *mzm_cli_settings_json(const mzm_gen_params *gen);
 /* ---- Commands ------------------------------------------------------------------------------- */
 
 int mzm_cmd_run(int argc, char **argv);
+int mzm_cmd_chat(int argc, char **argv);
 int mzm_cmd_import(int argc, char **argv);
 int mzm_cmd_inspect(int argc, char **argv);
 int mzm_cmd_synth(int argc, char **argv);
 int mzm_cmd_tokenize(int argc, char **argv);
 int mzm_cmd_eval(int argc, char **argv);
 int mzm_cmd_bench(int argc, char **argv);
+int mzm_cmd_calibrate(int argc, char **argv);
 
 #endif

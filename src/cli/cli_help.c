@@ -40,15 +40,11 @@ static void put_wrapped(FILE *out, const char *text, int at, int indent)
 	fputc('\n', out);
 }
 
-static void put_default(char *buf, size_t cap, const mzm_opt *opt, const void *base)
+void mzm_cli_option_value(char *buf, size_t cap, const mzm_opt *opt, const void *base)
 {
 	const void *at = (const char *)base + opt->at;
 	char bytes[32];
 	buf[0] = 0;
-	if (opt->shown) {
-		snprintf(buf, cap, "%s", opt->shown);
-		return;
-	}
 	switch (opt->type) {
 	case MZM_OPT_FLAG:
 	case MZM_OPT_LIST:
@@ -92,7 +88,10 @@ static void compose(char *buf, size_t cap, const mzm_opt *opt, const void *base)
 			n += (size_t)snprintf(buf + n, cap - n, "%s %s", i ? "," : " One of:", name);
 		n += n < cap ? (size_t)snprintf(buf + n, cap - n, ".") : 0;
 	}
-	put_default(value, sizeof value, opt, base);
+	if (opt->shown)
+		snprintf(value, sizeof value, "%s", opt->shown);
+	else
+		mzm_cli_option_value(value, sizeof value, opt, base);
 	if (value[0] && n < cap)
 		snprintf(buf + n, cap - n, " [default: %s]", value);
 }

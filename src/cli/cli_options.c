@@ -191,7 +191,8 @@ static const char *describe(char *buf, size_t cap, const mzm_opt *opt)
 	return buf;
 }
 
-static int bad_value(const parser *p, const mzm_opt *opt, const char *value)
+/* "wants a number above 0 and at most 1, not "x"" */
+static void describe_bad(char *buf, size_t cap, const mzm_opt *opt, const char *value)
 {
 	char wanted[TEXT_MAX], hint[NAME_MAX_LEN + 32] = "";
 	if (opt->type == MZM_OPT_ENUM || opt->type == MZM_OPT_CHOICE) {
@@ -199,8 +200,14 @@ static int bad_value(const parser *p, const mzm_opt *opt, const char *value)
 		if (near)
 			snprintf(hint, sizeof hint, "; did you mean %s?", near);
 	}
-	return mzm_cli_usage_error(p->cmd, "--%s wants %s, not \"%s\"%s", opt->name,
-				   describe(wanted, sizeof wanted, opt), value, hint);
+	snprintf(buf, cap, "%s wants %s, not \"%s\"%s", opt->name, describe(wanted, sizeof wanted, opt), value, hint);
+}
+
+static int bad_value(const parser *p, const mzm_opt *opt, const char *value)
+{
+	char text[2 * TEXT_MAX];
+	describe_bad(text, sizeof text, opt, value);
+	return mzm_cli_usage_error(p->cmd, "--%s", text);
 }
 
 static bool in_range(const mzm_opt *opt, double x)
@@ -333,6 +340,26 @@ static bool store(const mzm_opt *opt, const char *value, void *at)
 		return read_choice(opt, value, at);
 	}
 	return false;
+}
+
+const mzm_opt *mzm_cli_option_find(const mzm_opt_table *table, const char *name)
+{
+	for (int i = 0; i < table->n_rows; i++)
+		if (strcmp(table->rows[i].name, name) == 0)
+			return &table->rows[i];
+	return NULL;
+}
+
+mzm_status mzm_cli_option_set(const mzm_opt_table *table, const char *name, const char *value, mzm_err *err)
+{
+	char text[2 * TEXT_MAX];
+	const mzm_opt *opt = mzm_cli_option_find(table, name);
+	if (!opt)
+		return mzm_cli_set_err(err, MZM_EARG, "there is no option %s", name);
+	if (store(opt, value, (char *)table->base + opt->at))
+		return MZM_OK;
+	describe_bad(text, sizeof text, opt, value);
+	return mzm_cli_set_err(err, MZM_EARG, "%s", text);
 }
 
 /* ---- the walk over argv ---- */

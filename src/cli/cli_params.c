@@ -57,6 +57,9 @@ static const mzm_opt model_options[] = {
 		 "it is needed. mmap: the system pages them in. auto: resident if there is room, else stream."},
 	{.name = "io", .type = MZM_OPT_CHOICE, MODEL(io), .choice = io_choice, .arg = "KIND",
 	 .help = "How streaming reads; auto: io_uring where the system has it, else threads."},
+	{.name = "calib", .type = MZM_OPT_STRING, MODEL(calib), .arg = "FILE",
+	 .shown = "the model's path with .mzc, if it is there",
+	 .help = "What mirzam calibrate wrote for this model, which some predictors need; off: none."},
 	{.name = "plan", .type = MZM_OPT_FLAG, MODEL(plan),
 	 .help = "Say before loading what will take how much memory and what a pass will read."},
 	{.name = "no-onednn", .type = MZM_OPT_FLAG, MODEL(no_onednn),
@@ -104,6 +107,7 @@ int mzm_cli_open(mzm_model **model, mzm_session **session, const mzm_cli_command
 	mp.user = &progress;
 	mp.store = m->store;
 	mp.io = m->io;
+	mp.calib = m->calib;
 	mp.ram_bytes = m->ram;
 	mp.session = &sp;
 	mp.n_sessions = m->n_sessions;

@@ -268,6 +268,14 @@ void mzm_cli_catch_interrupt(void)
 	sigaction(SIGINT, &action, NULL);
 }
 
+void mzm_cli_forget_interrupt(bool noted)
+{
+	struct sigaction action = {.sa_handler = noted ? on_interrupt : SIG_DFL};
+	sigemptyset(&action.sa_mask);
+	sigaction(SIGINT, &action, NULL);
+	interrupted = 0;
+}
+
 bool mzm_cli_interrupted(void)
 {
 	return interrupted != 0;

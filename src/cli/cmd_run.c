@@ -1,7 +1,7 @@
 /* cmd_run.c - `mirzam run`: one prompt, its continuation; see run.h for the parts.
  *
  * Standard output carries the text (or the JSON) and nothing else; everything for people goes to
- * stderr. Callbacks stop the generation on Ctrl-C and on the first output that fails. */
+ * stderr. */
 #include "run.h"
 
 #include <errno.h>
@@ -107,116 +107,8 @@ static mzm_status tokenize_prompt(mzm_run *run, mzm_err *err)
 
 /* ---- generation ---- */
 
-typedef struct sink { /* what the callbacks of one generation write to */
-	mzm_cli_bytes text;  /* all verified text */
-	mzm_run_show  show;
-	mzm_run_trace trace;
-	mzm_cli_progress progress;
-	bool stream, marked; /* text to stdout as it comes; in colour */
-	char last;           /* byte written, 0: none */
-	mzm_err err;         /* of writing */
-} sink;
-
-/* A dropped line end must not end the line: it is shown as \\n. */
-static void put_struck(const char *bytes, size_t n)
-{
-	while (n) {
-		const char *end = memchr(bytes, '\n', n);
-		size_t part = end ? (size_t)(end - bytes) : n;
-		mzm_cli_put(stdout, bytes, part);
-		fputs(end ? "\\n" : "", stdout);
-		part += end != NULL;
-		bytes += part;
-		n -= part;
-	}
-}
-
-static void emit_styled(void *user, mzm_run_style style, const char *bytes, size_t n)
-{
-	static const char *const sgr[] = {"", MZM_SGR_CORRECTED, MZM_SGR_STRUCK};
-	sink *s = user;
-	bool struck = style == MZM_RUN_STRUCK;
-	fputs(sgr[style], stdout);
-	if (struck)
-		put_struck(bytes, n);
-	else
-		mzm_cli_put(stdout, bytes, n);
-	s->last = struck ? ' ' : bytes[n - 1];
-	fputs(style == MZM_RUN_PLAIN ? "" : MZM_SGR_RESET, stdout);
-}
-
-static int on_text(void *user, const char *bytes, size_t n)
-{
-	sink *s = user;
-	mzm_cli_bytes_add(&s->text, bytes, n);
-	mzm_cli_progress_clear(&s->progress);
-	if (s->stream && s->marked) {
-		mzm_run_show_text(&s->show, bytes, n);
-	} else if (s->stream && n) {
-		mzm_cli_put(stdout, bytes, n);
-		s->last = bytes[n - 1];
-	}
-	if (s->stream)
-		mzm_cli_flush(stdout, "standard output", &s->err);
-	return s->err.code != MZM_OK || mzm_cli_interrupted();
-}
-
-static int on_token(void *user, const mzm_token_event *event)
-{
-	sink *s = user;
-	mzm_cli_progress_clear(&s->progress);
-	mzm_run_trace_token(&s->trace, event, &s->err);
-	if (s->stream && s->marked)
-		mzm_run_show_token(&s->show, event);
-	return s->err.code != MZM_OK || mzm_cli_interrupted();
-}
-
-static int on_prefill(void *user, const char *stage, uint64_t done, uint64_t total)
-{
-	sink *s = user;
-	return mzm_cli_progress_report(&s->progress, stage, done, total);
-}
-
-/* The first pass over a prompt may take long; later ones show in the text. */
-static int on_stream(void *user, const char *stage, uint64_t done, uint64_t total)
-{
-	sink *s = user;
-	if (s->text.n == 0)
-		return mzm_cli_progress_report(&s->progress, stage, done, total);
-	return mzm_cli_interrupted();
-}
-
-static mzm_status open_sink(sink *s, const mzm_run *run, mzm_err *err)
-{
-	const mzm_tokenizer *tok = mzm_model_tokenizer(run->model);
-	*s = (sink){.progress = mzm_cli_progress_init("tokens"), .stream = !run->json};
-	s->marked = mzm_cli_has_color(stdout);
-	mzm_status st = mzm_run_show_init(&s->show, tok, run->show_drafts, emit_styled, s, err);
-	if (st == MZM_OK)
-		st = mzm_run_trace_open(&s->trace, run->trace, tok, err);
-	return st;
-}
-
-/* Ends text and trace; the first failure of any output goes to err. */
-static void close_sink(sink *s, mzm_err *err)
-{
-	mzm_cli_progress_clear(&s->progress);
-	if (s->stream) {
-		mzm_run_show_end(&s->show);
-		if (s->last && s->last != '\n')
-			fputc('\n', stdout);
-		mzm_cli_flush(stdout, "standard output", &s->err);
-	}
-	mzm_run_trace_close(&s->trace, &s->err);
-	if (s->show.failed || s->text.failed)
-		mzm_cli_set_err(&s->err, MZM_ENOMEM, "out of memory for the text");
-	mzm_run_show_free(&s->show);
-	if (s->err.code != MZM_OK)
-		mzm_cli_set_err(err, s->err.code, "%s", s->err.message);
-}
-
-static void print_json(const mzm_run *run, const mzm_gen_params *gen, const mzm_gen_result *r, const sink *s,
-		       mzm_err *err)
+static void print_json(const mzm_run *run, const mzm_gen_params *gen, const mzm_gen_result *r,
+		       const mzm_run_sink *s, mzm_err *err)
 {
 	json_t *root = mzm_run_head_json(run, gen);
 	if (!root || mzm_run_answer_json(root, r, gen, s->text.data, s->text.n))
@@ -231,17 +123,14 @@ static int generate(mzm_run *run)
 	mzm_err err = {0}, gen_err = {0};
 	mzm_gen_params gen = run->decode.gen;
 	mzm_gen_result result = {0};
-	sink s;
+	mzm_run_sink s;
 	mzm_status done = MZM_OK;
-	if (open_sink(&s, run, &err) == MZM_OK) {
-		gen.on_text = on_text;
-		gen.on_token = on_token;
-		gen.on_prefill = on_prefill;
-		gen.on_stream = on_stream;
-		gen.user = &s;
+	if (mzm_run_sink_open(&s, mzm_model_tokenizer(run->model), !run->json, run->show_drafts, run->trace, &err) ==
+	    MZM_OK) {
+		mzm_run_sink_bind(&s, &gen);
 		done = mzm_generate(run->session, run->ids, (int32_t)run->n_ids, &gen, &result, &gen_err);
 	}
-	close_sink(&s, &err); /* err keeps the first failure */
+	mzm_run_sink_close(&s, &err); /* err keeps the first failure */
 	if (err.code == MZM_OK && done == MZM_OK && run->json)
 		print_json(run, &gen, &result, &s, &err);
 	free(s.text.data);

@@ -1,7 +1,7 @@
 /* inspect_quality.c - `mirzam inspect MODEL --quality`: how far a model's predictions are from a reference's.
  *
- * The comparison is the library's; here are the text, its tokens and the report. A .jsonl text is one of questions with
- * answers, each a text of its own; any other file is one text, read in windows. */
+ * The comparison is the library's; here are the texts (mzm_cli_read_texts), their tokens and the report. A text longer
+ * than a window is read in windows. */
 #include "inspect.h"
 
 #include <stdlib.h>
@@ -12,7 +12,6 @@ enum { WINDOW = 1024 }; /* tokens at most: enough for what a context tells, and 
 
 typedef struct measure {
 	mzm_model *model, *against; /* against: NULL without --against */
-	mzm_cli_bytes text;
 	int32_t *ids; /* [n] of all texts */
 	size_t *ends; /* [n_texts] where each text ends in ids */
 	size_t n, cap, n_texts, texts_cap, limit;
@@ -37,16 +36,14 @@ static bool grow(void **array, size_t *cap, size_t n, size_t width)
 	return true;
 }
 
-static bool is_full(const measure *m)
-{
-	return m->limit && m->n >= m->limit;
-}
-
 /* Tokens of one text, up to the limit. */
-static mzm_status add_text(measure *m, const char *text, size_t len, mzm_err *err)
+static mzm_status add_text(void *user, const char *text, size_t len, mzm_err *err)
 {
+	measure *m = user;
 	int32_t *ids;
 	size_t n;
+	if (m->limit && m->n >= m->limit)
+		return MZM_OK;
 	mzm_status st = mzm_tokenize(mzm_model_tokenizer(m->model), text, len, MZM_TOK_ADD_SPECIAL, &ids, &n, err);
 	if (st != MZM_OK)
 		return st;
@@ -65,59 +62,11 @@ static mzm_status add_text(measure *m, const char *text, size_t len, mzm_err *er
 	return st;
 }
 
-/* A line of problems, as the demo model was taught them. */
-static mzm_status add_problem(measure *m, const char *line, size_t len, const char *path, size_t number, mzm_err *err)
-{
-	char *text = NULL;
-	json_error_t bad;
-	json_t *object = json_loadb(line, len, 0, &bad);
-	const char *question = json_string_value(json_object_get(object, "question"));
-	const char *answer = json_string_value(json_object_get(object, "answer"));
-	mzm_status st;
-	if (!question || !answer)
-		st = mzm_cli_set_err(err, MZM_EFORMAT, "%s:%zu: no JSON object with \"question\" and \"answer\"", path,
-				     number);
-	else if (asprintf(&text, "Question: %s\nAnswer: %s", question, answer) < 0)
-		st = mzm_cli_set_err(err, MZM_ENOMEM, "out of memory for a problem");
-	else
-		st = add_text(m, text, strlen(text), err);
-	free(text);
-	json_decref(object);
-	return st;
-}
-
-static bool is_jsonl(const char *path)
-{
-	size_t n = strlen(path);
-	return n >= 6 && strcmp(path + n - 6, ".jsonl") == 0;
-}
-
-static mzm_status split_text(measure *m, const char *path, mzm_err *err)
-{
-	const char *data = m->text.data ? m->text.data : "", *end = data + m->text.n;
-	if (!is_jsonl(path))
-		return add_text(m, data, m->text.n, err);
-	for (size_t number = 1; data < end && !is_full(m); number++) {
-		const char *stop = memchr(data, '\n', (size_t)(end - data));
-		size_t len = (size_t)((stop ? stop : end) - data);
-		mzm_status st = len ? add_problem(m, data, len, path, number, err) : MZM_OK;
-		if (st != MZM_OK)
-			return st;
-		data += len + 1;
-	}
-	return MZM_OK;
-}
-
 static mzm_status read_text(measure *m, const char *path, mzm_err *err)
 {
-	FILE *f = fopen(path, "rb");
-	if (!f)
-		return mzm_cli_set_err(err, MZM_EIO, "%s: %m", path);
-	mzm_status st = mzm_cli_read_stream(&m->text, f, path, err);
-	fclose(f);
-	if (st == MZM_OK && !mzm_model_tokenizer(m->model))
-		st = mzm_cli_set_err(err, MZM_EFORMAT, "the model has no tokenizer");
-	return st == MZM_OK ? split_text(m, path, err) : st;
+	if (!mzm_model_tokenizer(m->model))
+		return mzm_cli_set_err(err, MZM_EFORMAT, "the model has no tokenizer");
+	return mzm_cli_read_texts(path, add_text, m, err);
 }
 
 /* ---- comparison ---- */
@@ -246,7 +195,6 @@ mzm_status mzm_cli_quality_measure(json_t **out, const mzm_cli_quality *o, mzm_e
 	mzm_model_close(m.model);
 	mzm_model_close(m.against);
 	json_decref(m.rows);
-	free(m.text.data);
 	free(m.ids);
 	free(m.ends);
 	free(demo);

@@ -12,8 +12,10 @@ typedef struct command_row {
 
 static const command_row commands[] = {
 	{"run", mzm_cmd_run, "continue a prompt; compare dense, sparse and corrected decoding"},
+	{"chat", mzm_cmd_chat, "talk with a model, by its own template"},
 	{"eval", mzm_cmd_eval, "measure accuracy, work and speed on a set of problems"},
 	{"bench", mzm_cmd_bench, "measure speeds against what this machine can do"},
+	{"calibrate", mzm_cmd_calibrate, "learn from text which neurons a model uses when"},
 	{"import", mzm_cmd_import, "write a .mzm container from a Hugging Face directory"},
 	{"inspect", mzm_cmd_inspect, "describe a model file, check its checksums"},
 	{"synth", mzm_cmd_synth, "write a model for measuring speed: random weights, or one made wider"},

@@ -1,4 +1,5 @@
-/* run.h - the parts of `mirzam run`: the request, the marked text, the trace, the report, the comparison.
+/* run.h - the parts of `mirzam run`: the request, the marked text, the trace, the report, the comparison. `mirzam chat`
+ * shares those that show an answer.
  *
  * cmd_run.c owns the request and calls the rest. Each part checks its own output; the first failure
  * stops the generation and is what the command reports. */
@@ -71,10 +72,32 @@ mzm_status mzm_run_trace_open(mzm_run_trace *trace, const char *path, const mzm_
 mzm_status mzm_run_trace_token(mzm_run_trace *trace, const mzm_token_event *event, mzm_err *err);
 mzm_status mzm_run_trace_close(mzm_run_trace *trace, mzm_err *err); /* flushes, checks; a closed one: no effect */
 
+/* ---- run_sink.c: where the text of a generation goes ---- */
+
+typedef struct mzm_run_sink { /* what the callbacks of one generation write to */
+	mzm_cli_bytes text;  /* all verified text; the caller's after the end: -> free */
+	mzm_run_show  show;
+	mzm_run_trace trace;
+	mzm_cli_progress progress;
+	bool stream, marked; /* text to stdout as it comes; in colour */
+	bool trims;          /* no blanks before the first character */
+	char last;           /* byte written, 0: none */
+	mzm_err err;         /* of writing */
+} mzm_run_sink;
+
+/* drafts: dropped draft tokens are shown too. trace: file, or NULL. Close it even if that fails. */
+mzm_status mzm_run_sink_open(mzm_run_sink *s, const mzm_tokenizer *tok, bool stream, bool drafts, const char *trace,
+			     mzm_err *err);
+/* Sets the callbacks of gen. They stop the generation on Ctrl-C and on the first output that fails. */
+void       mzm_run_sink_bind(mzm_run_sink *s, mzm_gen_params *gen);
+/* Ends text and trace; the first failure of any output goes to err. */
+void       mzm_run_sink_close(mzm_run_sink *s, mzm_err *err);
+
 /* ---- run_report.c ---- */
 
 /* {"model": {...}, "settings": {...}, ...}: what precedes the numbers. NULL: out of memory. */
 json_t *mzm_run_head_json(const mzm_run *run, const mzm_gen_params *gen);
+json_t *mzm_run_ids_json(const int32_t *ids, size_t n);
 /* Adds tokens, text, finish and the counters. Non-zero: out of memory. */
 int mzm_run_answer_json(json_t *object, const mzm_gen_result *r, const mzm_gen_params *gen, const char *text, size_t n);
 void mzm_run_print_stats(const mzm_gen_result *r, const mzm_gen_params *gen); /* on stderr */

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-static json_t *ids_json(const int32_t *ids, size_t n)
+json_t *mzm_run_ids_json(const int32_t *ids, size_t n)
 {
 	json_t *array = json_array();
 	for (size_t i = 0; array && i < n; i++)
@@ -25,12 +25,12 @@ json_t *mzm_run_head_json(const mzm_run *run, const mzm_gen_params *gen)
 {
 	return json_pack("{s:s, s:o, s:o, s:o, s:o}", "version", mzm_version(), "model", model_json(run), "memory",
 			 mzm_cli_plan_json(mzm_model_get_plan(run->model)), "settings", mzm_cli_settings_json(gen),
-			 "prompt_tokens", ids_json(run->ids, run->n_ids));
+			 "prompt_tokens", mzm_run_ids_json(run->ids, run->n_ids));
 }
 
 int mzm_run_answer_json(json_t *object, const mzm_gen_result *r, const mzm_gen_params *gen, const char *text, size_t n)
 {
-	int bad = json_object_set_new(object, "tokens", ids_json(r->tokens, (size_t)r->n_tokens));
+	int bad = json_object_set_new(object, "tokens", mzm_run_ids_json(r->tokens, (size_t)r->n_tokens));
 	bad |= json_object_set_new(object, "text", mzm_cli_json_text(text ? text : "", n));
 	bad |= json_object_set_new(object, "finish", json_string(mzm_finish_name(r->finish)));
 	return bad | mzm_cli_counters_json(object, r, gen, 1);
@@ -58,9 +58,11 @@ void mzm_run_print_stats(const mzm_gen_result *r, const mzm_gen_params *gen)
 {
 	mzm_cli_derived d = mzm_cli_derive(r, gen, 1);
 	char a[32], b[32], c[32];
-	fprintf(stderr, "prompt %d tokens, %s tok/s; %d new tokens, %s tok/s; ended by %s\n", r->n_prompt,
-		or_dash(a, 1, d.prefill_tok_per_s), r->n_tokens, or_dash(b, 1, d.tok_per_s),
-		mzm_finish_name(r->finish));
+	fprintf(stderr, "prompt %d tokens", r->n_prompt);
+	if (r->n_kept > 0)
+		fprintf(stderr, " (%d of them still known)", r->n_kept);
+	fprintf(stderr, ", %s tok/s; %d new tokens, %s tok/s; ended by %s\n", or_dash(a, 1, d.prefill_tok_per_s),
+		r->n_tokens, or_dash(b, 1, d.tok_per_s), mzm_finish_name(r->finish));
 	fprintf(stderr, "%s", mzm_mode_name(gen->mode));
 	if (gen->mode != MZM_MODE_DENSE)
 		fprintf(stderr, ", %s keep %.3g", gen->predictor, (double)gen->keep);

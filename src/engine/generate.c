@@ -320,8 +320,9 @@ static bool is_checked(mzm_mode mode)
 	return mzm_verifier_for(mode) != NULL;
 }
 
-/* How many of the prompt's tokens keep their rows: those that the session has, but the last one, whose logits are wanted.
- * A predictor that learns from prompts must have observed these, and nothing that is gone: else all is read again. */
+/* How many of the prompt's tokens keep their rows: those that the session has, but the last one, whose logits are
+ * wanted. A predictor that learns from prompts must have observed these, and nothing that is gone: else all is read
+ * again. */
 static mzm_status keep_rows(generation *g)
 {
 	mzm_session *s = g->s;

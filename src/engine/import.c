@@ -3,8 +3,9 @@
  * Workload: once a model, one pass over all weights in canonical order, and a second one over the matrices when a draft
  * image is made of them; where packing is to pay, some tensors are read once more before that (sample.h). Memory: one
  * tensor, a second where types are converted, and one packed extent. The source is only read; the target is the old
- * file, absent, or complete at any moment (base/io.h). Quantised weights are copied, never converted: their type says
- * what was lost already. */
+ * file, absent, or complete at any moment (base/io.h). Quantised weights of a container are copied, never
+ * converted: their type says what was lost already. Blocks of a GGUF file become another type from the numbers that
+ * they stand for. */
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -100,6 +101,17 @@ static mzm_tensor step_at(const import *im, int32_t i, int32_t *from)
 	return t;
 }
 
+/* Tensor `from` of the source as it is read on its way to t: a file that was rounded to be read (GGUF) is asked for its
+ * own numbers, when it is to have another type, or to be rounded by another method. */
+static mzm_tensor source_of(const import *im, const mzm_tensor *t, int32_t from)
+{
+	mzm_tensor s = mzm_source_tensor(im->src, from);
+	bool remade = im->params.quant && mzm_dtype_is_quant(t->dtype) && im->method != MZM_QUANT_BEST;
+	if (t->dtype != s.dtype || remade)
+		s.dtype = mzm_source_type_for(im->src, from, t->dtype);
+	return s;
+}
+
 /* True when the source has a draft image of the wanted type; then it is not lost where none can be made. */
 static bool has_wanted_draft(const import *im)
 {
@@ -139,7 +151,7 @@ static mzm_status plan(import *im, uint64_t *total, mzm_err *err)
 	*total = 0;
 	plan_draft(im);
 	for (int32_t i = 0; i < n_steps(im); i++) {
-		mzm_tensor t = step_at(im, i, &from), s = mzm_source_tensor(im->src, from);
+		mzm_tensor t = step_at(im, i, &from), s = source_of(im, &t, from);
 		size_t raw = mzm_tensor_bytes(&s), conv = mzm_tensor_bytes(&t);
 		*total += raw;
 		most_raw = raw > most_raw ? raw : most_raw;
@@ -171,10 +183,10 @@ static mzm_status plan(import *im, uint64_t *total, mzm_err *err)
 /* The first t->n_rows rows of t, which is made from the source's tensor `from`; *data is im's. */
 static mzm_status make_rows(import *im, const mzm_tensor *t, int32_t from, const void **data, mzm_err *err)
 {
-	mzm_tensor s = mzm_source_tensor(im->src, from);
+	mzm_tensor s = source_of(im, t, from);
+	MZM_TRY(mzm_source_read_as(im->src, from, s.dtype, im->raw, err));
 	s.n_rows = t->n_rows;
 	*data = t->dtype == s.dtype ? im->raw : im->conv;
-	MZM_TRY(mzm_source_read(im->src, from, im->raw, err));
 	return t->dtype == s.dtype ? MZM_OK : mzm_convert(im->converter, im->conv, t->dtype, im->raw, &s, err);
 }
 
@@ -189,7 +201,7 @@ static mzm_status copy_tensor(import *im, int32_t i, uint64_t *done, mzm_err *er
 {
 	int32_t from;
 	const void *data;
-	mzm_tensor t = step_at(im, i, &from), s = mzm_source_tensor(im->src, from);
+	mzm_tensor t = step_at(im, i, &from), s = source_of(im, &t, from);
 	*done += mzm_tensor_bytes(&s);
 	MZM_TRY(make_rows(im, &t, from, &data, err));
 	return mzm_container_add(im->out, &t, data, err);

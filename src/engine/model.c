@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "engine/plan.h"
+#include "engine/sidecar.h"
 #include "kern/gemm.h"
 
 const char *mzm_version(void)
@@ -172,13 +173,40 @@ out:
 	return st;
 }
 
+/* The side-car is read first where the hash is known, so that a wrong one is found before the weights are read. */
+static mzm_status open_with_sidecar(mzm_model **out, mzm_source *src, const char *path, mzm_model_params params,
+				    mzm_err *err)
+{
+	mzm_status st = MZM_OK;
+	mzm_calib *calib = NULL;
+	const char *hash = mzm_source_hash(src);
+	if (hash)
+		st = mzm_sidecar_open(&calib, path, hash, &params, err);
+	else
+		params.reserve_bytes += mzm_sidecar_bytes(path, &params);
+	if (st == MZM_OK)
+		st = mzm_model_open_source(out, src, path, &params, err);
+	else
+		mzm_source_close(src);
+	if (st == MZM_OK && !hash)
+		st = mzm_sidecar_open(&calib, path, (*out)->info.hash, &params, err);
+	if (st == MZM_OK) {
+		(*out)->calib = calib;
+		return st;
+	}
+	mzm_calib_close(calib);
+	mzm_model_close(*out);
+	*out = NULL;
+	return st;
+}
+
 mzm_status mzm_model_open(mzm_model **out, const char *path, const mzm_model_params *params, mzm_err *err)
 {
 	mzm_source *src;
 	*out = NULL;
 	mzm_status st = mzm_source_open(&src, path, err);
 	if (st == MZM_OK)
-		st = mzm_model_open_source(out, src, path, params, err);
+		st = open_with_sidecar(out, src, path, params ? *params : mzm_model_params_default(), err);
 	if (st != MZM_OK && err && !strstr(err->message, path))
 		mzm_err_prefix(err, "%s", path);
 	return st;
@@ -190,6 +218,7 @@ void mzm_model_close(mzm_model *m)
 		return;
 	mzm_tokenizer_close(m->tokenizer);
 	mzm_weights_free(m->weights);
+	mzm_calib_close(m->calib);
 	mzm_source_close(m->source);
 	if (m->ledger)
 		pthread_mutex_destroy(&m->ledger->lock);

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "engine/sidecar.h"
 #include "kern/gemm.h"
 #include "model/held.h"
 
@@ -426,18 +427,18 @@ mzm_status mzm_plan_make(mzm_plan *out, const char *path, const mzm_model_params
 	mzm_tokenizer *tok = NULL; /* there while the process is measured, as it will be */
 	bool *streamed = NULL;
 	mzm_residency r;
-	mzm_model_params defaults = mzm_model_params_default();
-	const mzm_model_params *p = params ? params : &defaults;
+	mzm_model_params p = params ? *params : mzm_model_params_default();
 	*out = (mzm_plan){0};
-	const mzm_kern *kern = mzm_kern_find(p->isa);
+	p.reserve_bytes += mzm_sidecar_bytes(path, &p);
+	const mzm_kern *kern = mzm_kern_find(p.isa);
 	if (!kern)
-		return mzm_fail(err, MZM_EARG, "no kernel table \"%s\" for this CPU", p->isa);
+		return mzm_fail(err, MZM_EARG, "no kernel table \"%s\" for this CPU", p.isa);
 	MZM_TRY_OUT(mzm_source_open(&src, path, err));
 	size_t len;
 	if (mzm_source_side_file(src, MZM_TOKENIZER_JSON, &len))
 		MZM_TRY_OUT(mzm_source_tokenizer(&tok, src, err));
 	MZM_TRY_OUT(mzm_alloc_for((void **)&streamed, (size_t)mzm_source_n_tensors(src), "the tensors", err));
-	st = mzm_plan_residency(out, &r, streamed, src, p, kern, err);
+	st = mzm_plan_residency(out, &r, streamed, src, &p, kern, err);
 out:
 	mzm_free(streamed);
 	mzm_tokenizer_close(tok);

@@ -190,6 +190,10 @@ mzm_status mzm_model_check_predictor(const mzm_model *m, const mzm_predictor_ops
 	if ((ops->needs_down_norm && !w->down_norm) || ((ops->stage == MZM_PRED_FULL || ops->stage == MZM_PRED_UP) && streams))
 		return mzm_fail(err, MZM_EUNDEFINED,
 				"predictor \"%s\" needs the whole model in memory (--store resident)", ops->name);
+	if (ops->calibration && mzm_calib_count(m->calib, ops->calibration, w->cfg.n_layers) < w->cfg.n_layers)
+		return mzm_fail(err, MZM_EUNDEFINED,
+				"predictor \"%s\" needs a calibration of the model: mirzam calibrate -m %s --data TEXT",
+				ops->name, m->path);
 	return MZM_OK;
 }
 

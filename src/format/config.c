@@ -452,10 +452,10 @@ static mzm_status local_from_json(mzm_config *c, const json_t *obj, mzm_err *err
 		return mzm_fail(err, MZM_EFORMAT, "\"local_layers\" is missing or no list");
 	for (size_t i = 0; i < json_array_size(list); i++) {
 		const json_t *v = json_array_get(list, i);
-		json_int_t l = json_is_integer(v) ? json_integer_value(v) : -1;
-		if (l < 0 || l >= c->n_layers)
+		double d = json_is_number(v) ? json_number_value(v) : -1;
+		if (!(d >= 0 && d < c->n_layers && d == (double)(int32_t)d))
 			return mzm_fail(err, MZM_EFORMAT, "\"local_layers\" holds something other than a layer");
-		c->local[l / 8] |= (uint8_t)(1 << l % 8);
+		c->local[(int32_t)d / 8] |= (uint8_t)(1 << (int32_t)d % 8);
 	}
 	return MZM_OK;
 }

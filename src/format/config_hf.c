@@ -86,6 +86,7 @@ static const foreign_key foreign_keys[] = {
 	{"sparse_config", NAN, 0},
 	{"no_rope_layers", NAN, 0},
 	{"no_rope_layer_interval", 0, 0},
+	{"use_mrope", 0, 0},
 	{"alibi", 0, 0},
 	{"clip_qkv", 0, 0},
 	{"q_lora_rank", 0, 0},
@@ -128,7 +129,8 @@ static mzm_status refuse_foreign(family_id f, const json_t *config, mzm_err *err
 		const foreign_key *k = &foreign_keys[i];
 		const json_t *v = mzm_cfg_member(config, k->key);
 		if (v && !(k->known_to & IN(f)) && !is_neutral(v, k->neutral))
-			return mzm_fail(err, MZM_EUNSUPPORTED, "\"%s\" is not supported with this architecture", k->key);
+			return mzm_fail(err, MZM_EUNSUPPORTED, "\"%s\" is not supported with this architecture",
+					k->key);
 	}
 	return MZM_OK;
 }
@@ -137,14 +139,22 @@ static mzm_status refuse_foreign(family_id f, const json_t *config, mzm_err *err
 
 static mzm_status set_act(mzm_config *c, const char *key, const char *name, mzm_err *err)
 {
-	static const char *const names[] = {"silu",	"swish",	     "relu",	  "gelu", "gelu_python",
-					    "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "fatrelu"};
-	static const mzm_act acts[] = {MZM_ACT_SILU,	  MZM_ACT_SILU,	     MZM_ACT_RELU,	MZM_ACT_GELU, MZM_ACT_GELU,
-				       MZM_ACT_GELU_TANH, MZM_ACT_GELU_TANH, MZM_ACT_GELU_TANH, MZM_ACT_FATRELU};
-	int which;
-	MZM_TRY(mzm_cfg_pick(names, N_OF(names), key, name, &which, err));
-	c->act = acts[which];
-	return MZM_OK;
+	static const struct {
+		const char *name;
+		mzm_act     act;
+	} acts[] = {
+		{"silu", MZM_ACT_SILU},		 {"swish", MZM_ACT_SILU},
+		{"relu", MZM_ACT_RELU},		 {"fatrelu", MZM_ACT_FATRELU},
+		{"gelu", MZM_ACT_GELU},		 {"gelu_python", MZM_ACT_GELU},
+		{"gelu_new", MZM_ACT_GELU_TANH}, {"gelu_pytorch_tanh", MZM_ACT_GELU_TANH},
+		{"gelu_fast", MZM_ACT_GELU_TANH}, /* the same formula again */
+	};
+	for (size_t i = 0; i < N_OF(acts); i++)
+		if (strcmp(acts[i].name, name) == 0) {
+			c->act = acts[i].act;
+			return MZM_OK;
+		}
+	return mzm_fail(err, MZM_EUNSUPPORTED, "\"%s\" is \"%.40s\", which is not supported", key, name);
 }
 
 static mzm_status read_act(mzm_config *c, const json_t *config, const char *key, mzm_err *err)
@@ -242,7 +252,7 @@ static mzm_status read_qwen_window(mzm_config *c, const json_t *config, mzm_err 
 	MZM_TRY(read_layer_types(c, config, &listed, err));
 	on = on && mzm_cfg_member(config, "sliding_window");
 	if (!on && any_local(c))
-		return mzm_fail(err, MZM_EFORMAT, "\"layer_types\" has sliding windows, \"use_sliding_window\" has not");
+		return mzm_fail(err, MZM_EFORMAT, "\"layer_types\" contradicts \"use_sliding_window\"");
 	if (!on)
 		return MZM_OK;
 	if (!listed) {
@@ -454,7 +464,7 @@ static const struct {
 	family_id   family;
 } published[] = {
 	{"llama", "LlamaForCausalLM", LLAMA},
-	{"llama", "SparseLlamaForCausalLM", LLAMA}, /* ProSparse: a Llama with another activation */
+	{"llama", "SparseLlamaForCausalLM", LLAMA}, /* ProSparse: see check_sparse_class */
 	{"sparsellama", "SparseLlamaForCausalLM", LLAMA},
 	{"mistral", "MistralForCausalLM", MISTRAL},
 	{"qwen2", "Qwen2ForCausalLM", QWEN2},
@@ -482,6 +492,16 @@ static mzm_status read_class(const json_t *config, const char **out, mzm_err *er
 	return MZM_OK;
 }
 
+/* ProSparse's class is a Llama with a threshold in its activation. Others of the same name are sparse in attention. */
+static mzm_status check_sparse_class(const json_t *config, const char *class_name, mzm_err *err)
+{
+	bool sparse = class_name && strcmp(class_name, "SparseLlamaForCausalLM") == 0;
+	if (!sparse || mzm_cfg_member(config, "hidden_act_param"))
+		return MZM_OK;
+	return mzm_fail(err, MZM_EUNSUPPORTED, "\"architectures\" is \"%s\" without \"hidden_act_param\", which is not "
+			"supported", class_name);
+}
+
 static mzm_status read_family(family_id *out, const json_t *config, mzm_err *err)
 {
 	const char *type, *class_name;
@@ -493,13 +513,14 @@ static mzm_status read_family(family_id *out, const json_t *config, mzm_err *err
 		bool same_class = class_name && strcmp(published[i].class_name, class_name) == 0;
 		*out = published[i].family;
 		if (same_type && (same_class || !class_name))
-			return MZM_OK;
+			return check_sparse_class(config, class_name, err);
 		type_known = type_known || same_type;
 		class_known = class_known || same_class;
 	}
 	if (strcmp(type, "gemma3") == 0)
 		return mzm_fail(err, MZM_EUNSUPPORTED,
-				"\"model_type\" is \"gemma3\", with images, which is not supported; \"gemma3_text\" is");
+				"\"model_type\" is \"gemma3\" (with images), which is not supported; "
+				"\"gemma3_text\" is");
 	if (!type_known)
 		return mzm_fail(err, MZM_EUNSUPPORTED, "\"model_type\" is \"%.40s\", which is not supported", type);
 	if (!class_known)

@@ -130,7 +130,7 @@ static mzm_status read_long(mzm_config *c, const json_t *config, const json_t *r
 	MZM_TRY(mzm_json_real(rope, "factor", 1e-6, 1e6, stretch, &said, err));
 	if (fabs(said - stretch) > 1e-6 * stretch)
 		return mzm_fail(err, MZM_EUNSUPPORTED,
-				"\"factor\" %g is not \"max_position_embeddings\" / \"original_max_position_embeddings\" (%g)",
+				"\"factor\" %g is not %g, by which \"max_position_embeddings\" is the longer context",
 				said, stretch);
 	c->rope_attn_factor = stretch <= 1 ? 1 : sqrt(1 + log(stretch) / log(c->rope_orig_ctx));
 	return mzm_json_real(rope, "attention_factor", 1e-6, 1e6, c->rope_attn_factor, &c->rope_attn_factor, err);
@@ -151,7 +151,8 @@ static mzm_status read_scaling(mzm_config *c, const json_t *config, const json_t
 		type = old_type;
 	if (!type && need_type)
 		return mzm_fail(err, MZM_EFORMAT, "\"rope_scaling\" names no \"rope_type\"");
-	MZM_TRY(mzm_cfg_pick(types, how->can_long ? N_OF(types) : 3, "rope_type", type ? type : "default", &which, err));
+	size_t n = how->can_long ? N_OF(types) : 3;
+	MZM_TRY(mzm_cfg_pick(types, n, "rope_type", type ? type : "default", &which, err));
 	switch (which) {
 	case 0: return MZM_OK;
 	case 1: return read_linear(c, rope, err);

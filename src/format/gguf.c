@@ -4,13 +4,12 @@
  * front to back through one buffer; what it holds goes into chunks that are given back together. Keys and names are
  * sorted once: that finds duplicates, and look-ups are bisections. Memory for a count is taken once the bytes that the
  * count needs are known to be in the file, and no header may be longer than MAX_HEADER. */
-#include "format/gguf.h"
+#include "format/gguf_impl.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/io.h"
 #include "format/gguf_types.h"
 
 #define BUFFER_BYTES  ((size_t)1 << 16)
@@ -22,47 +21,28 @@
 #define KEY_BYTES     13 /* the least that a key, its type and its value take */
 #define TENSOR_BYTES  33 /* ... and a tensor of one dimension with a name of one byte */
 
-typedef struct chunk {
-	struct chunk *next;
-} chunk;
-
-typedef struct entry {
-	mzm_gguf_text  key;
-	mzm_gguf_type  type;
-	uint64_t       bits; /* of a number, in its own width */
-	mzm_gguf_text  text;
-	mzm_gguf_array array;
-} entry;
-
-struct mzm_gguf {
-	mzm_file        *file;
-	char            *path;
-	entry           *entries;  /* [n_entries] by key */
-	size_t           n_entries;
-	mzm_gguf_tensor *tensors;  /* [n_tensors] as in the file */
-	mzm_gguf_tensor **by_name; /* [n_tensors] */
-	size_t           n_tensors;
-	chunk           *chunks;   /* the last one is filled up to chunk_used */
-	size_t           chunk_used, chunk_bytes;
-};
-
 static const uint8_t type_bytes[MZM_GGUF_N_TYPES] = {
 	[MZM_GGUF_U8] = 1, [MZM_GGUF_I8] = 1, [MZM_GGUF_U16] = 2, [MZM_GGUF_I16] = 2, [MZM_GGUF_U32] = 4,
 	[MZM_GGUF_I32] = 4, [MZM_GGUF_F32] = 4, [MZM_GGUF_BOOL] = 1, [MZM_GGUF_U64] = 8, [MZM_GGUF_I64] = 8,
 	[MZM_GGUF_F64] = 8,
 };
 
+size_t mzm_gguf_type_bytes(mzm_gguf_type type)
+{
+	return type_bytes[type];
+}
+
 /* ---- memory that lives as long as the file ---- */
 
 static mzm_status take(mzm_gguf *g, size_t n, void **out, mzm_err *err)
 {
 	size_t need;
-	if (!mzm_pad_size(n, 8, &need) || !mzm_add_size(need, sizeof(chunk), &need))
+	if (!mzm_pad_size(n, 8, &need) || !mzm_add_size(need, sizeof(mzm_gguf_chunk), &need))
 		return mzm_fail(err, MZM_ENOMEM, "%s: out of memory: header", g->path);
-	need -= sizeof(chunk);
+	need -= sizeof(mzm_gguf_chunk);
 	if (!g->chunks || g->chunk_bytes - g->chunk_used < need) {
 		size_t bytes = need > CHUNK_BYTES / 4 ? need : CHUNK_BYTES;
-		chunk *c;
+		mzm_gguf_chunk *c;
 		MZM_TRY(mzm_alloc_for((void **)&c, bytes + sizeof *c, "a GGUF header", err));
 		c->next = g->chunks;
 		g->chunks = c;
@@ -199,7 +179,7 @@ static mzm_status get_array(reader *r, mzm_gguf_array *a, const char *key, mzm_e
 	return type == MZM_GGUF_BOOL ? check_flags(r, data, a->n, key, err) : MZM_OK;
 }
 
-static mzm_status get_entry(reader *r, entry *e, mzm_err *err)
+static mzm_status get_entry(reader *r, mzm_gguf_entry *e, mzm_err *err)
 {
 	uint32_t type;
 	MZM_TRY(get_name(r, &e->key, MAX_KEY, "a key", err));
@@ -219,7 +199,7 @@ static mzm_status get_entry(reader *r, entry *e, mzm_err *err)
 
 static int by_key(const void *a, const void *b)
 {
-	return strcmp(((const entry *)a)->key.s, ((const entry *)b)->key.s);
+	return strcmp(((const mzm_gguf_entry *)a)->key.s, ((const mzm_gguf_entry *)b)->key.s);
 }
 
 static mzm_status read_metadata(reader *r, uint64_t n, mzm_err *err)
@@ -288,6 +268,15 @@ static int by_offset(const void *a, const void *b)
 	return x->offset < y->offset ? -1 : x->offset > y->offset;
 }
 
+mzm_status mzm_gguf_sort_names(mzm_gguf *g, mzm_err *err)
+{
+	qsort(g->by_name, g->n_tensors, sizeof g->by_name[0], by_name);
+	for (size_t i = 1; i < g->n_tensors; i++)
+		if (by_name(&g->by_name[i - 1], &g->by_name[i]) == 0)
+			return mzm_fail(err, MZM_EFORMAT, "%s: tensor %s is there twice", g->path, g->by_name[i]->name);
+	return MZM_OK;
+}
+
 /* Inside the file, aligned, none over another. Their offsets count from data until here. */
 static mzm_status place_tensors(mzm_gguf *g, uint64_t data, uint64_t alignment, mzm_err *err)
 {
@@ -308,11 +297,7 @@ static mzm_status place_tensors(mzm_gguf *g, uint64_t data, uint64_t alignment, 
 		if (a->offset == b->offset || b->offset - a->offset < a->bytes)
 			return mzm_fail(err, MZM_EFORMAT, "%s: tensors %s and %s overlap", g->path, a->name, b->name);
 	}
-	qsort(g->by_name, g->n_tensors, sizeof g->by_name[0], by_name);
-	for (size_t i = 1; i < g->n_tensors; i++)
-		if (by_name(&g->by_name[i - 1], &g->by_name[i]) == 0)
-			return mzm_fail(err, MZM_EFORMAT, "%s: tensor %s is there twice", g->path, g->by_name[i]->name);
-	return MZM_OK;
+	return mzm_gguf_sort_names(g, err);
 }
 
 static mzm_status read_tensors(reader *r, uint64_t n, mzm_err *err)
@@ -329,15 +314,15 @@ static mzm_status read_tensors(reader *r, uint64_t n, mzm_err *err)
 
 /* ---- opening ---- */
 
-static const entry *find_entry(const mzm_gguf *g, const char *key)
+static const mzm_gguf_entry *find_entry(const mzm_gguf *g, const char *key)
 {
-	entry wanted = {.key.s = key};
+	mzm_gguf_entry wanted = {.key.s = key};
 	return g->n_entries ? bsearch(&wanted, g->entries, g->n_entries, sizeof g->entries[0], by_key) : NULL;
 }
 
 static mzm_status alignment_of(const mzm_gguf *g, uint64_t *out, mzm_err *err)
 {
-	const entry *e = find_entry(g, "general.alignment");
+	const mzm_gguf_entry *e = find_entry(g, "general.alignment");
 	*out = 32;
 	if (!e)
 		return MZM_OK;
@@ -366,16 +351,13 @@ static mzm_status read_version(reader *r, mzm_err *err)
 
 static mzm_status read_header(reader *r, mzm_err *err)
 {
-	uint64_t n_tensors, n_entries, alignment, n_files = 1;
+	uint64_t n_tensors, n_entries, alignment;
 	size_t data;
 	mzm_gguf *g = r->g;
 	MZM_TRY(read_version(r, err));
 	MZM_TRY(get_u64(r, &n_tensors, "the number of tensors", err));
 	MZM_TRY(get_u64(r, &n_entries, "the number of metadata", err));
 	MZM_TRY(read_metadata(r, n_entries, err));
-	if (mzm_gguf_u64(g, "split.count", &n_files) && n_files > 1)
-		return mzm_fail(err, MZM_EUNSUPPORTED, "%s: one of %llu files of a model (\"split\")", g->path,
-				(unsigned long long)n_files);
 	MZM_TRY(alignment_of(g, &alignment, err));
 	MZM_TRY(read_tensors(r, n_tensors, err));
 	if (!mzm_pad_size((size_t)(r->at - (r->len - r->pos)), (size_t)alignment, &data))
@@ -393,7 +375,7 @@ bool mzm_gguf_is(const char *path)
 	return is;
 }
 
-mzm_status mzm_gguf_open(mzm_gguf **out, const char *path, mzm_err *err)
+mzm_status mzm_gguf_open_file(mzm_gguf **out, const char *path, mzm_err *err)
 {
 	mzm_status st;
 	reader r = {0};
@@ -416,12 +398,26 @@ out:
 	return MZM_OK;
 }
 
+mzm_status mzm_gguf_open(mzm_gguf **out, const char *path, mzm_err *err)
+{
+	MZM_TRY(mzm_gguf_open_file(out, path, err));
+	mzm_status st = mzm_gguf_open_parts(*out, err);
+	if (st != MZM_OK) {
+		mzm_gguf_close(*out);
+		*out = NULL;
+	}
+	return st;
+}
+
 void mzm_gguf_close(mzm_gguf *g)
 {
 	if (!g)
 		return;
+	for (int32_t i = 0; i < g->n_parts; i++)
+		mzm_gguf_close(g->parts[i]);
+	mzm_free(g->parts);
 	while (g->chunks) {
-		chunk *next = g->chunks->next;
+		mzm_gguf_chunk *next = g->chunks->next;
 		mzm_free(g->chunks);
 		g->chunks = next;
 	}
@@ -436,7 +432,7 @@ void mzm_gguf_close(mzm_gguf *g)
 /* ---- looking up ---- */
 
 /* The value as a signed number; false when it is no integer or does not fit. */
-static bool integer_of(const entry *e, uint64_t *out)
+static bool integer_of(const mzm_gguf_entry *e, uint64_t *out)
 {
 	int64_t v;
 	switch (e->type) {
@@ -468,13 +464,13 @@ static bool integer_of(const entry *e, uint64_t *out)
 
 bool mzm_gguf_u64(const mzm_gguf *g, const char *key, uint64_t *out)
 {
-	const entry *e = find_entry(g, key);
+	const mzm_gguf_entry *e = find_entry(g, key);
 	return e && integer_of(e, out);
 }
 
 bool mzm_gguf_f64(const mzm_gguf *g, const char *key, double *out)
 {
-	const entry *e = find_entry(g, key);
+	const mzm_gguf_entry *e = find_entry(g, key);
 	uint64_t whole;
 	double v;
 	if (!e)
@@ -497,7 +493,7 @@ bool mzm_gguf_f64(const mzm_gguf *g, const char *key, double *out)
 
 bool mzm_gguf_flag(const mzm_gguf *g, const char *key, bool *out)
 {
-	const entry *e = find_entry(g, key);
+	const mzm_gguf_entry *e = find_entry(g, key);
 	if (e && e->type == MZM_GGUF_BOOL)
 		*out = e->bits != 0;
 	return e && e->type == MZM_GGUF_BOOL;
@@ -505,7 +501,7 @@ bool mzm_gguf_flag(const mzm_gguf *g, const char *key, bool *out)
 
 bool mzm_gguf_string(const mzm_gguf *g, const char *key, mzm_gguf_text *out)
 {
-	const entry *e = find_entry(g, key);
+	const mzm_gguf_entry *e = find_entry(g, key);
 	if (e && e->type == MZM_GGUF_STRING)
 		*out = e->text;
 	return e && e->type == MZM_GGUF_STRING;
@@ -513,7 +509,7 @@ bool mzm_gguf_string(const mzm_gguf *g, const char *key, mzm_gguf_text *out)
 
 bool mzm_gguf_get_array(const mzm_gguf *g, const char *key, mzm_gguf_array *out)
 {
-	const entry *e = find_entry(g, key);
+	const mzm_gguf_entry *e = find_entry(g, key);
 	if (e && e->type == MZM_GGUF_ARRAY)
 		*out = e->array;
 	return e && e->type == MZM_GGUF_ARRAY;
@@ -541,25 +537,57 @@ const mzm_gguf_tensor *mzm_gguf_find(const mzm_gguf *g, const char *name)
 	return found ? *found : NULL;
 }
 
-uint64_t mzm_gguf_bytes_read(const mzm_gguf *g)
+int32_t mzm_gguf_n_keys(const mzm_gguf *g)
 {
-	return mzm_file_bytes_read(g->file);
+	return (int32_t)g->n_entries;
 }
 
-uint64_t mzm_gguf_file_bytes(const mzm_gguf *g)
+const char *mzm_gguf_key_at(const mzm_gguf *g, int32_t i)
 {
-	return mzm_file_size(g->file);
+	return g->entries[i].key.s;
+}
+
+/* ---- the files ---- */
+
+static const mzm_gguf *file_at(const mzm_gguf *g, int32_t i)
+{
+	return i == 0 ? g : g->parts[i - 1];
+}
+
+int32_t mzm_gguf_n_files(const mzm_gguf *g)
+{
+	return 1 + g->n_parts;
+}
+
+const char *mzm_gguf_file_path(const mzm_gguf *g, int32_t i)
+{
+	return file_at(g, i)->path;
+}
+
+uint64_t mzm_gguf_file_bytes(const mzm_gguf *g, int32_t i)
+{
+	return mzm_file_size(file_at(g, i)->file);
+}
+
+uint64_t mzm_gguf_bytes_read(const mzm_gguf *g)
+{
+	uint64_t n = 0;
+	for (int32_t i = 0; i < mzm_gguf_n_files(g); i++)
+		n += mzm_file_bytes_read(file_at(g, i)->file);
+	return n;
 }
 
 void mzm_gguf_avoid_cache(mzm_gguf *g)
 {
-	mzm_file_avoid_cache(g->file);
+	for (int32_t i = 0; i < mzm_gguf_n_files(g); i++)
+		mzm_file_avoid_cache(file_at(g, i)->file);
 }
 
 mzm_status mzm_gguf_read(const mzm_gguf *g, const mzm_gguf_tensor *t, uint64_t from, size_t n, void *dst, mzm_err *err)
 {
+	const mzm_gguf *f = file_at(g, t->file);
 	if (from > t->bytes || n > t->bytes - from)
-		return mzm_fail(err, MZM_EARG, "%s: tensor %s: %zu bytes from %llu on are not there", g->path,
+		return mzm_fail(err, MZM_EARG, "%s: tensor %s: %zu bytes from %llu on are not there", f->path,
 				t->name, n, (unsigned long long)from);
-	return mzm_file_read_at(g->file, dst, n, t->offset + from, err);
+	return mzm_file_read_at(f->file, dst, n, t->offset + from, err);
 }

@@ -80,7 +80,7 @@ bool mzm_gguf_quant(mzm_gguf_rows *r, void *dst, const float *x)
 	return true;
 }
 
-static bool is_exact(uint32_t from, mzm_dtype to)
+bool mzm_gguf_is_exact(uint32_t from, mzm_dtype to)
 {
 	return (from == MZM_GGML_Q8_0 && to == MZM_Q8) || (from == MZM_GGML_Q4_0 && mzm_dtype_is_quant(to));
 }
@@ -102,7 +102,7 @@ bool mzm_gguf_row(mzm_gguf_rows *r, void *dst, const void *src)
 		memcpy(dst, r->wide, (size_t)r->n_cols * sizeof(float));
 		return true;
 	}
-	if (is_exact(r->from, r->to) && repack(dst, src, r->from, r->to, r->n_cols)) {
+	if (mzm_gguf_is_exact(r->from, r->to) && repack(dst, src, r->from, r->to, r->n_cols)) {
 		for (int32_t i = 0; i < r->n_cols; i++)
 			r->norm += (double)r->wide[i] * (double)r->wide[i];
 		return true;

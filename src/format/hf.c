@@ -3,11 +3,13 @@
  * Owns the directory's files while open: config.json, the safetensors set, the tokenizer texts. Opening
  * costs O(metadata) and settles everything about shapes and types: each needed tensor is there with
  * the right shape, no other is left over. Reading is streaming: a matrix goes straight to its
- * destination; up and down of a layer are interleaved through one block of a few MiB.
+ * destination, also one that is cut out of a fused tensor; up and down of a layer are interleaved through one
+ * block of a few MiB.
  *
- * It does not convert: a canonical tensor keeps the file's type, but norms become f32, and so do up and
+ * It does not convert: a canonical tensor keeps the file's type, but norms and biases become f32, and so do up and
  * down where they differ. */
 #include "format/source.h"
+#include "format/tokenizer.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -23,16 +25,24 @@
 #define MAX_CONFIG    ((size_t)4 << 20)
 #define MAX_SIDE_FILE ((size_t)64 << 20)
 
+/* One tensor of the files and what a canonical one takes of it: see mzm_hf_part. */
+typedef struct hf_part {
+	const mzm_st_tensor *tensor;
+	mzm_dtype            dtype;
+	size_t               first, group, step;
+	bool                 transposed, plus_one;
+} hf_part;
+
 typedef struct hf_tensor {
-	const mzm_st_tensor *part[2]; /* [n_parts] */
-	mzm_dtype            dtype[2];
-	int                  n_parts;
+	hf_part part[2]; /* [n_parts] */
+	int     n_parts;
 } hf_tensor;
 
 typedef struct hf_source {
 	mzm_source  base;
 	mzm_st_set *set;
 	hf_tensor  *sources;                  /* [base.n_tensors] */
+	size_t      skip;                     /* of the names: the files leave mzm_names_base() out */
 	char       *text[MZM_N_SIDE_FILES];
 } hf_source;
 
@@ -71,6 +81,18 @@ static mzm_status read_side_files(hf_source *hf, mzm_err *err)
 				  &hf->base.side_len[i], err));
 		hf->base.side[i] = hf->text[i];
 	}
+	return MZM_OK;
+}
+
+/* Where there is no tokenizer.json, from what older directories have. */
+static mzm_status read_older_tokenizer(hf_source *hf, mzm_err *err)
+{
+	const mzm_side_file json = MZM_TOKENIZER_JSON, config = MZM_TOKENIZER_CONFIG;
+	if (hf->text[json])
+		return MZM_OK;
+	MZM_TRY(mzm_tokenizer_dir_json(&hf->text[json], &hf->base.side_len[json], hf->base.path, hf->text[config],
+				       hf->base.side_len[config], err));
+	hf->base.side[json] = hf->text[json];
 	return MZM_OK;
 }
 
@@ -126,30 +148,72 @@ static mzm_status check_part(const hf_source *hf, const mzm_st_tensor *t, const 
 	if (t->n_dims != want->n_dims || memcmp(t->shape, shape, (size_t)want->n_dims * sizeof shape[0]) != 0) {
 		shape_text(found, t->n_dims, t->shape);
 		return mzm_fail(err, MZM_EFORMAT, "%s: tensor %s: expected shape [%s], found [%s]", hf->base.path,
-				want->name, expected, found);
+				t->name, expected, found);
 	}
 	if (!mzm_st_dtype(dtype, t))
 		return mzm_fail(err, MZM_EUNSUPPORTED, "%s: tensor %s: type %s is not supported", hf->base.path,
-				want->name, t->dtype);
+				t->name, t->dtype);
+	return MZM_OK;
+}
+
+static const mzm_st_tensor *find_part(const hf_source *hf, const mzm_hf_part *want)
+{
+	const char *base = mzm_names_base(&hf->base.cfg);
+	bool in_base = strncmp(want->name, base, strlen(base)) == 0;
+	return mzm_st_find(hf->set, want->name + (in_base ? hf->skip : 0));
+}
+
+/* Checkpoints of the bare model, without a head, have shorter names: the embedding shows which they are. */
+static void settle_names(hf_source *hf)
+{
+	mzm_hf_part embed[2];
+	mzm_names_parts(embed, &hf->base.tensors[0], &hf->base.cfg);
+	size_t n = strlen(mzm_names_base(&hf->base.cfg));
+	if (!mzm_st_find(hf->set, embed[0].name) && mzm_st_find(hf->set, embed[0].name + n))
+		hf->skip = n;
+}
+
+static bool is_bias(mzm_tensor_kind kind)
+{
+	static const mzm_tensor_kind biases[] = {MZM_T_ATTN_NORM_BIAS, MZM_T_FFN_NORM_BIAS, MZM_T_OUT_NORM_BIAS,
+						 MZM_T_BQ, MZM_T_BK, MZM_T_BV, MZM_T_BO,
+						 MZM_T_B_GATE, MZM_T_B_UP, MZM_T_B_DOWN};
+	for (size_t i = 0; i < sizeof biases / sizeof biases[0]; i++)
+		if (biases[i] == kind)
+			return true;
+	return false;
+}
+
+static mzm_status resolve_one(hf_source *hf, mzm_tensor *t, hf_tensor *s, bool *used, mzm_err *err)
+{
+	char name[64];
+	mzm_hf_part want[2];
+	s->n_parts = mzm_names_parts(want, t, &hf->base.cfg);
+	if (s->n_parts == 0 && !is_bias(t->kind))
+		return mzm_fail(err, MZM_EUNSUPPORTED, "%s: %s has no tensor in checkpoints of this architecture",
+				hf->base.path, mzm_tensor_name(t, name));
+	for (int k = 0; k < s->n_parts; k++) {
+		hf_part *p = &s->part[k];
+		p->tensor = find_part(hf, &want[k]);
+		MZM_TRY(check_part(hf, p->tensor, &want[k], &p->dtype, err));
+		p->first = (size_t)want[k].first;
+		p->group = (size_t)want[k].group;
+		p->step = (size_t)want[k].step;
+		p->transposed = want[k].transposed;
+		p->plus_one = want[k].plus_one;
+		used[p->tensor - mzm_st_at(hf->set, 0)] = true;
+	}
+	if (!mzm_tensor_is_vector(t->kind)) /* they stay f32 */
+		t->dtype = s->n_parts == 2 && s->part[0].dtype != s->part[1].dtype ? MZM_F32 : s->part[0].dtype;
 	return MZM_OK;
 }
 
 /* Finds the parts of every canonical tensor and settles its type. used: [mzm_st_count] */
 static mzm_status resolve(hf_source *hf, bool *used, mzm_err *err)
 {
-	for (int32_t i = 0; i < hf->base.n_tensors; i++) {
-		mzm_tensor *t = &hf->base.tensors[i];
-		hf_tensor *s = &hf->sources[i];
-		mzm_hf_part want[2];
-		s->n_parts = mzm_names_parts(want, t, &hf->base.cfg);
-		for (int k = 0; k < s->n_parts; k++) {
-			s->part[k] = mzm_st_find(hf->set, want[k].name);
-			MZM_TRY(check_part(hf, s->part[k], &want[k], &s->dtype[k], err));
-			used[s->part[k] - mzm_st_at(hf->set, 0)] = true;
-		}
-		if (want[0].n_dims == 2) /* norms stay f32 */
-			t->dtype = s->n_parts == 2 && s->dtype[0] != s->dtype[1] ? MZM_F32 : s->dtype[0];
-	}
+	settle_names(hf);
+	for (int32_t i = 0; i < hf->base.n_tensors; i++)
+		MZM_TRY(resolve_one(hf, &hf->base.tensors[i], &hf->sources[i], used, err));
 	return MZM_OK;
 }
 
@@ -225,14 +289,28 @@ static void block_free(block *b)
 	mzm_free(b->wide);
 }
 
-/* Rows row .. row+n-1 of a matrix of n_cols; *rows is what b holds them in. */
-static mzm_status block_load(block *b, const char **rows, const hf_source *hf, const mzm_st_tensor *part,
-			     mzm_dtype dtype, size_t row, size_t n, size_t n_cols, mzm_err *err)
+/* Rows row .. row+n-1 of what is taken of p, each of row_bytes in the file's type. */
+static mzm_status read_rows(const hf_source *hf, const hf_part *p, char *dst, size_t row, size_t n, size_t row_bytes,
+			    mzm_err *err)
 {
-	size_t elem = mzm_dtype_bytes(dtype);
-	MZM_TRY(mzm_st_read(hf->set, part, b->raw, n * n_cols * elem, (uint64_t)row * n_cols * elem, err));
+	while (n > 0) {
+		size_t left = p->group - row % p->group, run = n < left ? n : left;
+		uint64_t at = p->first + (uint64_t)(row / p->group) * p->step + row % p->group;
+		MZM_TRY(mzm_st_read(hf->set, p->tensor, dst, run * row_bytes, at * row_bytes, err));
+		dst += run * row_bytes;
+		row += run;
+		n -= run;
+	}
+	return MZM_OK;
+}
+
+/* The same through b, in the canonical type: *rows is where they lie then. */
+static mzm_status block_load(block *b, const char **rows, const hf_source *hf, const hf_part *p, size_t row, size_t n,
+			     size_t n_cols, mzm_err *err)
+{
+	MZM_TRY(read_rows(hf, p, b->raw, row, n, n_cols * mzm_dtype_bytes(p->dtype), err));
 	if (b->wide)
-		widen((float *)(void *)b->wide, b->raw, dtype, n * n_cols);
+		widen((float *)(void *)b->wide, b->raw, p->dtype, n * n_cols);
 	*rows = b->wide ? b->wide : b->raw;
 	return MZM_OK;
 }
@@ -243,62 +321,71 @@ static void put_up(char *dst, const char *rows, size_t row, size_t n, size_t row
 		memcpy(dst + 2 * (row + r) * row_bytes, rows + r * row_bytes, row_bytes);
 }
 
-/* Rows col .. col+n-1 of down [dim, n_ffn] become columns of dst's odd rows. Always inlined with a constant
- * elem, so that each copy is one move. */
+/* Rows col .. col+n-1 of down [dim, n_ffn] become columns of dst's rows, which are stride elements apart. Always
+ * inlined with a constant elem, so that each copy is one move. */
 static inline __attribute__((always_inline)) void put_down_as(char *dst, const char *rows, size_t col, size_t n,
-							     size_t n_ffn, size_t dim, size_t elem)
+							     size_t n_ffn, size_t stride, size_t elem)
 {
 	for (size_t c0 = 0; c0 < n; c0 += TILE_COLS) {
 		size_t c1 = n - c0 < TILE_COLS ? n : c0 + TILE_COLS;
 		for (size_t j = 0; j < n_ffn; j++) {
-			char *out = dst + ((2 * j + 1) * dim + col) * elem;
+			char *out = dst + (j * stride + col) * elem;
 			for (size_t c = c0; c < c1; c++)
 				memcpy(out + c * elem, rows + (c * n_ffn + j) * elem, elem);
 		}
 	}
 }
 
-static void put_down(char *dst, const char *rows, size_t col, size_t n, size_t n_ffn, size_t dim, size_t elem)
+static void put_down(char *dst, const char *rows, size_t col, size_t n, size_t n_ffn, size_t stride, size_t elem)
 {
 	if (elem == 2)
-		put_down_as(dst, rows, col, n, n_ffn, dim, 2);
+		put_down_as(dst, rows, col, n, n_ffn, stride, 2);
 	else
-		put_down_as(dst, rows, col, n, n_ffn, dim, 4);
+		put_down_as(dst, rows, col, n, n_ffn, stride, 4);
 }
 
-/* Half of an up-down matrix: k 0 the up rows, 1 the down columns. */
-static mzm_status read_half(hf_source *hf, const hf_tensor *s, int k, const mzm_tensor *t, char *dst, mzm_err *err)
+/* A matrix whose rows go to every other row of t (up), or become columns of it (down). */
+static mzm_status read_blocks(hf_source *hf, const hf_part *p, const mzm_tensor *t, char *dst, mzm_err *err)
 {
 	mzm_status st;
 	block b = {0};
 	const char *rows;
-	size_t dim = (size_t)t->n_cols, n_ffn = (size_t)t->n_rows / 2, elem = mzm_dtype_bytes(t->dtype);
-	size_t n_rows = k ? dim : n_ffn, n_cols = k ? n_ffn : dim;
-	MZM_TRY_OUT(block_alloc(&b, n_rows, n_cols, s->dtype[k], t->dtype, err));
+	bool paired = t->kind == MZM_T_UPDOWN;
+	size_t dim = (size_t)t->n_cols, n_ffn = (size_t)t->n_rows / (paired ? 2 : 1), elem = mzm_dtype_bytes(t->dtype);
+	size_t n_rows = p->transposed ? dim : n_ffn, n_cols = p->transposed ? n_ffn : dim;
+	MZM_TRY_OUT(block_alloc(&b, n_rows, n_cols, p->dtype, t->dtype, err));
 	for (size_t row = 0; row < n_rows; row += b.n_rows) {
 		size_t n = n_rows - row < b.n_rows ? n_rows - row : b.n_rows;
-		MZM_TRY_OUT(block_load(&b, &rows, hf, s->part[k], s->dtype[k], row, n, n_cols, err));
-		if (k)
-			put_down(dst, rows, row, n, n_ffn, dim, elem);
-		else
+		MZM_TRY_OUT(block_load(&b, &rows, hf, p, row, n, n_cols, err));
+		if (!p->transposed)
 			put_up(dst, rows, row, n, dim * elem);
+		else if (paired)
+			put_down(dst + dim * elem, rows, row, n, n_ffn, 2 * dim, elem);
+		else
+			put_down(dst, rows, row, n, n_ffn, dim, elem);
 	}
 out:
 	block_free(&b);
 	return st;
 }
 
-static mzm_status read_whole(hf_source *hf, const hf_tensor *s, const mzm_tensor *t, char *dst, mzm_err *err)
+/* Elements of a norm or a bias, which are rows of one column to read_rows; those that the files lack are 0. */
+static mzm_status read_vector(hf_source *hf, const hf_tensor *s, const mzm_tensor *t, float *dst, mzm_err *err)
 {
 	mzm_status st;
 	block b = {0};
-	const char *rows;
-	size_t n_cols = (size_t)t->n_cols;
-	if (s->dtype[0] == t->dtype)
-		return mzm_st_read(hf->set, s->part[0], dst, mzm_tensor_bytes(t), 0, err);
-	MZM_TRY_OUT(block_alloc(&b, 1, n_cols, s->dtype[0], t->dtype, err)); /* a norm: one row */
-	MZM_TRY_OUT(block_load(&b, &rows, hf, s->part[0], s->dtype[0], 0, 1, n_cols, err));
-	memcpy(dst, rows, mzm_tensor_bytes(t));
+	const char *values;
+	size_t n = (size_t)t->n_cols;
+	const hf_part *p = &s->part[0];
+	if (s->n_parts == 0) {
+		memset(dst, 0, n * sizeof dst[0]);
+		return MZM_OK;
+	}
+	MZM_TRY_OUT(block_alloc(&b, 1, n, p->dtype, MZM_F32, err));
+	MZM_TRY_OUT(block_load(&b, &values, hf, p, 0, n, 1, err));
+	memcpy(dst, values, n * sizeof dst[0]);
+	for (size_t i = 0; i < n && p->plus_one; i++)
+		dst[i] += 1.0f;
 out:
 	block_free(&b);
 	return st;
@@ -309,10 +396,13 @@ static mzm_status hf_read(mzm_source *src, int32_t i, void *dst, mzm_err *err)
 	hf_source *hf = (hf_source *)src;
 	const hf_tensor *s = &hf->sources[i];
 	const mzm_tensor *t = &src->tensors[i];
-	if (s->n_parts == 1)
-		return read_whole(hf, s, t, dst, err);
-	MZM_TRY(read_half(hf, s, 0, t, dst, err));
-	return read_half(hf, s, 1, t, dst, err);
+	if (mzm_tensor_is_vector(t->kind))
+		return read_vector(hf, s, t, dst, err);
+	if (s->n_parts == 1 && !s->part[0].transposed)
+		return read_rows(hf, &s->part[0], dst, 0, (size_t)t->n_rows, mzm_row_bytes(t->dtype, t->n_cols), err);
+	for (int k = 0; k < s->n_parts; k++)
+		MZM_TRY(read_blocks(hf, &s->part[k], t, dst, err));
+	return MZM_OK;
 }
 
 /* ---- the rest of the interface ---- */
@@ -325,9 +415,11 @@ static uint64_t hf_bytes_read(const mzm_source *src)
 static mzm_stored hf_stored(const mzm_source *src, int32_t i)
 {
 	const hf_tensor *s = &((const hf_source *)src)->sources[i];
+	const mzm_tensor *t = &src->tensors[i];
+	uint64_t n = (uint64_t)t->n_rows * (uint64_t)t->n_cols / (s->n_parts == 2 ? 2 : 1); /* of each part */
 	mzm_stored out = {.codec = "raw", .n_extents = s->n_parts};
 	for (int k = 0; k < s->n_parts; k++)
-		out.bytes += s->part[k]->end - s->part[k]->begin;
+		out.bytes += n * mzm_dtype_bytes(s->part[k].dtype);
 	return out;
 }
 
@@ -357,7 +449,8 @@ static bool hf_uses(const mzm_source *src, const char *path)
 		if (mzm_path_is_same(path, mzm_st_file_path(hf->set, i)))
 			return true;
 	const char *const names[] = {"config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json",
-				     "model.safetensors.index.json"};
+				     "model.safetensors.index.json", "tokenizer.model", "vocab.json", "merges.txt",
+				     "encoder.json", "vocab.bpe", "special_tokens_map.json", "added_tokens.json"};
 	bool same = mzm_path_is_same(path, src->path);
 	for (size_t i = 0; i < sizeof names / sizeof names[0] && !same; i++) {
 		mzm_str file = {0};
@@ -401,6 +494,7 @@ mzm_status mzm_hf_open(mzm_source **out, const char *dir, mzm_err *err)
 	MZM_TRY_OUT(mzm_source_init(&src, sizeof(hf_source), &hf_ops, dir, err));
 	hf_source *hf = (hf_source *)src;
 	MZM_TRY_OUT(read_side_files(hf, err));
+	MZM_TRY_OUT(read_older_tokenizer(hf, err));
 	MZM_TRY_OUT(read_config(hf, err));
 	MZM_TRY_OUT(mzm_st_open(&hf->set, dir, err));
 	MZM_TRY_OUT(match_tensors(hf, err));

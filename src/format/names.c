@@ -28,7 +28,7 @@ typedef struct entry {
 typedef struct family {
 	const char  *base;   /* what all names but the head's begin with */
 	const char  *layers; /* "layers.": between base and the number */
-	const entry *names;  /* [MZM_N_TENSOR_KINDS]; of the two matrices of MZM_T_UPDOWN: up; MZM_T_DOWN has the other */
+	const entry *names;  /* [MZM_N_TENSOR_KINDS]; MZM_T_UPDOWN has the name of up, MZM_T_DOWN that of down */
 	bool         plus_one;
 } family;
 
@@ -248,12 +248,25 @@ static bool ends_with(const char *s, const char *end)
 	return n >= m && strcmp(s + n - m, end) == 0;
 }
 
+static bool begins_with(const char *s, const char *begin)
+{
+	return strncmp(s, begin, strlen(begin)) == 0;
+}
+
+/* The causal mask that old checkpoints of GPT-NeoX hold as if it were a weight. */
+static bool is_mask(const char *name, const family *f)
+{
+	if (f->names != gptneox_names)
+		return false;
+	if (begins_with(name, f->base))
+		name += strlen(f->base);
+	return begins_with(name, f->layers) &&
+	       (ends_with(name, ".attention.bias") || ends_with(name, ".attention.masked_bias"));
+}
+
 bool mzm_names_is_ignorable(const char *name, const mzm_config *cfg)
 {
 	const family *f = family_of(cfg);
-	if (ends_with(name, ".rotary_emb.inv_freq"))
-		return true;
-	if (f->names == gptneox_names && (ends_with(name, ".attention.bias") || ends_with(name, ".attention.masked_bias")))
-		return true;
-	return cfg->tied && strcmp(name, f->names[MZM_T_HEAD].name) == 0;
+	return ends_with(name, ".rotary_emb.inv_freq") || is_mask(name, f) ||
+	       (cfg->tied && strcmp(name, f->names[MZM_T_HEAD].name) == 0);
 }

@@ -298,6 +298,23 @@ mzm_status mzm_source_read(mzm_source *src, int32_t i, void *dst, mzm_err *err)
 	return MZM_OK;
 }
 
+mzm_dtype mzm_source_type_for(const mzm_source *src, int32_t i, mzm_dtype wanted)
+{
+	return src->ops->type_for ? src->ops->type_for(src, i, wanted) : src->tensors[i].dtype;
+}
+
+mzm_status mzm_source_read_as(mzm_source *src, int32_t i, mzm_dtype dtype, void *dst, mzm_err *err)
+{
+	if (i < 0 || i >= src->n_tensors || (dtype != src->tensors[i].dtype && !src->ops->read_as))
+		return mzm_fail(err, MZM_EARG, "%s: no tensor %d as %s", src->path, (int)i, mzm_dtype_name(dtype));
+	mzm_tensor t = src->tensors[i];
+	if (dtype == t.dtype)
+		return mzm_source_read(src, i, dst, err);
+	t.dtype = dtype;
+	MZM_TRY(src->ops->read_as(src, i, dtype, dst, err));
+	return mzm_source_check_rows(src, &t, dst, err);
+}
+
 void mzm_source_avoid_cache(mzm_source *src)
 {
 	if (src->ops->avoid_cache)

@@ -26,6 +26,12 @@ const char       *mzm_source_format(const mzm_source *src);            /* "huggi
  * infinity in it (of quantised rows: in a scale) is an error unless allowed at import. Thread-safe. */
 mzm_status mzm_source_read(mzm_source *src, int32_t i, void *dst, mzm_err *err);
 
+/* Which type the i-th tensor is best read in when it is to become `wanted`: its own, or, where that was rounded or has
+ * blocks already (GGUF's), one that holds what the file says: `wanted` itself, or f32. */
+mzm_dtype  mzm_source_type_for(const mzm_source *src, int32_t i, mzm_dtype wanted);
+/* As read, in such a type. What comes in another type than the tensor's own does not count for the hash. */
+mzm_status mzm_source_read_as(mzm_source *src, int32_t i, mzm_dtype dtype, void *dst, mzm_err *err);
+
 /* What read checks of the weights themselves, of t->n_rows rows of a tensor. */
 mzm_status mzm_source_check_rows(const mzm_source *src, const mzm_tensor *t, const void *rows, mzm_err *err);
 
@@ -94,6 +100,8 @@ typedef struct mzm_stored {
 typedef struct mzm_source_ops {
 	const char *format;
 	mzm_status (*read)(mzm_source *src, int32_t i, void *dst, mzm_err *err); /* thread-safe */
+	mzm_dtype  (*type_for)(const mzm_source *src, int32_t i, mzm_dtype wanted); /* this and the next: or NULL */
+	mzm_status (*read_as)(mzm_source *src, int32_t i, mzm_dtype dtype, void *dst, mzm_err *err);
 	uint64_t   (*bytes_read)(const mzm_source *src);
 	mzm_stored (*stored)(const mzm_source *src, int32_t i);
 	bool (*describe)(const mzm_source *src, json_t *out); /* adds its own members; false: no memory */

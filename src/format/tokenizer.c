@@ -90,6 +90,7 @@ mzm_status mzm_tokenize(const mzm_tokenizer *tok, const char *text, size_t len, 
 	if (len > MZM_TOK_MAX_TEXT)
 		return mzm_fail(err, MZM_EARG, "a text of %zu bytes, more than %zu", len, MZM_TOK_MAX_TEXT);
 	mzm_find_start(&enc.find, len);
+	mzm_find_start(&enc.outer, len);
 	enc.norm_left = MZM_TOK_GROWTH * len + MZM_TOK_GROWTH_MIN;
 	MZM_TRY_OUT(mzm_tok_grow((void **)&enc.ids, &enc.cap_ids, len / 4 + 16, sizeof *enc.ids, err));
 	if (flags & MZM_TOK_ADD_SPECIAL)

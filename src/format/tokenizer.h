@@ -1,4 +1,4 @@
-/* tokenizer.h - Hugging Face tokenizer.json: byte-level BPE and SentencePiece-style BPE.
+/* tokenizer.h - Hugging Face tokenizer.json: byte-level BPE, SentencePiece-style BPE, unigram models, WordPiece.
  *
  * The type and its public calls (tokenize, decode, look-ups) are in mirzam.h; this header adds what the
  * library itself needs. Immutable after creation; encoding may run in any number of threads at once.
@@ -19,6 +19,12 @@
  * pipeline that are not supported are refused by name. -> mzm_tokenizer_close */
 mzm_status mzm_tokenizer_parse(mzm_tokenizer **out, const char *json, size_t len, const char *config_json,
 			       size_t config_len, const char *where, mzm_err *err);
+
+/* The tokenizer of a directory that has no tokenizer.json, as the text of one: from tokenizer.model (SentencePiece), from
+ * vocab.json and merges.txt, or from encoder.json and vocab.bpe. *json stays NULL where none of these is there.
+ * config_json: that of the directory, or NULL. -> mzm_free (tokenizer_dir.c) */
+mzm_status mzm_tokenizer_dir_json(char **json, size_t *len, const char *dir, const char *config_json, size_t config_len,
+				  mzm_err *err);
 
 /* Raw bytes of one token for matching stop strings (special tokens give none); borrowed. */
 const char *mzm_token_bytes(const mzm_tokenizer *tok, int32_t id, size_t *len);

@@ -183,13 +183,8 @@ static mzm_status refuse_options(const json_t *model, mzm_err *err)
 /* Ids of single bytes and of the first characters: what a word is made of before merging. */
 static void find_symbols(mzm_tokenizer *tok)
 {
-	char name[8], utf8[4];
-	for (unsigned i = 0; i < 256; i++) {
-		memcpy(name, "<0x00>", 7);
-		name[3] = "0123456789ABCDEF"[i >> 4];
-		name[4] = "0123456789ABCDEF"[i & 15];
-		tok->bpe.byte_ids[i] = mzm_vocab_find_model(&tok->vocab, name, 6);
-	}
+	char utf8[4];
+	mzm_vocab_byte_ids(&tok->vocab, tok->bpe.byte_ids);
 	for (uint32_t c = 0; c < sizeof tok->bpe.char_ids / sizeof *tok->bpe.char_ids; c++)
 		tok->bpe.char_ids[c] = mzm_vocab_find_model(&tok->vocab, utf8, mzm_utf8_put(c, utf8));
 }

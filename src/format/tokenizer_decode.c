@@ -4,6 +4,8 @@
  * Fuse) is done once per token when the file is read; what it does to the whole text is the loss of one
  * first blank. So decoding is copying, and streaming needs no more state than an unfinished UTF-8 sequence.
  *
+ * A WordPiece decoder makes a blank in front of each token that starts a word, so all but the first blank stand in
+ * the table; where it meets a first token that continues a word it takes its prefix off, which the reference leaves.
  * Where a Metaspace decoder meets a first token of several blanks it loses one, as that is what the
  * encoder had put there; the reference loses all of them. */
 #include "format/tokenizer_impl.h"
@@ -65,6 +67,20 @@ static void unmark(mzm_str *out, const mzm_str *mark, const char *s, size_t len)
 	mzm_str_add(out, s, (size_t)(end - s));
 }
 
+/* A token that starts a word has a blank in front, except punctuation and the ends of English contractions. */
+static void open_word(mzm_str *out, const mzm_step *step, const char *s, size_t len)
+{
+	static const char *const tight[] = {".", "?", "!", ",", "n't", "'m", "'s", "'ve", "'re"};
+	const mzm_str *prefix = &step->content;
+	bool joins = prefix->len && len >= prefix->len && memcmp(s, prefix->data, prefix->len) == 0;
+	size_t cut = joins ? prefix->len : 0;
+	for (size_t i = 0; i < sizeof tight / sizeof *tight && step->clean && !joins; i++)
+		joins = strncmp(s, tight[i], strlen(tight[i])) == 0;
+	if (!joins)
+		mzm_str_puts(out, " ");
+	mzm_str_add(out, s + cut, len - cut);
+}
+
 /* One step on one token; *done: the result is bytes that no further step may touch. */
 static mzm_status apply(const mzm_step *step, mzm_find *find, mzm_str *out, const mzm_str *in, bool *done, mzm_err *err)
 {
@@ -81,6 +97,9 @@ static mzm_status apply(const mzm_step *step, mzm_find *find, mzm_str *out, cons
 		return mzm_tok_replace(out, find, step, s, in->len, err);
 	case MZM_DEC_STRIP:
 		strip(out, step, s, in->len);
+		break;
+	case MZM_DEC_WORDPIECE:
+		open_word(out, step, s, in->len);
 		break;
 	case MZM_DEC_METASPACE:
 		unmark(out, &step->content, s, in->len);
@@ -125,7 +144,8 @@ static mzm_status whole_text_steps(mzm_tokenizer *tok, const mzm_steps *dec, mzm
 	bool fused = false;
 	for (int32_t i = 0; i < dec->n; i++) {
 		const mzm_step *step = &dec->v[i];
-		if (step->kind == MZM_DEC_METASPACE && step->scheme != MZM_PREPEND_NEVER) {
+		if (step->kind == MZM_DEC_WORDPIECE ||
+		    (step->kind == MZM_DEC_METASPACE && step->scheme != MZM_PREPEND_NEVER)) {
 			tok->drop_first = true;
 			tok->first_char = ' ';
 		}

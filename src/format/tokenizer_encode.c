@@ -10,13 +10,18 @@
 static mzm_status encode_words(mzm_tok_enc *enc, const char *s, size_t len, mzm_run run)
 {
 	int which;
-	MZM_TRY(mzm_tok_pre(enc, &which, s, len, run));
-	for (size_t i = 0; i < enc->n_spans[which]; i++) {
-		mzm_span span = enc->spans[which][i];
-		if (span.end > span.start)
-			MZM_TRY(enc->tok->model->encode_word(enc, enc->base + span.start, span.end - span.start));
+	bool more;
+	MZM_TRY(mzm_tok_pre(enc, s, len, run));
+	for (;;) {
+		MZM_TRY(mzm_tok_pre_next(enc, &which, &more));
+		if (!more)
+			return MZM_OK;
+		for (size_t i = 0; i < enc->n_spans[which]; i++) {
+			mzm_span span = enc->spans[which][i];
+			if (span.end > span.start)
+				MZM_TRY(enc->tok->model->encode_word(enc, enc->base + span.start, span.end - span.start));
+		}
 	}
-	return MZM_OK;
 }
 
 /* A run of valid text: normalised, then cut at the added tokens that are looked for in normalised text. */
@@ -79,15 +84,19 @@ mzm_status mzm_tok_encode(mzm_tok_enc *enc, const char *text, size_t len)
 void mzm_tok_enc_free(mzm_tok_enc *enc)
 {
 	mzm_find_free(&enc->find);
+	mzm_find_free(&enc->outer);
 	for (int i = 0; i < 2; i++) {
 		mzm_str_free(&enc->norm[i]);
-		mzm_str_free(&enc->text[i]);
 		mzm_free(enc->spans[i]);
 	}
+	for (int i = 0; i < 3; i++)
+		mzm_str_free(&enc->text[i]);
 	mzm_free(enc->ids);
 	mzm_free(enc->points);
 	mzm_free(enc->marks);
 	mzm_free(enc->symbols);
 	mzm_free(enc->heap);
+	mzm_free(enc->back);
+	mzm_free(enc->best);
 	*enc = (mzm_tok_enc){0};
 }

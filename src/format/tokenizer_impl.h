@@ -4,6 +4,8 @@
  *
  *     text --(added tokens)--> segments --(normaliser)--> --(pre-tokenizer)--> words --(model)--> ids
  *            tokenizer_added.c            tokenizer_norm.c   tokenizer_pre.c      tokenizer_bpe.c
+ *                                         tokenizer_charsmap.c                    tokenizer_unigram.c
+ *                                                                                 tokenizer_wordpiece.c
  *
  * driven by tokenizer_encode.c. Bytes that are not valid UTF-8 never meet the normaliser or a pattern:
  * a segment is cut into valid runs and the invalid bytes between them, which the model takes as bytes.
@@ -27,6 +29,7 @@
 #define MZM_TOK_MAX_DEPTH   8                  /* of Sequence in Sequence */
 #define MZM_TOK_MAX_WRAP    64                 /* ids a post-processor puts before or behind */
 #define MZM_TOK_MAX_TEXT    ((size_t)1 << 30)  /* bytes, of a file as of a text to encode */
+#define MZM_TOK_MAX_PIECE   ((size_t)1024)     /* bytes of a piece of Unigram and WordPiece, for linear time */
 #define MZM_TOK_GROWTH      64                 /* a normaliser may grow a text by this factor ... */
 #define MZM_TOK_GROWTH_MIN  65536              /* ... and by this much */
 
@@ -55,6 +58,7 @@ typedef enum mzm_finder_kind {
 	MZM_FIND_REGEX,
 	MZM_FIND_DIGIT, /* one character of category N */
 	MZM_FIND_PUNCT, /* one character of category P, or ASCII punctuation */
+	MZM_FIND_SPACE, /* one character of White_Space */
 } mzm_finder_kind;
 
 typedef struct mzm_finder {
@@ -88,13 +92,19 @@ void       mzm_find_free(mzm_find *find);
 
 /* ---- tokenizer_steps.c: the configured steps ---- */
 
+typedef struct mzm_charsmap mzm_charsmap;
+
 typedef enum mzm_step_kind {
 	MZM_NORM_UNICODE, /* NFC, NFD, NFKC, NFKD: option */
+	MZM_NORM_ACCENTS, /* marks are removed */
+	MZM_NORM_BERT,
+	MZM_NORM_CHARSMAP,
 	MZM_NORM_PREPEND,
 	MZM_NORM_REPLACE,
 	MZM_NORM_LOWERCASE,
 	MZM_NORM_STRIP,
-	MZM_PRE_SPLIT, /* Split, Digits, Punctuation */
+	MZM_PRE_SPLIT, /* Split, Digits, Punctuation, WhitespaceSplit, Whitespace */
+	MZM_PRE_BERT,
 	MZM_PRE_BYTELEVEL,
 	MZM_PRE_METASPACE,
 	MZM_DEC_BYTELEVEL,
@@ -103,6 +113,7 @@ typedef enum mzm_step_kind {
 	MZM_DEC_FUSE,
 	MZM_DEC_STRIP,
 	MZM_DEC_METASPACE,
+	MZM_DEC_WORDPIECE,
 } mzm_step_kind;
 
 typedef enum mzm_split { MZM_REMOVED, MZM_ISOLATED, MZM_MERGED_PREVIOUS, MZM_MERGED_NEXT, MZM_CONTIGUOUS } mzm_split;
@@ -111,13 +122,16 @@ typedef enum mzm_scheme { MZM_PREPEND_NEVER, MZM_PREPEND_FIRST, MZM_PREPEND_ALWA
 typedef struct mzm_step {
 	mzm_step_kind kind;
 	mzm_finder    find;    /* what Split, Replace, Metaspace and ByteLevel look for */
-	mzm_str       content; /* Prepend and Replace: what is put there; Metaspace: its mark; Strip: its character */
+	mzm_str       content; /* Prepend and Replace: what is put there; Metaspace: its mark; Strip: its character;
+				* the decoder WordPiece: what continuing tokens begin with */
+	mzm_charsmap *map;     /* Precompiled */
 	mzm_split     behavior;
 	mzm_scheme    scheme;  /* Metaspace */
 	bool          invert;  /* Split */
 	bool          prefix;  /* ByteLevel: add_prefix_space */
 	bool          split;   /* ByteLevel: use_regex; Metaspace: split */
 	bool          left, right; /* the normaliser's Strip */
+	bool          clean, spread, strip, lower; /* BertNormalizer: its four members; the decoder WordPiece: cleanup */
 	int32_t       n_start, n_stop; /* the decoder's Strip */
 	int32_t       option;  /* utf8proc's */
 } mzm_step;
@@ -162,11 +176,13 @@ typedef struct mzm_vocab {
 	uint64_t       seed;   /* of all hashes: collisions cannot be prepared in a file */
 } mzm_vocab;
 
+/* vocab: an object, token -> id; or an array of tokens or of [token, ..], whose places are the ids. */
 mzm_status mzm_vocab_build(mzm_vocab *v, const json_t *vocab, const json_t *added, mzm_err *err);
 void       mzm_vocab_free(mzm_vocab *v);
 int32_t    mzm_vocab_find(const mzm_vocab *v, const char *s, size_t len); /* any token; -1: none */
 int32_t    mzm_vocab_find_model(const mzm_vocab *v, const char *s, size_t len);
 uint64_t   mzm_vocab_hash(const mzm_vocab *v, const void *s, size_t len);
+void       mzm_vocab_byte_ids(const mzm_vocab *v, int32_t ids[256]); /* of "<0x00>" ..; -1: not in the vocabulary */
 static inline bool mzm_vocab_has(const mzm_vocab *v, int32_t id)
 {
 	return id >= 0 && id < v->n && (v->flags[id] & MZM_TOKEN_PRESENT);
@@ -201,7 +217,49 @@ void          mzm_added_free(mzm_added_set *set);
 /* The first added token at or after pos; special ones only where asked. */
 mzm_added_hit mzm_added_next(const mzm_added_set *set, const char *s, size_t len, size_t pos, bool special);
 
-/* ---- tokenizer_bpe.c, and where another model type would go ---- */
+/* ---- tokenizer_charsmap.c: SentencePiece's table of replacements ---- */
+
+/* From the base64 of a file; -> mzm_charsmap_free */
+mzm_status mzm_charsmap_parse(mzm_charsmap **out, const char *base64, size_t len, mzm_err *err);
+void       mzm_charsmap_free(mzm_charsmap *map);
+/* Appends s, replaced: at each place the longest text that the table knows. No more than max bytes. */
+mzm_status mzm_charsmap_apply(mzm_str *out, const mzm_charsmap *map, const char *s, size_t len, size_t max,
+			      mzm_err *err);
+
+/* ---- tokenizer_trie.c: which tokens start here? ---- */
+
+typedef struct mzm_trie_slot {
+	uint64_t key;   /* (parent + 1) << 8 | byte; 0 = free */
+	uint32_t child;
+	int32_t  id;    /* of the token that ends here; -1 */
+} mzm_trie_slot;
+
+/* Nodes are numbers, 0 the root; edges lie in one hash table. */
+typedef struct mzm_trie {
+	mzm_trie_slot *slots; /* [mask + 1] */
+	uint64_t mask, factor;
+	int      shift;
+	uint32_t n_nodes;
+	size_t   max_len;     /* of any token */
+} mzm_trie;
+
+mzm_status mzm_trie_init(mzm_trie *t, uint64_t seed, mzm_err *err);
+void       mzm_trie_free(mzm_trie *t);
+mzm_status mzm_trie_add(mzm_trie *t, const char *s, size_t len, int32_t id, mzm_err *err); /* len > 0 */
+/* The edge from this node; NULL: there is none. */
+static inline const mzm_trie_slot *mzm_trie_step(const mzm_trie *t, uint32_t node, char byte)
+{
+	uint64_t key = ((uint64_t)node + 1) << 8 | (unsigned char)byte;
+	for (uint64_t i = key * t->factor >> t->shift;; i = (i + 1) & t->mask) {
+		const mzm_trie_slot *slot = &t->slots[i];
+		if (slot->key == key)
+			return slot;
+		if (!slot->key)
+			return NULL;
+	}
+}
+
+/* ---- the models: tokenizer_bpe.c, tokenizer_unigram.c, tokenizer_wordpiece.c ---- */
 
 typedef struct mzm_merge {
 	int32_t  left, right, made;
@@ -220,19 +278,39 @@ typedef struct mzm_bpe {
 	int32_t    char_ids[1024]; /* of the first code points; -1 */
 } mzm_bpe;
 
+typedef struct mzm_unigram {
+	mzm_trie trie;
+	double  *scores;        /* [n_scores] by id */
+	double   unk_score;
+	int32_t  n_scores, unk_id; /* -1: none */
+	int32_t  byte_ids[256];
+	bool     byte_fallback;
+} mzm_unigram;
+
+typedef struct mzm_wordpiece {
+	mzm_trie trie;
+	uint32_t inside;    /* where the tokens that continue a word start in it */
+	bool     continues; /* there are such tokens */
+	int32_t  unk_id;
+	int32_t  max_chars; /* of a word; a longer one is unknown */
+} mzm_wordpiece;
+
 typedef struct mzm_tok_model {
 	const char *name;
+	bool        listed; /* its vocabulary is an array, ids in order */
 	mzm_status (*parse)(mzm_tokenizer *tok, const json_t *model, mzm_err *err); /* after the vocabulary */
 	void (*free)(mzm_tokenizer *tok);
 	mzm_status (*encode_word)(mzm_tok_enc *enc, const char *s, size_t len); /* valid UTF-8 */
 	mzm_status (*encode_bytes)(mzm_tok_enc *enc, const char *s, size_t len); /* invalid UTF-8 */
 } mzm_tok_model;
 
-extern const mzm_tok_model mzm_tok_bpe;
+extern const mzm_tok_model mzm_tok_bpe, mzm_tok_unigram, mzm_tok_wordpiece;
 
 struct mzm_tokenizer {
 	const mzm_tok_model *model;
-	mzm_bpe       bpe;
+	mzm_bpe       bpe;       /* that of the model */
+	mzm_unigram   unigram;
+	mzm_wordpiece wordpiece;
 	mzm_vocab     vocab;
 	mzm_steps     norm, pre;
 	mzm_added_set added[2]; /* looked for in the raw text, in the normalised text */
@@ -252,20 +330,60 @@ typedef struct mzm_bpe_symbol {
 	uint32_t prev, next; /* long words only */
 } mzm_bpe_symbol;
 
+/* Where a run of valid text stands: what puts something in front does so at the first only. */
+typedef struct mzm_run {
+	bool first, last; /* run of its segment */
+	bool at_start;    /* the segment is the text's first */
+} mzm_run;
+
+/* The pieces of one span on their way to a list: matches and what lies between, merged as asked. */
+typedef struct mzm_cutter {
+	mzm_tok_enc *enc;
+	mzm_span span;
+	size_t from;     /* bytes of it that are cut */
+	int to;          /* list written */
+	mzm_split behavior;
+	bool any;        /* the span has given a piece */
+	bool last_match; /* kind of the piece before */
+	bool held;       /* MERGED_NEXT: a match that waits for what follows it */
+	mzm_span wait;
+} mzm_cutter;
+
+typedef enum mzm_pre_op_kind { MZM_OP_CUT, MZM_OP_BLANK, MZM_OP_MARKS, MZM_OP_BYTES } mzm_pre_op_kind;
+
+typedef struct mzm_pre_op {
+	mzm_pre_op_kind kind;
+	const mzm_step *step;
+} mzm_pre_op;
+
+/* A text on its way through the pre-tokenizer: see tokenizer_pre.c. */
+typedef struct mzm_tok_words {
+	mzm_pre_op ops[3 * MZM_TOK_MAX_STEPS];
+	int32_t    n_ops, first_cut; /* n_ops: nothing cuts */
+	mzm_run    run;
+	const char *base;   /* the text that the first cut cuts */
+	mzm_cutter cutter;
+	mzm_span   carry;   /* the last word of the batch before, where carries */
+	bool       carries, ended;
+	size_t     n_before; /* words of the batches before */
+	size_t     n_max;    /* words of a batch; 0: some thousand. Words do not depend on it */
+} mzm_tok_words;
+
 struct mzm_tok_enc {
 	const mzm_tokenizer *tok;
 	mzm_err   *err;
 	bool       parse_special;
 	int32_t   *ids; /* [n_ids] the result */
 	size_t     n_ids, cap_ids;
-	mzm_find   find;
+	mzm_find   find, outer; /* outer: the first cut's */
+	mzm_tok_words words;
 	size_t     norm_left; /* bytes the normaliser may still make */
 	mzm_str    norm[2];
 	int32_t   *points;    /* code points, for NFC and the like */
 	size_t     n_points, cap_points;
 	int32_t   *marks;     /* reordering of combining marks */
 	size_t     cap_marks;
-	mzm_str    text[2];
+	mzm_str    text[3];
 	const char *base;     /* what spans[which_span] index */
 	mzm_span  *spans[2];
 	size_t     n_spans[2], cap_spans[2];
@@ -274,6 +392,9 @@ struct mzm_tok_enc {
 	bool       after_unk; /* the last symbol is unk_id for want of another */
 	uint64_t  *heap;      /* [n_heap] merges to do in a long word */
 	size_t     n_heap, cap_heap;
+	int32_t   *back;      /* Unigram: the token that ends, and later starts, at each byte */
+	size_t     cap_back;
+	double    *best;      /* Unigram: scores of the best ways to the last bytes, a ring */
 };
 
 /* Ids of text without the post-processor's; the result is in enc->ids. */
@@ -287,19 +408,15 @@ static inline mzm_status mzm_tok_emit(mzm_tok_enc *enc, int32_t id)
 	return MZM_OK;
 }
 
-/* Where a run of valid text stands: what puts something in front does so at the first only. */
-typedef struct mzm_run {
-	bool first, last; /* run of its segment */
-	bool at_start;    /* the segment is the text's first */
-} mzm_run;
-
 /* tokenizer_norm.c: *s, *len become the normalised text, in enc or unchanged. */
 mzm_status mzm_tok_normalize(mzm_tok_enc *enc, const char **s, size_t *len, mzm_run run);
 /* Appends s to out with what f finds replaced by content. */
 mzm_status mzm_tok_replace(mzm_str *out, mzm_find *find, const mzm_step *step, const char *s, size_t len,
 			   mzm_err *err);
-/* tokenizer_pre.c: words of s in enc->base and enc->spans[*which]. */
-mzm_status mzm_tok_pre(mzm_tok_enc *enc, int *which, const char *s, size_t len, mzm_run run);
+/* tokenizer_pre.c: the words of s, which stays; then as often as there are more, the next of them in enc->base and
+ * enc->spans[*which]. */
+mzm_status mzm_tok_pre(mzm_tok_enc *enc, const char *s, size_t len, mzm_run run);
+mzm_status mzm_tok_pre_next(mzm_tok_enc *enc, int *which, bool *more);
 /* GPT-2's printable stand-in for a byte, and back (-1: none). */
 uint32_t mzm_byte_to_char(unsigned char byte);
 int      mzm_char_to_byte(uint32_t cp);

@@ -1,4 +1,5 @@
-/* tokenizer_open.c - a tokenizer from a path: tokenizer.json, a directory that holds one, or a container.
+/* tokenizer_open.c - a tokenizer from a path: tokenizer.json, a directory that holds one or what can be read instead of
+ * it (tokenizer_dir.c), or a container.
  *
  * A file of its own, because only this needs the container's reader. */
 #include "base/io.h"
@@ -23,6 +24,24 @@ out:
 	return st;
 }
 
+static mzm_status open_other(mzm_tokenizer **out, const char *dir, const char *config_path, mzm_err *err)
+{
+	char *json = NULL, *config = NULL;
+	size_t len = 0, config_len = 0;
+	mzm_status st;
+	if (mzm_path_exists(config_path))
+		MZM_TRY_OUT(mzm_read_all(config_path, MAX_JSON, &config, &config_len, err));
+	MZM_TRY_OUT(mzm_tokenizer_dir_json(&json, &len, dir, config, config_len, err));
+	if (!json)
+		MZM_TRY_OUT(mzm_fail(err, MZM_EFORMAT,
+				     "%s: there is no tokenizer.json, no tokenizer.model, no vocab.json with merges.txt", dir));
+	MZM_TRY_OUT(mzm_tokenizer_parse(out, json, len, config, config_len, dir, err));
+out:
+	mzm_free(json);
+	mzm_free(config);
+	return st;
+}
+
 static mzm_status open_dir(mzm_tokenizer **out, const char *dir, mzm_err *err)
 {
 	mzm_str json = {0}, config = {0};
@@ -32,7 +51,7 @@ static mzm_status open_dir(mzm_tokenizer **out, const char *dir, mzm_err *err)
 	if (json.failed || config.failed)
 		st = mzm_fail(err, MZM_ENOMEM, "%s: out of memory", dir);
 	else if (!mzm_path_exists(json.data))
-		st = mzm_fail(err, MZM_EFORMAT, "%s: there is no tokenizer.json", dir);
+		st = open_other(out, dir, config.data, err);
 	else
 		st = open_json(out, json.data, config.data, err);
 	mzm_str_free(&json);

@@ -246,13 +246,15 @@ out:
 
 /* ---- the whole ---- */
 
-static const mzm_tok_model *const models[] = {&mzm_tok_bpe};
+static const mzm_tok_model *const models[] = {&mzm_tok_bpe, &mzm_tok_unigram, &mzm_tok_wordpiece};
 
-/* Files written before the member existed are BPE where they have merges. */
+/* Files written before the member existed are BPE where they have merges, Unigram where the vocabulary is a list. */
 static mzm_status choose_model(mzm_tokenizer *tok, const json_t *model, mzm_err *err)
 {
 	const char *type;
-	MZM_TRY(mzm_json_string(model, "type", json_object_get(model, "merges") ? "BPE" : "", &type, err));
+	bool listed = json_is_array(json_object_get(model, "vocab"));
+	const char *fallback = json_object_get(model, "merges") ? "BPE" : listed ? "Unigram" : "";
+	MZM_TRY(mzm_json_string(model, "type", fallback, &type, err));
 	for (size_t i = 0; i < sizeof models / sizeof *models; i++)
 		if (strcmp(type, models[i]->name) == 0)
 			tok->model = models[i];
@@ -268,11 +270,13 @@ static mzm_status parse_model(mzm_tokenizer *tok, const json_t *root, mzm_err *e
 	if (!json_is_object(model))
 		return mzm_fail(err, MZM_EFORMAT, "\"model\" is not an object");
 	MZM_TRY(choose_model(tok, model, err));
-	if (!json_is_object(json_object_get(model, "vocab")))
-		return mzm_fail(err, MZM_EFORMAT, "model: \"vocab\" is not an object");
+	const json_t *vocab = json_object_get(model, "vocab");
+	if (tok->model->listed ? !json_is_array(vocab) : !json_is_object(vocab))
+		return mzm_fail(err, MZM_EFORMAT, "model: \"vocab\" is not an %s",
+				tok->model->listed ? "array" : "object");
 	if (added && !json_is_array(added) && !json_is_null(added))
 		return mzm_fail(err, MZM_EFORMAT, "\"added_tokens\" is not an array");
-	MZM_TRY(mzm_vocab_build(&tok->vocab, json_object_get(model, "vocab"), added, err));
+	MZM_TRY(mzm_vocab_build(&tok->vocab, vocab, added, err));
 	mzm_status st = tok->model->parse(tok, model, err);
 	if (st != MZM_OK)
 		mzm_err_prefix(err, "model");

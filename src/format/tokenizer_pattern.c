@@ -415,6 +415,8 @@ static mzm_status next_regex(mzm_find *find, const mzm_finder *f, bool *found, m
 
 static bool is_wanted(mzm_finder_kind kind, uint32_t c)
 {
+	if (kind == MZM_FIND_SPACE)
+		return mzm_is_space(c);
 	if (c < 0x80) {
 		if (kind == MZM_FIND_DIGIT)
 			return c >= '0' && c <= '9';
@@ -458,6 +460,7 @@ mzm_status mzm_find_next(mzm_find *find, const mzm_finder *f, bool *found, mzm_e
 		return next_regex(find, f, found, err);
 	case MZM_FIND_DIGIT:
 	case MZM_FIND_PUNCT:
+	case MZM_FIND_SPACE:
 		next_char(find, f, found);
 		break;
 	}

@@ -9,6 +9,7 @@
 #include "format/tokenizer_impl.h"
 
 #define GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+#define WORD_PATTERN "\\w+|[^\\w\\s]+"
 #define METASPACE    "\xe2\x96\x81"
 
 /* ---- members of a step ---- */
@@ -86,6 +87,23 @@ static mzm_status parse_unicode(mzm_step *step, const json_t *obj, mzm_err *err)
 	return MZM_OK;
 }
 
+/* strip_accents unless it is said follows lowercase. */
+static mzm_status parse_bert(mzm_step *step, const json_t *obj, mzm_err *err)
+{
+	MZM_TRY(mzm_json_bool(obj, "clean_text", true, &step->clean, err));
+	MZM_TRY(mzm_json_bool(obj, "handle_chinese_chars", true, &step->spread, err));
+	MZM_TRY(mzm_json_bool(obj, "lowercase", true, &step->lower, err));
+	return mzm_json_bool(obj, "strip_accents", step->lower, &step->strip, err);
+}
+
+static mzm_status parse_charsmap(mzm_step *step, const json_t *obj, mzm_err *err)
+{
+	const char *s;
+	size_t len;
+	MZM_TRY(get_string(obj, "precompiled_charsmap", true, &s, &len, err));
+	return mzm_charsmap_parse(&step->map, s, len, err);
+}
+
 static mzm_status parse_prepend(mzm_step *step, const json_t *obj, mzm_err *err)
 {
 	return get_content(obj, "prepend", step, err);
@@ -103,8 +121,14 @@ static mzm_status parse_nothing(mzm_step *step, const json_t *obj, mzm_err *err)
 	return MZM_OK;
 }
 
+/* Our own addition to the format: "content" is the one character that is stripped, not all blanks. */
 static mzm_status parse_norm_strip(mzm_step *step, const json_t *obj, mzm_err *err)
 {
+	const char *only;
+	MZM_TRY(mzm_json_string(obj, "content", "", &only, err));
+	if (*only && mzm_utf8_need((unsigned char)*only) != strlen(only))
+		return mzm_fail(err, MZM_EFORMAT, "\"content\" is not one character");
+	MZM_TRY(set_content(step, only, strlen(only), err));
 	MZM_TRY(mzm_json_bool(obj, "strip_left", true, &step->left, err));
 	return mzm_json_bool(obj, "strip_right", true, &step->right, err);
 }
@@ -131,6 +155,22 @@ static mzm_status parse_punctuation(mzm_step *step, const json_t *obj, mzm_err *
 {
 	step->find.kind = MZM_FIND_PUNCT;
 	return get_behavior(obj, step, err);
+}
+
+static mzm_status parse_whitespace_split(mzm_step *step, const json_t *obj, mzm_err *err)
+{
+	(void)obj, (void)err;
+	step->find.kind = MZM_FIND_SPACE;
+	step->behavior = MZM_REMOVED;
+	return MZM_OK;
+}
+
+static mzm_status parse_whitespace(mzm_step *step, const json_t *obj, mzm_err *err)
+{
+	(void)obj;
+	step->invert = true;
+	step->behavior = MZM_REMOVED;
+	return mzm_finder_regex(&step->find, WORD_PATTERN, sizeof WORD_PATTERN - 1, err);
 }
 
 static mzm_status parse_bytelevel(mzm_step *step, const json_t *obj, mzm_err *err)
@@ -180,6 +220,14 @@ static mzm_status parse_dec_strip(mzm_step *step, const json_t *obj, mzm_err *er
 	return MZM_OK;
 }
 
+static mzm_status parse_wordpiece(mzm_step *step, const json_t *obj, mzm_err *err)
+{
+	const char *prefix;
+	MZM_TRY(mzm_json_string(obj, "prefix", "##", &prefix, err));
+	MZM_TRY(mzm_json_bool(obj, "cleanup", true, &step->clean, err));
+	return set_content(step, prefix, strlen(prefix), err);
+}
+
 /* ---- lists ---- */
 
 typedef struct known_step {
@@ -197,6 +245,9 @@ static const known_step normalizers[] = {
 	{"Replace", MZM_NORM_REPLACE, parse_replace},
 	{"Strip", MZM_NORM_STRIP, parse_norm_strip},
 	{"Lowercase", MZM_NORM_LOWERCASE, parse_nothing},
+	{"StripAccents", MZM_NORM_ACCENTS, parse_nothing},
+	{"BertNormalizer", MZM_NORM_BERT, parse_bert},
+	{"Precompiled", MZM_NORM_CHARSMAP, parse_charsmap},
 	{NULL, 0, NULL},
 };
 
@@ -204,6 +255,9 @@ static const known_step pre_tokenizers[] = {
 	{"Split", MZM_PRE_SPLIT, parse_split},
 	{"Digits", MZM_PRE_SPLIT, parse_digits},
 	{"Punctuation", MZM_PRE_SPLIT, parse_punctuation},
+	{"WhitespaceSplit", MZM_PRE_SPLIT, parse_whitespace_split},
+	{"Whitespace", MZM_PRE_SPLIT, parse_whitespace},
+	{"BertPreTokenizer", MZM_PRE_BERT, parse_nothing},
 	{"ByteLevel", MZM_PRE_BYTELEVEL, parse_bytelevel},
 	{"Metaspace", MZM_PRE_METASPACE, parse_metaspace},
 	{NULL, 0, NULL},
@@ -216,6 +270,7 @@ static const known_step decoders[] = {
 	{"Fuse", MZM_DEC_FUSE, parse_nothing},
 	{"Strip", MZM_DEC_STRIP, parse_dec_strip},
 	{"Metaspace", MZM_DEC_METASPACE, parse_metaspace},
+	{"WordPiece", MZM_DEC_WORDPIECE, parse_wordpiece},
 	{NULL, 0, NULL},
 };
 
@@ -297,6 +352,7 @@ void mzm_steps_free(mzm_steps *steps)
 	for (int32_t i = 0; i < steps->n; i++) {
 		mzm_finder_free(&steps->v[i].find);
 		mzm_str_free(&steps->v[i].content);
+		mzm_charsmap_free(steps->v[i].map);
 	}
 	mzm_free(steps->v);
 	*steps = (mzm_steps){0};

@@ -91,9 +91,28 @@ static mzm_status added_entry(const json_t *added, size_t i, entry *e, mzm_err *
 	return MZM_OK;
 }
 
-/* Calls visit for each token: the model's in the file's order, then the added ones. */
-static mzm_status each(const json_t *vocab, const json_t *added, mzm_vocab *v,
-		       mzm_status (*visit)(mzm_vocab *v, const entry *e, mzm_err *err), mzm_err *err)
+typedef mzm_status visitor(mzm_vocab *v, const entry *e, mzm_err *err);
+
+/* A list: each token's place is its id. */
+static mzm_status each_listed(const json_t *vocab, mzm_vocab *v, visitor *visit, mzm_err *err)
+{
+	for (size_t i = 0; i < json_array_size(vocab); i++) {
+		const json_t *text = json_array_get(vocab, i);
+		if (json_is_array(text))
+			text = json_array_get(text, 0);
+		if (!json_is_string(text))
+			return mzm_fail(err, MZM_EFORMAT, "vocab[%zu] has no string", i);
+		entry e = {.s = json_string_value(text), .len = json_string_length(text), .flags = MZM_TOKEN_MODEL};
+		if (i >= (size_t)MZM_TOK_MAX_ID || e.len > MZM_TOK_MAX_CONTENT)
+			return mzm_fail(err, MZM_EFORMAT, "vocab[%zu] \"%s\": too many or too long", i,
+					mzm_tok_quote(e.s, e.len).s);
+		e.id = (int32_t)i;
+		MZM_TRY(visit(v, &e, err));
+	}
+	return MZM_OK;
+}
+
+static mzm_status each_named(const json_t *vocab, mzm_vocab *v, visitor *visit, mzm_err *err)
 {
 	json_t *obj = (json_t *)(uintptr_t)vocab; /* jansson's iterator wants it so; nothing is changed */
 	for (void *it = json_object_iter(obj); it; it = json_object_iter_next(obj, it)) {
@@ -102,6 +121,13 @@ static mzm_status each(const json_t *vocab, const json_t *added, mzm_vocab *v,
 		MZM_TRY(check_id(json_object_iter_value(it), e.s, e.len, &e.id, err));
 		MZM_TRY(visit(v, &e, err));
 	}
+	return MZM_OK;
+}
+
+/* Calls visit for each token: the model's in the file's order, then the added ones. */
+static mzm_status each(const json_t *vocab, const json_t *added, mzm_vocab *v, visitor *visit, mzm_err *err)
+{
+	MZM_TRY(json_is_array(vocab) ? each_listed(vocab, v, visit, err) : each_named(vocab, v, visit, err));
 	for (size_t i = 0; i < json_array_size(added); i++) {
 		entry e = {0};
 		MZM_TRY(added_entry(added, i, &e, err));
@@ -148,7 +174,7 @@ static mzm_status insert(mzm_vocab *v, const entry *e, mzm_err *err)
 
 mzm_status mzm_vocab_build(mzm_vocab *v, const json_t *vocab, const json_t *added, mzm_err *err)
 {
-	size_t n_slots = 16, n = json_object_size(vocab) + json_array_size(added);
+	size_t n_slots = 16, n = json_object_size(vocab) + json_array_size(vocab) + json_array_size(added);
 	if (!n)
 		return mzm_fail(err, MZM_EFORMAT, "there is no token at all");
 	MZM_TRY(each(vocab, added, v, measure, err));
@@ -164,6 +190,15 @@ mzm_status mzm_vocab_build(mzm_vocab *v, const json_t *vocab, const json_t *adde
 	MZM_TRY(mzm_alloc_for((void **)&v->slots, n_slots * sizeof *v->slots, "tokens", err));
 	v->arena_len = 0;
 	return each(vocab, added, v, insert, err);
+}
+
+void mzm_vocab_byte_ids(const mzm_vocab *v, int32_t ids[256])
+{
+	static const char digits[] = "0123456789ABCDEF";
+	for (unsigned i = 0; i < 256; i++) {
+		const char name[6] = {'<', '0', 'x', digits[i >> 4], digits[i & 15], '>'};
+		ids[i] = mzm_vocab_find_model(v, name, sizeof name);
+	}
 }
 
 void mzm_vocab_free(mzm_vocab *v)

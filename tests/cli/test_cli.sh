@@ -85,7 +85,7 @@ call
 check "no command: exit 2, help on stderr" test "$code" = 2 -a ! -s "$out" -a -s "$err"
 expect "--help" 0 "" --help
 expect "help" 0 "" help
-for command in run eval import inspect synth tokenize; do
+for command in run chat eval import inspect synth tokenize; do
 	grep -q "^  $command " "$out" || not_ok "help lists $command"
 done
 expect "--version" 0 "" --version
@@ -100,13 +100,15 @@ decoding="--mode --draft --predictor --keep --period --threshold --check-temp --
 	--repeat-penalty --repeat-last --seed --max-tokens --stop --ignore-eos"
 declare -A contract=(
 	[run]="$model_options $decoding --prompt --file --question --json --trace --stats --compare --show-drafts"
+	[chat]="$model_options $decoding --system --system-file --template --load --save --no-history --show-drafts --json
+		--stats"
 	[eval]="--model $decoding --task --data --limit --json --report --results --resume"
 	[import]="--output --quant --draft-quant --quant-method --zstd"
 	[synth]="--arch --layers --inflate --model --seed --output --quant --draft-quant --zstd"
 	[inspect]="--verify --json --tensors --quality --against --text --limit"
 	[tokenize]="--model --ids --special --parse-special --decode"
 )
-for command in run eval import inspect synth tokenize; do
+for command in run chat eval import inspect synth tokenize; do
 	call "$command" --help
 	missing=""
 	for option in ${contract[$command]} --help --color; do
@@ -120,7 +122,7 @@ for command in run eval import inspect synth tokenize; do
 done
 if [[ -f $root/docs/mirzam.1 ]]; then
 	missing=""
-	for command in run eval import inspect synth tokenize; do
+	for command in run chat eval import inspect synth tokenize; do
 		for option in $("$mirzam" "$command" --help | sed -n 's/^  \(-.,\|   \) --\([a-z-]*\).*/\2/p'); do
 			grep -q "^\.It Fl \(. , \)\?-$option\( \|$\)" "$root/docs/mirzam.1" || missing+=" $command:$option"
 		done

@@ -40,7 +40,7 @@ offers() {
 	fi
 }
 
-offers "commands" "" :: run eval bench import inspect synth tokenize help --help --version
+offers "commands" "" :: run chat eval bench import inspect synth tokenize help --help --version
 offers "a command begun" "to" :: tokenize
 offers "help on a command" help "i" :: import inspect
 offers "options" run "--t" :: --threads --threshold --temp --top-k --top-p --trace
@@ -57,6 +57,7 @@ offers "words of no help take nothing" run --seed "" ::
 offers "a flag takes no value" run --json "--st" :: --stats --stop --store
 cd "$root" || exit 1
 offers "files for -m" run -m "include/mir" :: include/mirzam.h
+offers "files for a template" chat --template "include/mir" :: include/mirzam.h
 offers "files as arguments" inspect "include/mir" :: include/mirzam.h
 echo "1..$n"
 exit $((failed > 0))

@@ -22,6 +22,11 @@ static void round_trip(const mzm_config *cfg)
 	char *text = tree ? json_dumps(tree, JSON_COMPACT) : NULL;
 	require(text != NULL && mzm_json_parse(&parsed, text, strlen(text), "again", NULL) == MZM_OK);
 	require(mzm_config_from_json(&again, parsed, NULL) == MZM_OK);
+	json_t *second = mzm_config_to_json(&again);
+	char *same = second ? json_dumps(second, JSON_COMPACT) : NULL;
+	require(same != NULL && strcmp(same, text) == 0);
+	free(same);
+	json_decref(second);
 	require(again.dim == cfg->dim && again.n_layers == cfg->n_layers && again.n_vocab == cfg->n_vocab);
 	require(again.norm_eps == cfg->norm_eps && again.rope_theta == cfg->rope_theta && again.n_eos == cfg->n_eos);
 	require(mzm_config_n_params(&again) == mzm_config_n_params(cfg));

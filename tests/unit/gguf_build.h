@@ -4,7 +4,7 @@
 
 #include "testing.h"
 
-#define GB_MAX 64
+#define GB_MAX 128
 
 typedef struct gb_bytes {
 	uint8_t *p;
@@ -59,6 +59,7 @@ typedef struct gb {
 	gb_tensor t[GB_MAX];
 	int       n;
 	uint64_t  seed;
+	char      arch[32];
 } gb;
 
 static inline void gb_key(gb *g, const char *key, uint32_t type)
@@ -201,29 +202,153 @@ static inline void gb_free(gb *g)
 	free(g->meta.p);
 }
 
-/* A model of one layer, whose FFN has 2 dim neurons. type: of its matrices. */
-static inline void gb_model(gb *g, uint32_t type, uint32_t dim)
+/* ---- models ---- */
+
+/* What the files of a family look like. */
+typedef struct gb_family {
+	const char *arch;
+	bool fused_qkv, fused_ffn, ungated, layer_norm, bias_qkv, bias_all, qk_norm, post_norm, head;
+} gb_family;
+
+static const gb_family gb_families[] = {
+	{.arch = "llama"},
+	{.arch = "qwen2", .bias_qkv = true, .head = true},
+	{.arch = "qwen3", .qk_norm = true},
+	{.arch = "gemma"},
+	{.arch = "gemma2", .post_norm = true},
+	{.arch = "gemma3", .qk_norm = true, .post_norm = true},
+	{.arch = "phi3", .fused_qkv = true, .fused_ffn = true, .head = true},
+	{.arch = "stablelm", .layer_norm = true, .bias_qkv = true, .head = true},
+	{.arch = "gptneox", .fused_qkv = true, .ungated = true, .layer_norm = true, .bias_qkv = true, .bias_all = true,
+	 .head = true},
+};
+#define GB_N_FAMILIES (sizeof gb_families / sizeof gb_families[0])
+
+/* Keys of the architecture: "block_count". */
+static inline const char *gb_arch_key(const gb *g, const char *name, char buf[128])
+{
+	snprintf(buf, 128, "%s.%s", g->arch, name);
+	return buf;
+}
+
+static inline void gb_arch_int(gb *g, const char *name, uint32_t v)
+{
+	char buf[128];
+	gb_int(g, gb_arch_key(g, name, buf), v);
+}
+
+static inline void gb_arch_real(gb *g, const char *name, float v)
+{
+	char buf[128];
+	gb_real(g, gb_arch_key(g, name, buf), v);
+}
+
+static inline void gb_arch_string(gb *g, const char *name, const char *v)
+{
+	char buf[128];
+	gb_string(g, gb_arch_key(g, name, buf), v);
+}
+
+static inline void gb_arch_flag(gb *g, const char *name, uint8_t v)
+{
+	char buf[128];
+	gb_flag(g, gb_arch_key(g, name, buf), v);
+}
+
+/* A tensor of a layer (< 0: outside), and its bias where there is one. rows 0: a vector */
+static inline void gb_part(gb *g, int layer, const char *name, uint32_t type, uint64_t cols, uint64_t rows, bool bias)
+{
+	char full[64];
+	for (int k = 0; k < 1 + bias; k++) {
+		if (layer >= 0)
+			snprintf(full, sizeof full, "blk.%d.%.40s.%s", layer, name, k ? "bias" : "weight");
+		else
+			snprintf(full, sizeof full, "%.40s.%s", name, k ? "bias" : "weight");
+		gb_add_tensor(g, full, k ? 0 : type, k && rows ? rows : cols, k ? 0 : rows);
+	}
+}
+
+/* Two heads, one for k and v, but where all three are one tensor of equal thirds. */
+static inline void gb_layer(gb *g, const gb_family *f, int l, uint32_t type, uint64_t dim)
+{
+	uint64_t kv = f->bias_all ? dim : dim / 2;
+	gb_part(g, l, "attn_norm", 0, dim, 0, f->layer_norm);
+	if (f->fused_qkv) {
+		gb_part(g, l, "attn_qkv", type, dim, dim + 2 * kv, f->bias_qkv);
+	} else {
+		gb_part(g, l, "attn_q", type, dim, dim, f->bias_qkv);
+		gb_part(g, l, "attn_k", type, dim, kv, f->bias_qkv);
+		gb_part(g, l, "attn_v", type, dim, kv, f->bias_qkv);
+	}
+	for (int k = 0; f->qk_norm && k < 2; k++)
+		gb_part(g, l, k ? "attn_k_norm" : "attn_q_norm", 0, dim / 2, 0, false);
+	gb_part(g, l, "attn_output", type, dim, dim, f->bias_all);
+	if (f->post_norm)
+		gb_part(g, l, "post_attention_norm", 0, dim, 0, false);
+	gb_part(g, l, "ffn_norm", 0, dim, 0, f->layer_norm);
+	if (!f->ungated && !f->fused_ffn)
+		gb_part(g, l, "ffn_gate", type, dim, 2 * dim, false);
+	gb_part(g, l, "ffn_up", type, dim, f->fused_ffn ? 4 * dim : 2 * dim, f->bias_all);
+	gb_part(g, l, "ffn_down", type, 2 * dim, dim, f->bias_all);
+	if (f->post_norm)
+		gb_part(g, l, "post_ffw_norm", 0, dim, 0, false);
+}
+
+/* A model of that many layers, whose FFN has 2 dim neurons, of 40 tokens. type: of its matrices. */
+static inline void gb_family_model(gb *g, const gb_family *f, uint32_t type, uint32_t dim, int n_layers)
 {
 	*g = (gb){.magic = "GGUF", .version = 3, .alignment = 32, .seed = 7};
-	gb_string(g, "general.architecture", "llama");
-	gb_int(g, "llama.block_count", 1);
-	gb_int(g, "llama.embedding_length", dim);
-	gb_int(g, "llama.feed_forward_length", 2 * dim);
-	gb_int(g, "llama.context_length", 128);
-	gb_int(g, "llama.attention.head_count", 2);
-	gb_int(g, "llama.attention.head_count_kv", 1);
-	gb_real(g, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
-	gb_add_tensor(g, "token_embd.weight", type, dim, 40);
-	gb_add_tensor(g, "blk.0.attn_norm.weight", 0, dim, 0);
-	gb_add_tensor(g, "blk.0.attn_q.weight", type, dim, dim);
-	gb_add_tensor(g, "blk.0.attn_k.weight", type, dim, dim / 2);
-	gb_add_tensor(g, "blk.0.attn_v.weight", type, dim, dim / 2);
-	gb_add_tensor(g, "blk.0.attn_output.weight", type, dim, dim);
-	gb_add_tensor(g, "blk.0.ffn_norm.weight", 0, dim, 0);
-	gb_add_tensor(g, "blk.0.ffn_gate.weight", type, dim, 2 * dim);
-	gb_add_tensor(g, "blk.0.ffn_up.weight", type, dim, 2 * dim);
-	gb_add_tensor(g, "blk.0.ffn_down.weight", type, 2 * dim, dim);
-	gb_add_tensor(g, "output_norm.weight", 0, dim, 0);
+	snprintf(g->arch, sizeof g->arch, "%s", f->arch);
+	gb_string(g, "general.architecture", f->arch);
+	gb_arch_int(g, "block_count", (uint32_t)n_layers);
+	gb_arch_int(g, "embedding_length", dim);
+	gb_arch_int(g, "feed_forward_length", 2 * dim);
+	gb_arch_int(g, "context_length", 128);
+	gb_arch_int(g, "attention.head_count", 2);
+	gb_arch_int(g, "attention.head_count_kv", f->bias_all ? 2 : 1);
+	gb_arch_real(g, f->layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon", 1e-5f);
+	if (f->ungated)
+		gb_arch_flag(g, "use_parallel_residual", 1);
+	gb_part(g, -1, "token_embd", type, dim, 40, false);
+	for (int l = 0; l < n_layers; l++)
+		gb_layer(g, f, l, type, dim);
+	gb_part(g, -1, "output_norm", 0, dim, 0, f->layer_norm);
+	if (f->head)
+		gb_part(g, -1, "output", type, dim, 40, false);
+}
+
+/* Forty tokens and one merge: what an import asks for. */
+static inline void gb_tokenizer(gb *g)
+{
+	gb_string(g, "tokenizer.ggml.model", "gpt2");
+	gb_string(g, "tokenizer.ggml.pre", "gpt-2");
+	gb_key(g, "tokenizer.ggml.tokens", 9);
+	gb_u32(&g->meta, 8);
+	gb_u64(&g->meta, 40);
+	for (int i = 0; i < 39; i++) {
+		const char text[2] = {(char)(i < 26 ? 'a' + i : 'A' + i - 26), 0};
+		gb_text(&g->meta, text);
+	}
+	gb_text(&g->meta, "ab");
+	gb_key(g, "tokenizer.ggml.merges", 9);
+	gb_u32(&g->meta, 8);
+	gb_u64(&g->meta, 1);
+	gb_text(&g->meta, "a b");
+}
+
+static inline const gb_family *gb_family_of(const char *arch)
+{
+	for (size_t i = 0; i < GB_N_FAMILIES; i++)
+		if (strcmp(gb_families[i].arch, arch) == 0)
+			return &gb_families[i];
+	fail_msg("%s", arch);
+	return NULL;
+}
+
+/* Llama, of one layer. */
+static inline void gb_model(gb *g, uint32_t type, uint32_t dim)
+{
+	gb_family_model(g, gb_family_of("llama"), type, dim, 1);
 }
 
 #endif

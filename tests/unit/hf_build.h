@@ -23,7 +23,8 @@ typedef struct hf_weight {
 typedef struct hf_build {
 	int         n_layers, dim, n_ffn, n_heads, n_kv_heads, head_dim, n_vocab;
 	bool        tied;
-	const char *config_extra; /* more members of config.json, each with a comma in front; may be NULL */
+	const char *config;       /* text of config.json; NULL: that of a Llama of these sizes */
+	const char *config_extra; /* more members of that one, each with a comma in front; may be NULL */
 	const char *generation;   /* text of generation_config.json; may be NULL */
 	bool        no_tokenizer;
 	int         n_shards;     /* 0: one model.safetensors */
@@ -243,7 +244,7 @@ static inline void hf_write(hf_build *b, const char *dir)
 		"\"rms_norm_eps\":1e-5,\"tie_word_embeddings\":%s,\"eos_token_id\":2%s}",
 		b->dim, b->n_ffn, b->n_layers, b->n_heads, b->n_kv_heads, b->head_dim, b->n_vocab,
 		b->tied ? "true" : "false", b->config_extra ? b->config_extra : "");
-	hf_put(dir, "config.json", config, (size_t)n);
+	hf_put(dir, "config.json", b->config ? b->config : config, b->config ? strlen(b->config) : (size_t)n);
 	if (b->generation)
 		hf_put(dir, "generation_config.json", b->generation, strlen(b->generation));
 	if (!b->no_tokenizer) {

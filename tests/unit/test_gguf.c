@@ -8,9 +8,8 @@
 
 #include "base/io.h"
 #include "base/mem.h"
-#include "format/gguf.h"
+#include "format/gguf_source.h"
 #include "format/gguf_types.h"
-#include "format/source.h"
 #include "kern/quant.h"
 
 static char dir[256], path[300];
@@ -164,7 +163,7 @@ static void test_hostile_headers(void **state)
 	BROKEN(MZM_EFORMAT, "is there twice", gb_int(&g, "llama.block_count", 1));
 	BROKEN(MZM_EFORMAT, "key is empty", gb_int(&g, "", 1));
 	BROKEN(MZM_EFORMAT, "key is empty or not", gb_int(&g, "a\tb", 1));
-	BROKEN(MZM_EUNSUPPORTED, "split", gb_int(&g, "split.count", 2));
+	BROKEN(MZM_EFORMAT, "split.no is missing", gb_int(&g, "split.count", 2));
 	BROKEN(MZM_OK, "", gb_int(&g, "split.count", 1));
 	static const uint32_t alignments[] = {0, 1, 3, 4, 33, 1u << 17, 1u << 31};
 	for (size_t i = 0; i < sizeof alignments / sizeof alignments[0]; i++)
@@ -188,6 +187,46 @@ static void test_hostile_headers(void **state)
 	BROKEN(MZM_EFORMAT, "end behind", g.t[2].n_dims = 3; g.t[2].dims[0] = 4; g.t[2].dims[1] = (1 << 30) - 1;
 	       g.t[2].dims[2] = (1 << 30) + 1);
 	BROKEN(MZM_EFORMAT, "whole blocks", g.t[2].type = 8);
+}
+
+/* What is odd but whole, and what is no file at all. */
+static void test_odd_files(void **state)
+{
+	(void)state;
+	mzm_gguf *f;
+	mzm_source *src;
+	mzm_err err;
+	const char *const others[] = {"/dev/zero", "/dev/null", dir};
+	for (int i = 0; i < 2; i++) {
+		gb empty = {.magic = "GGUF", .version = 3, .alignment = 32};
+		expect_of(&empty, i, i ? MZM_EFORMAT : MZM_OK, i ? "general.architecture is missing" : "");
+	}
+	gb more;
+	gb_model(&more, 0, 8);
+	gb_bytes b = gb_file(&more);
+	gb_add(&b, "junk", 4);
+	assert_int_equal(open_bytes(b.p, b.n, true, &err), MZM_OK);
+	free(b.p);
+	gb_free(&more);
+	char *key = calloc(1, 65537);
+	memset(key, 'k', 65536);
+	BROKEN(MZM_EFORMAT, "longer than 65535", gb_int(&g, key, 1));
+	free(key);
+	BROKEN(MZM_EFORMAT, "does not fit", { /* of three strings the last one */
+		gb_key(&g, "a", 9);
+		gb_u32(&g.meta, 8);
+		gb_u64(&g.meta, 3);
+		gb_text(&g.meta, "one");
+		gb_text(&g.meta, "two");
+		gb_u64(&g.meta, 1 << 20);
+	});
+	BROKEN(MZM_EFORMAT, "general.alignment", gb_key(&g, "general.alignment", 5); gb_u32(&g.meta, 32));
+	for (int i = 0; i < 3; i++) {
+		err = (mzm_err){0};
+		assert_int_equal(mzm_gguf_open(&f, others[i], &err), MZM_EIO);
+		assert_true(err.message[0]);
+	}
+	assert_int_equal(mzm_source_open(&src, "/dev/zero", NULL), MZM_EIO);
 }
 
 static void test_truncations(void **state)
@@ -262,33 +301,37 @@ static size_t mutate(uint8_t *p, size_t n, uint64_t *seed)
 	return at;
 }
 
-static void test_mutations(void **state)
+/* Bytes of a file before the first of its tensors. */
+static size_t header_bytes(const gb *g, const gb_bytes *file)
 {
-	(void)state;
+	size_t n = 0;
+	for (int i = 0; i < g->n; i++)
+		n += (g->t[i].bytes + 31) / 32 * 32;
+	return file->n - n;
+}
+
+/* Headers of a family's file with one to three changes; returns how many are still a model. */
+static long mutate_family(const gb_family *f, long n, uint64_t *seed)
+{
 	gb g;
-	uint64_t seed = 99;
-	long n_good = 0, n = getenv("MIRZAM_SHORT") ? 5000 : 100000;
-	gb_model(&g, 8, 32);
+	long n_good = 0;
+	char *tensor = malloc(1 << 20);
+	gb_family_model(&g, f, f->fused_qkv ? 0 : 8, 32, 1);
 	gb_bytes b = gb_file(&g);
-	size_t header = 0;
-	for (int i = 0; i < g.n; i++)
-		header += (g.t[i].bytes + 31) / 32 * 32;
-	header = b.n - header;
+	size_t header = header_bytes(&g, &b);
+	uint8_t *changed = malloc(header);
 	testing_write(path, b.p, b.n);
 	int fd = open(path, O_WRONLY);
 	assert_true(fd >= 0);
 	size_t live = mzm_mem_live();
-	char *tensor = malloc(1 << 20);
 	for (long i = 0; i < n; i++) {
 		mzm_source *src;
 		mzm_err err = {0};
-		uint8_t changed[8192];
-		assert_true(header < sizeof changed);
 		memcpy(changed, b.p, header);
-		for (uint64_t k = testing_random(&seed) % 3 + 1; k; k--)
-			(void)mutate(changed, header, &seed);
+		for (uint64_t k = testing_random(seed) % 3 + 1; k; k--)
+			(void)mutate(changed, header, seed);
 		assert_int_equal(pwrite(fd, changed, header, 0), header);
-		mzm_status st = mzm_source_open(&src, path, &err);
+		mzm_status st = mzm_gguf_source_open(&src, path, &err);
 		assert_int_equal(st, err.code);
 		assert_true(st == MZM_OK || st == MZM_EFORMAT || st == MZM_EUNSUPPORTED);
 		n_good += st == MZM_OK;
@@ -300,12 +343,23 @@ static void test_mutations(void **state)
 		mzm_source_close(src);
 		assert_int_equal(mzm_mem_live(), live);
 	}
-	print_message("%ld changed headers, %ld of them still a model\n", n, n_good);
-	assert_true(n_good < n / 2);
 	close(fd);
 	free(tensor);
+	free(changed);
 	free(b.p);
 	gb_free(&g);
+	return n_good;
+}
+
+static void test_mutations(void **state)
+{
+	(void)state;
+	uint64_t seed = 99;
+	long n_good = 0, n = getenv("MIRZAM_SHORT") ? 1000 : 112000, n_all = n * (long)GB_N_FAMILIES;
+	for (size_t i = 0; i < GB_N_FAMILIES; i++)
+		n_good += mutate_family(&gb_families[i], n, &seed);
+	print_message("%ld changed headers, %ld of them still a model\n", n_all, n_good);
+	assert_true(n_good < n_all / 2 && n_good > 0);
 }
 
 /* ---- models ---- */
@@ -323,32 +377,37 @@ static void test_refusals(void **state)
 	(void)state;
 	static const char *const numbers[] = {"llama.expert_count", "llama.attn_logit_softcapping",
 					      "llama.final_logit_softcapping", "llama.logit_scale",
-					      "llama.rope.scale_linear", "llama.attention.clamp_kqv"};
+					      "llama.rope.scaling.attn_factor", "llama.attention.clamp_kqv",
+					      "llama.unheard_of", "llama.rope.scaling.yarn_beta_fast"};
 	for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
 		MODEL(MZM_EUNSUPPORTED, numbers[i], gb_real(&g, numbers[i], 8));
 	MODEL(MZM_OK, "", gb_int(&g, "llama.expert_count", 0); gb_int(&g, "llama.vocab_size", 40));
 	MODEL(MZM_EFORMAT, "general.architecture", g.meta.p[8] = 'G');
 	MODEL(MZM_EUNSUPPORTED, "\"lloma\"", memcpy(memmem(g.meta.p, g.meta.n, "llama", 5), "lloma", 5));
 	MODEL(MZM_EUNSUPPORTED, "general.type", gb_string(&g, "general.type", "adapter"));
-	MODEL(MZM_EUNSUPPORTED, "sliding_window", gb_int(&g, "llama.attention.sliding_window", 64));
-	MODEL(MZM_OK, "", gb_int(&g, "llama.attention.sliding_window", 128));
 	MODEL(MZM_EUNSUPPORTED, "attention.causal", gb_flag(&g, "llama.attention.causal", 0));
 	MODEL(MZM_EUNSUPPORTED, "\"yarn\"", gb_string(&g, "llama.rope.scaling.type", "yarn"));
-	MODEL(MZM_EUNSUPPORTED, "scaling.factor 2", gb_real(&g, "llama.rope.scaling.factor", 2));
+	MODEL(MZM_EFORMAT, "scaling factor 0.5", gb_real(&g, "llama.rope.scaling.factor", 0.5));
+	MODEL(MZM_EUNSUPPORTED, "scaling.factor 2", {
+		gb_real(&g, "llama.rope.scaling.factor", 2);
+		const float f[2] = {1, 3};
+		memcpy(gb_add_tensor(&g, "rope_freqs.weight", 0, 2, 0)->data, f, sizeof f);
+	});
 	MODEL(MZM_EUNSUPPORTED, "dimension_count 2", gb_int(&g, "llama.rope.dimension_count", 2));
 	MODEL(MZM_OK, "", gb_int(&g, "llama.rope.dimension_count", 4));
 	MODEL(MZM_EUNSUPPORTED, "value_length", gb_int(&g, "llama.attention.value_length", 2));
 	MODEL(MZM_EFORMAT, "attn_q.weight: expected [8, 16]", gb_int(&g, "llama.attention.key_length", 8));
 	MODEL(MZM_EFORMAT, "eos_token_id", gb_int(&g, "tokenizer.ggml.eos_token_id", 40));
 	MODEL(MZM_OK, "", gb_int(&g, "tokenizer.ggml.eos_token_id", UINT32_MAX));
-	MODEL(MZM_EUNSUPPORTED, "attn_q.bias belongs to no part", gb_add_tensor(&g, "blk.0.attn_q.bias", 0, 8, 0));
+	MODEL(MZM_EFORMAT, "attn_k.bias is missing", gb_add_tensor(&g, "blk.0.attn_q.bias", 0, 8, 0));
+	MODEL(MZM_EUNSUPPORTED, "attn_k.bias belongs to no part", gb_add_tensor(&g, "blk.0.attn_k.bias", 0, 4, 0));
 	MODEL(MZM_EUNSUPPORTED, "attn_q_norm", gb_add_tensor(&g, "blk.0.attn_q_norm.weight", 0, 4, 0));
 	MODEL(MZM_EFORMAT, "blk.0.ffn_down.weight is missing", strcpy(gb_find(&g, "blk.0.ffn_down.weight")->name, "x"));
 	MODEL(MZM_EFORMAT, "token_embd.weight is missing", strcpy(gb_find(&g, "token_embd.weight")->name, "x"));
 	MODEL(MZM_EFORMAT, "ffn_up.weight: expected [8, 16]", gb_find(&g, "blk.0.ffn_up.weight")->dims[1] = 15);
 	MODEL(MZM_EUNSUPPORTED, "(IQ2_XXS)", gb_find(&g, "blk.0.ffn_up.weight")->type = 16);
-	MODEL(MZM_EUNSUPPORTED, "rope_freqs.weight", {
-		const float f[2] = {1, 3};
+	MODEL(MZM_EFORMAT, "rope_freqs.weight", {
+		const float f[2] = {1, NAN};
 		memcpy(gb_add_tensor(&g, "rope_freqs.weight", 0, 2, 0)->data, f, sizeof f);
 	});
 	MODEL(MZM_EFORMAT, "rope_freqs.weight", gb_add_tensor(&g, "rope_freqs.weight", 0, 3, 0));
@@ -536,7 +595,7 @@ static void test_rope(void **state)
 {
 	(void)state;
 	const double pi = 3.14159265358979323846;
-	for (int k = 0; k < 3; k++) { /* k 1: one factor is wrong; k 2: all are 1 */
+	for (int k = 0; k < 3; k++) { /* k 1: one factor is none of Llama 3's; k 2: all are 1 */
 		gb g;
 		mzm_source *src;
 		mzm_err err = {0};
@@ -552,13 +611,14 @@ static void test_rope(void **state)
 		gb_bytes b = gb_file(&g);
 		testing_write(path, b.p, b.n);
 		mzm_status st = mzm_source_open(&src, path, &err);
-		assert_int_equal(st, k == 1 ? MZM_EUNSUPPORTED : MZM_OK);
-		if (k != 1) {
-			const mzm_config *c = mzm_source_config(src);
-			assert_int_equal(c->rope, k == 0 ? MZM_ROPE_LLAMA3 : MZM_ROPE_PLAIN);
-			assert_true(k == 2 || (c->rope_factor == 32 && c->rope_low_freq == 1 &&
-					       c->rope_high_freq == 4 && c->rope_orig_ctx == 8192));
-		}
+		assert_int_equal(st, MZM_OK);
+		const mzm_config *c = mzm_source_config(src);
+		assert_int_equal(c->rope, k == 0 ? MZM_ROPE_LLAMA3 : k == 1 ? MZM_ROPE_LONG : MZM_ROPE_PLAIN);
+		assert_true(k != 0 || (c->rope_factor == 32 && c->rope_low_freq == 1 && c->rope_high_freq == 4 &&
+				       c->rope_orig_ctx == 8192));
+		assert_true(k != 1 || (c->rope_factor == 0 && c->rope_orig_ctx == c->n_ctx &&
+				       c->rope_attn_factor == 1 && memcmp(c->rope_short, f, 64 * sizeof *f) == 0 &&
+				       memcmp(c->rope_long, f, 64 * sizeof *f) == 0));
 		mzm_source_close(src);
 		free(b.p);
 		gb_free(&g);
@@ -655,6 +715,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_metadata),
 		cmocka_unit_test(test_hostile_headers),
+		cmocka_unit_test(test_odd_files),
 		cmocka_unit_test(test_truncations),
 		cmocka_unit_test(test_claims),
 		cmocka_unit_test(test_mutations),

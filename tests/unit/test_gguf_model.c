@@ -6,9 +6,10 @@
  * (the folder's README allows 0.6), and greedy ids may part where two logits are close. */
 #include <jansson.h>
 #include <math.h>
+#include <time.h>
 
+#include "gguf_build.h"
 #include "isa.h"
-#include "testing.h"
 
 #include "base/mem.h"
 #include "format/source.h"
@@ -216,12 +217,99 @@ static void test_import(void **state)
 	testing_remove(dir);
 }
 
+/* ---- a large vocabulary ---- */
+
+/* Llama 3's, as a converter writes it: tokens by id, types, merges with a blank between. Returns how many tokens. */
+static uint64_t add_vocabulary(gb *g, const json_t *tokenizer)
+{
+	const json_t *model = json_object_get(tokenizer, "model"), *merges = json_object_get(model, "merges");
+	const json_t *added = json_object_get(tokenizer, "added_tokens"), *entry;
+	json_t *vocab = json_object_get(model, "vocab"), *id;
+	const char *text;
+	size_t i;
+	uint64_t n = json_object_size(vocab) + json_array_size(added);
+	const char **tokens = calloc(n, sizeof *tokens);
+	json_object_foreach(vocab, text, id)
+		tokens[json_integer_value(id)] = text;
+	json_array_foreach(added, i, entry)
+		tokens[json_integer_value(json_object_get(entry, "id"))] =
+			json_string_value(json_object_get(entry, "content"));
+	gb_string(g, "tokenizer.ggml.model", "gpt2");
+	gb_string(g, "tokenizer.ggml.pre", "llama-bpe");
+	gb_int(g, "tokenizer.ggml.bos_token_id", 128000);
+	gb_key(g, "tokenizer.ggml.tokens", 9);
+	gb_u32(&g->meta, 8);
+	gb_u64(&g->meta, n);
+	for (i = 0; i < n; i++)
+		gb_text(&g->meta, tokens[i]);
+	gb_key(g, "tokenizer.ggml.token_type", 9);
+	gb_u32(&g->meta, 5);
+	gb_u64(&g->meta, n);
+	for (i = 0; i < n; i++)
+		gb_u32(&g->meta, i < json_object_size(vocab) ? 1 : 3);
+	gb_key(g, "tokenizer.ggml.merges", 9);
+	gb_u32(&g->meta, 8);
+	gb_u64(&g->meta, json_array_size(merges));
+	json_array_foreach(merges, i, entry)
+		gb_text(&g->meta, json_string_value(entry));
+	free(tokens);
+	return n;
+}
+
+static double seconds(clockid_t clock)
+{
+	struct timespec ts;
+	clock_gettime(clock, &ts);
+	return (double)ts.tv_sec + 1e-9 * (double)ts.tv_nsec;
+}
+
+/* A model of 128,256 tokens: the time of one thread that opens it, with its tokenizer. */
+static void test_load_time(void **state)
+{
+	(void)state;
+	char tokenizer[512], dir[256], path[300];
+	gb g;
+	mzm_model *model;
+	mzm_err err = {0};
+	mzm_model_params params = mzm_model_params_default();
+	if (!testing_shared("tokenizers/llama3/tokenizer.json", tokenizer))
+		skip();
+	json_t *root = json_load_file(tokenizer, 0, NULL);
+	assert_non_null(root);
+	gb_model(&g, 1, 8);
+	uint64_t n = add_vocabulary(&g, root);
+	gb_tensor *embed = gb_find(&g, "token_embd.weight");
+	embed->dims[1] = n;
+	embed->bytes = n * 8 * 2;
+	embed->data = realloc(embed->data, embed->bytes);
+	gb_random(&g, embed);
+	gb_bytes b = gb_file(&g);
+	testing_temp_dir(dir);
+	snprintf(path, sizeof path, "%s/m.gguf", dir);
+	testing_write(path, b.p, b.n);
+	params.isa = isa_exact();
+	double wall = seconds(CLOCK_MONOTONIC), cpu = seconds(CLOCK_THREAD_CPUTIME_ID);
+	if (mzm_model_open(&model, path, &params, &err) != MZM_OK)
+		fail_msg("%s", err.message);
+	wall = seconds(CLOCK_MONOTONIC) - wall;
+	cpu = seconds(CLOCK_THREAD_CPUTIME_ID) - cpu;
+	print_message("%d tokens: open in %.0f ms (%.0f ms of one core)\n", (int)n, 1e3 * wall, 1e3 * cpu);
+	assert_int_equal(mzm_model_get_info(model)->n_vocab, n);
+	assert_true(cpu < 1 || getenv("MIRZAM_SHORT"));
+	mzm_model_close(model);
+	json_decref(root);
+	free(b.p);
+	gb_free(&g);
+	testing_remove(dir);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_same_as_directory),
 		cmocka_unit_test(test_expected),
 		cmocka_unit_test(test_import),
+		cmocka_unit_test(test_load_time),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -185,6 +185,19 @@ static void check_ids(const mzm_tokenizer *tok, const char *text, unsigned flags
 
 /* ---- llama.cpp's vectors ---- */
 
+static bool same_ids(const mzm_tokenizer *tok, const char *text, size_t len, unsigned flags, const int32_t *want,
+		     size_t n_want)
+{
+	int32_t *ids;
+	size_t n;
+	assert_int_equal(mzm_tokenize(tok, text, len, flags, &ids, &n, NULL), MZM_OK);
+	bool same = n == n_want && memcmp(ids, want, n * sizeof *ids) == 0;
+	if (!same)
+		print_message("  \"%.*s\"\n", (int)(len < 200 ? len : 200), text);
+	mzm_ids_free(ids);
+	return same;
+}
+
 /* -1: the vectors are absent. */
 static int same_vectors(const mzm_tokenizer *tok, const char *name)
 {
@@ -201,18 +214,12 @@ static int same_vectors(const mzm_tokenizer *tok, const char *name)
 	}
 	char *text = in, *line = out;
 	for (char *end; (end = strstr(text, SEPARATOR)); text = end + strlen(SEPARATOR)) {
-		int32_t want[512], *ids;
-		size_t n;
+		int32_t want[512];
 		char *eol = strchr(line, '\n');
 		assert_non_null(eol);
 		*eol = 0;
 		size_t n_want = testing_parse_ids(line, want, 512);
-		assert_int_equal(mzm_tokenize(tok, text, (size_t)(end - text), 0, &ids, &n, NULL), MZM_OK);
-		bool same = n == n_want && memcmp(ids, want, n * sizeof *ids) == 0;
-		if (!same)
-			print_message("  %s: \"%.*s\"\n", name, (int)(end - text), text);
-		n_same += same;
-		mzm_ids_free(ids);
+		n_same += same_ids(tok, text, (size_t)(end - text), 0, want, n_want);
 		line = eol + 1;
 	}
 	free(in);
@@ -239,7 +246,7 @@ static mzm_tokenizer *open_vocab(const char *name)
 static void test_vectors(void **state)
 {
 	static const char *const names[] = {"llama-spm", "phi-3", "gpt-2",          "falcon",      "starcoder",
-					    "refact",    "mpt",   "deepseek-coder", "deepseek-llm"};
+					    "refact",    "mpt",   "deepseek-coder", "deepseek-llm", "bert-bge"};
 	(void)state;
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
 		mzm_tokenizer *tok = open_vocab(names[i]);
@@ -252,23 +259,56 @@ static void test_vectors(void **state)
 	}
 }
 
-static void test_others_load(void **state)
+/* The published tokenizer.json gives the ids; it brings text into the form NFC first, which GGUF files do not say. */
+static void test_neox(void **state)
 {
-	char path[512];
-	mzm_err err = {0};
-	mzm_tokenizer *neox = open_vocab("gpt-neox"), *baichuan = open_vocab("baichuan"), *bert;
+	char path[512], path_ids[512];
+	size_t len, n_same = 0, n = 0;
 	(void)state;
-	if (!neox || !baichuan || !testing_shared("tokenizers/ggml-vocab/ggml-vocab-bert-bge.gguf", path)) {
+	mzm_tokenizer *neox = open_vocab("gpt-neox");
+	if (!neox || !testing_shared("tokenizers/hf-vectors/texts.jsonl", path) ||
+	    !testing_shared("tokenizers/hf-vectors/gpt_neox.ids.txt", path_ids)) {
 		mzm_tokenizer_close(neox);
-		mzm_tokenizer_close(baichuan);
 		skip();
 	}
-	CHECK_IDS(neox, "Hello world", 0, 12092, 1533);
 	CHECK_IDS(neox, "a<|endoftext|>", MZM_TOK_PARSE_SPECIAL, 66, 0);
+	char *texts = testing_read(path, &len), *line = texts, *lines = testing_read(path_ids, &len), *want = lines;
+	int32_t *ids = malloc(65536 * sizeof *ids);
+	for (; *line && *want; line = strchr(line, '\n') + 1, want = strchr(want, '\n') + 1) {
+		json_t *obj = json_loads(line, JSON_DISABLE_EOF_CHECK | JSON_ALLOW_NUL, NULL);
+		const json_t *text = json_object_get(obj, "text");
+		const char *s = json_string_value(text);
+		size_t n_text = json_string_length(text), i = 0;
+		while (i < n_text && (unsigned char)s[i] < 0xcc)
+			i++;
+		*strchr(want, '\n') = 0;
+		size_t n_want = testing_parse_ids(want, ids, 65536);
+		want += strlen(want);
+		*want = '\n';
+		if (i == n_text) { /* NFC leaves it alone */
+			n++;
+			n_same += same_ids(neox, s, n_text, MZM_TOK_PARSE_SPECIAL, ids, n_want);
+		}
+		json_decref(obj);
+	}
+	print_message("gpt-neox: %zu of %zu\n", n_same, n);
+	assert_true(n > 90);
+	assert_int_equal(n_same, n);
+	free(ids);
+	free(texts);
+	free(lines);
 	mzm_tokenizer_close(neox);
+}
+
+static void test_baichuan(void **state)
+{
 	int32_t *ids;
 	size_t n, n_back;
 	char *back;
+	(void)state;
+	mzm_tokenizer *baichuan = open_vocab("baichuan");
+	if (!baichuan)
+		skip();
 	assert_int_equal(mzm_tokenize(baichuan, "Hello world", 11, MZM_TOK_ADD_SPECIAL, &ids, &n, NULL), MZM_OK);
 	assert_int_equal(ids[0], 1);
 	assert_int_equal(mzm_detokenize(baichuan, ids, n, &back, &n_back, NULL), MZM_OK);
@@ -276,8 +316,6 @@ static void test_others_load(void **state)
 	mzm_string_free(back);
 	mzm_ids_free(ids);
 	mzm_tokenizer_close(baichuan);
-	assert_int_equal(open_gguf(path, &bert, &err), MZM_EUNSUPPORTED);
-	assert_non_null(strstr(err.message, "\"bert\""));
 }
 
 static void test_model_prompts(void **state)
@@ -473,8 +511,6 @@ static void test_pre_names(void **state)
 	builder b = {0};
 	build_bpe(&b, "superbpe", bpe_merges, 2);
 	must_fail(&b, MZM_EUNSUPPORTED, "\"superbpe\"");
-	add_string(&b, KEY("model"), "t5");
-	must_fail(&b, MZM_EUNSUPPORTED, "\"t5\"");
 	add_string(&b, KEY("model"), "rwkv");
 	must_fail(&b, MZM_EUNSUPPORTED, "\"rwkv\"");
 }
@@ -513,6 +549,7 @@ static void test_hostile(void **state)
 	add_string(&b, KEY("model"), "gpt2");
 	begin_array(&b, KEY("tokens"), MZM_GGUF_STRING, 1);
 	put_text(&b.kv, "x\0y", 3);
+	add_strings(&b, KEY("merges"), NULL, 0);
 	must_fail(&b, MZM_EUNSUPPORTED, "holds a NUL");
 	add_string(&b, KEY("model"), "gpt2");
 	must_fail(&b, MZM_EFORMAT, "tokens is not an array of strings");
@@ -666,7 +703,8 @@ static void test_random(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_vectors),          cmocka_unit_test(test_others_load),
+		cmocka_unit_test(test_vectors),          cmocka_unit_test(test_neox),
+		cmocka_unit_test(test_baichuan),
 		cmocka_unit_test(test_model_prompts),    cmocka_unit_test(test_big_vocabularies),
 		cmocka_unit_test(test_spm),              cmocka_unit_test(test_pre_names),
 		cmocka_unit_test(test_none),             cmocka_unit_test(test_hostile),

@@ -4,6 +4,7 @@
 #include "testing.h"
 
 #include <pthread.h>
+#include <utf8proc.h>
 
 #include "tiny_tokenizer.h"
 
@@ -247,28 +248,58 @@ static void test_many_marks(void **state)
 	mzm_str_free(&want);
 }
 
+/* Texts are normalised in stretches; the whole by utf8proc is the same. */
+static void test_forms(void **state)
+{
+	static const char *const forms[] = {"NFC", "NFD", "NFKC", "NFKD"};
+	static utf8proc_uint8_t *(*const whole[])(const utf8proc_uint8_t *) = {utf8proc_NFC, utf8proc_NFD, utf8proc_NFKC,
+									       utf8proc_NFKD};
+	static const uint32_t chars[] = {'a', 'e',   ' ',    '<',    0xa0,   0xe9,   0xc5,   0x301,   0x323,  0x345,  0x315,
+					 0x1100, 0x1161, 0x11a8, 0xac00, 0xfb01, 0x1e9b, 0x212b, 0x1f600, 0x1d15e, 0x93c};
+	uint64_t rng = 8;
+	(void)state;
+	for (int i = 0; i < 2000; i++) {
+		char text[160], type[32];
+		size_t n = 0;
+		for (uint64_t k = 1 + testing_random(&rng) % 30; k > 0; k--)
+			n += mzm_utf8_put(chars[testing_random(&rng) % (sizeof chars / sizeof *chars)], text + n);
+		text[n] = 0;
+		snprintf(type, sizeof type, "{\"type\":\"%s\"}", forms[i % 4]);
+		char *want = (char *)whole[i % 4]((const utf8proc_uint8_t *)text);
+		check_normalized(type, text, want);
+		free(want);
+	}
+}
+
 /* ---- pre-tokenizers: the words themselves, with a bar between ---- */
 
+/* The same words in batches of any size. */
 static void check_words(const char *pre_tokenizer, const char *text, const char *want)
 {
 	tiny t = tiny_bytes;
 	mzm_err err = {0};
-	mzm_str got = {0};
-	int which;
 	t.pre_tokenizer = pre_tokenizer;
 	mzm_tokenizer *tok = must_open(&t, false);
-	mzm_tok_enc enc = {.tok = tok, .err = &err};
-	mzm_run run = {.first = true, .last = true, .at_start = true};
-	if (mzm_tok_pre(&enc, &which, text, strlen(text), run) != MZM_OK)
-		fail_msg("%s", err.message);
-	for (size_t i = 0; i < enc.n_spans[which]; i++) {
-		mzm_span span = enc.spans[which][i];
-		mzm_str_puts(&got, i ? "|" : "");
-		mzm_str_add(&got, enc.base + span.start, span.end - span.start);
+	for (size_t n_max = 0; n_max < 4; n_max++) {
+		mzm_tok_enc enc = {.tok = tok, .err = &err, .words.n_max = n_max};
+		mzm_run run = {.first = true, .last = true, .at_start = true};
+		mzm_str got = {0};
+		bool more = true, any = false;
+		int which;
+		if (mzm_tok_pre(&enc, text, strlen(text), run) != MZM_OK)
+			fail_msg("%s", err.message);
+		while (mzm_tok_pre_next(&enc, &which, &more) == MZM_OK && more) {
+			for (size_t i = 0; i < enc.n_spans[which]; i++, any = true) {
+				mzm_span span = enc.spans[which][i];
+				mzm_str_puts(&got, any ? "|" : "");
+				mzm_str_add(&got, enc.base + span.start, span.end - span.start);
+			}
+		}
+		assert_false(more);
+		assert_string_equal(got.data ? got.data : "", want);
+		mzm_str_free(&got);
+		mzm_tok_enc_free(&enc);
 	}
-	assert_string_equal(got.data ? got.data : "", want);
-	mzm_str_free(&got);
-	mzm_tok_enc_free(&enc);
 	mzm_tokenizer_close(tok);
 }
 
@@ -299,6 +330,13 @@ static void test_split(void **state)
 		    "a|12\xc2\xb2|b|3");
 	check_words("{\"type\":\"Punctuation\"}", "a,.b\xe2\x80\xa6", "a|,|.|b|\xe2\x80\xa6");
 	check_words("{\"type\":\"Punctuation\",\"behavior\":\"Contiguous\"}", "a,.b", "a|,.|b");
+	check_words("{\"type\":\"WhitespaceSplit\"}", " a\t\xc2\xa0" "b-c ", "a|b-c");
+	check_words("{\"type\":\"Whitespace\"}", "a_1 b--c", "a_1|b|--|c");
+	check_words("{\"type\":\"BertPreTokenizer\"}", "a,b  c. ", "a|,|b|c|.");
+	/* a text is rewritten, cut, rewritten twice and cut again */
+	check_words("{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Metaspace\",\"replacement\":\"-\"},"
+		    "{\"type\":\"ByteLevel\",\"add_prefix_space\":true},{\"type\":\"Punctuation\"}]}",
+		    "a b1 c", TINY_G "|-|a|" TINY_G "|-|b|1|" TINY_G "|-|c");
 	check_words("{\"type\":\"Sequence\",\"pretokenizers\":[" SPLIT(
 			    "{\"String\":\" \"}", "Removed") ","
 							     "{\"type\":\"Digits\",\"individual_digits\":true}]}",
@@ -708,7 +746,7 @@ int main(void)
 		cmocka_unit_test(test_byte_level),   cmocka_unit_test(test_spm),
 		cmocka_unit_test(test_unknown),      cmocka_unit_test(test_ignore_merges),
 		cmocka_unit_test(test_added),        cmocka_unit_test(test_added_normalized),
-		cmocka_unit_test(test_normalizers),  cmocka_unit_test(test_many_marks),
+		cmocka_unit_test(test_normalizers),  cmocka_unit_test(test_many_marks), cmocka_unit_test(test_forms),
 		cmocka_unit_test(test_split),        cmocka_unit_test(test_byte_level_steps),
 		cmocka_unit_test(test_metaspace),    cmocka_unit_test(test_patterns),
 		cmocka_unit_test(test_merging),      cmocka_unit_test(test_any_bytes),

@@ -56,8 +56,20 @@ static void test_refused_model(void **state)
 		{"", MZM_EFORMAT, "line 1"},
 		{"[]", MZM_EFORMAT, "not an object"},
 		{"{}", MZM_EFORMAT, "'model' is not an object"},
-		{"{'model':{'type':'Unigram','vocab':[]}}", MZM_EUNSUPPORTED, "type 'Unigram' is not supported"},
-		{"{'model':{'type':'WordPiece'}}", MZM_EUNSUPPORTED, "'WordPiece'"},
+		{"{'model':{'type':'WordLevel','vocab':{}}}", MZM_EUNSUPPORTED, "type 'WordLevel' is not supported"},
+		{"{'model':{'type':'WordPiece'}}", MZM_EFORMAT, "'vocab' is not an object"},
+		{"{'model':{'type':'WordPiece','vocab':['a']}}", MZM_EFORMAT, "'vocab' is not an object"},
+		{"{'model':{'type':'WordPiece','vocab':{'a':0}}}", MZM_EFORMAT, "unk_token '[UNK]' is not in"},
+		{"{'model':{'type':'Unigram','vocab':[]}}", MZM_EFORMAT, "no token at all"},
+		{"{'model':{'type':'Unigram','vocab':{}}}", MZM_EFORMAT, "'vocab' is not an array"},
+		{"{'model':{'type':'Unigram','vocab':[7]}}", MZM_EFORMAT, "vocab[0] has no string"},
+		{"{'model':{'type':'Unigram','vocab':['a']}}", MZM_EFORMAT, "vocab[0] is not a token and its score"},
+		{"{'model':{'type':'Unigram','vocab':[['a','x']]}}", MZM_EFORMAT, "vocab[0] is not a token"},
+		{"{'model':{'type':'Unigram','vocab':[['a',0],['b',NaN]]}}", MZM_EFORMAT, "line 1"},
+		{"{'model':{'type':'Unigram','vocab':[['a',0],['b',1e999]]}}", MZM_EFORMAT, "line 1"},
+		{"{'model':{'type':'Unigram','vocab':[['a',0],['a',-1]]}}", MZM_EFORMAT, "'a' has the ids 0 and 1"},
+		{"{'model':{'type':'Unigram','vocab':[['a',0]],'unk_id':1}}", MZM_EFORMAT, "unk_id"},
+		{"{'model':{'type':'Unigram','vocab':[['a',0]],'unk_id':-1}}", MZM_EFORMAT, "unk_id"},
 		{"{'model':{'vocab':{'a':0}}}", MZM_EUNSUPPORTED, "type ''"},
 		{MODEL("[]", "[]"), MZM_EFORMAT, "'vocab' is not an object"},
 		{MODEL("{}", "[]"), MZM_EFORMAT, "no token at all"},
@@ -98,7 +110,10 @@ static void test_refused_steps(void **state)
 		mzm_status status;
 		const char *words;
 	} cases[] = {
-		{NORM, "{'type':'Precompiled'}", MZM_EUNSUPPORTED, "normalizer: type 'Precompiled' is not supported"},
+		{NORM, "{'type':'Precompiled'}", MZM_EFORMAT, "Precompiled: 'precompiled_charsmap' is missing"},
+		{NORM, "{'type':'Precompiled','precompiled_charsmap':'AAAA'}", MZM_EFORMAT, "charsmap: a trie of"},
+		{NORM, "{'type':'Strip','content':'ab'}", MZM_EFORMAT, "not one character"},
+		{NORM, "{'type':'BertNormalizer','clean_text':'yes'}", MZM_EFORMAT, "clean_text"},
 		{NORM, "{'type':'Sequence','normalizers':[{'type':'NFC'},{'type':'Nmt'}]}", MZM_EUNSUPPORTED,
 		 "normalizer: normalizers[1]: type 'Nmt'"},
 		{NORM, "{'type':'Sequence'}", MZM_EFORMAT, "'normalizers' is not an array"},
@@ -127,7 +142,8 @@ static void test_refused_steps(void **state)
 		 "no ids for the special token 'x'"},
 		{POST, "{'type':'BertProcessing','cls':['a',9999],'sep':['a',1]}", MZM_EFORMAT, "id 9999 is no token"},
 		{POST, "{'type':'BertProcessing','cls':['a',-1],'sep':['a',1]}", MZM_EFORMAT, "whole number"},
-		{DEC, "{'type':'WordPiece'}", MZM_EUNSUPPORTED, "decoder: type 'WordPiece'"},
+		{DEC, "{'type':'CTC'}", MZM_EUNSUPPORTED, "decoder: type 'CTC'"},
+		{DEC, "{'type':'WordPiece','cleanup':3}", MZM_EFORMAT, "cleanup"},
 		{DEC, "{'type':'Strip','content':'ab'}", MZM_EFORMAT, "not one character"},
 		{DEC, "{'type':'Sequence','decoders':[{'type':'Fuse'},{'type':'ByteFallback'}]}", MZM_EUNSUPPORTED,
 		 "may follow Fuse"},
@@ -235,6 +251,10 @@ static void test_sizes(void **state)
 	refuse_tiny(&t, MZM_EUNSUPPORTED, "a pattern of 20000 bytes");
 	mzm_str_free(&added);
 	mzm_str_free(&split);
+	mzm_str piece = {0}; /* of unigram models, whose time grows with the longest piece */
+	mzm_str_printf(&piece, "{'model':{'type':'Unigram','vocab':[['%.*s',0]]}}", (int)MZM_TOK_MAX_PIECE + 1, a);
+	refuse_text(piece.data, MZM_EUNSUPPORTED, "has 1025 bytes, more than 1024");
+	mzm_str_free(&piece);
 	free(a);
 }
 

@@ -4,8 +4,10 @@
 #include "testing.h"
 
 #include <jansson.h>
+#include <libgen.h>
 
 #include "base/clock.h"
+#include "base/mem.h"
 #include "base/str.h"
 #include "format/tokenizer.h"
 
@@ -24,33 +26,23 @@ static char *shared_text(const char *name, size_t *len)
 	return testing_shared(name, path) ? testing_read(path, len) : NULL;
 }
 
-/* gpt2 has OpenAI's two files; a tokenizer.json is put together from them. */
+/* gpt2 has OpenAI's two files, which are read by the names of their directory. */
+static char *dir_json(const char *dir, const char *config, size_t *len)
+{
+	mzm_err err = {0};
+	char *json, *copy;
+	if (mzm_tokenizer_dir_json(&json, len, dir, config, config ? strlen(config) : 0, &err) != MZM_OK)
+		fail_msg("%s", err.message);
+	assert_non_null(json);
+	copy = strdup(json);
+	mzm_free(json);
+	return copy;
+}
+
 static char *gpt2_json(size_t *len)
 {
-	size_t n;
-	char *vocab = shared_text("tokenizers/gpt2/encoder.json", &n);
-	char *bpe = shared_text("tokenizers/gpt2/vocab.bpe", &n);
-	json_t *merges = json_array();
-	char *state = NULL, *out = NULL;
-	if (vocab && bpe) {
-		for (char *line = strtok_r(bpe, "\n", &state); line; line = strtok_r(NULL, "\n", &state))
-			if (strncmp(line, "#version", 8) != 0)
-				json_array_append_new(merges, json_string(line));
-		json_t *root =
-			json_pack("{s:{s:s,s:o,s:o},s:{s:s,s:b},s:{s:s},s:[{s:i,s:s,s:b,s:b}]}", "model", "type", "BPE",
-				  "vocab", json_loads(vocab, 0, NULL), "merges", merges, "pre_tokenizer", "type",
-				  "ByteLevel", "add_prefix_space", 0, "decoder", "type", "ByteLevel", "added_tokens",
-				  "id", 50256, "content", "<|endoftext|>", "special", 1, "normalized", 0);
-		assert_non_null(root);
-		out = json_dumps(root, JSON_COMPACT);
-		*len = strlen(out);
-		json_decref(root);
-	} else {
-		json_decref(merges);
-	}
-	free(vocab);
-	free(bpe);
-	return out;
+	char path[512];
+	return testing_shared("tokenizers/gpt2/vocab.bpe", path) ? dir_json(dirname(path), NULL, len) : NULL;
 }
 
 static mzm_tokenizer *open_shared(const char *name)
@@ -199,6 +191,37 @@ static bool gives_back(const char *name, const char *text)
 	return true;
 }
 
+/* False: the ids are absent. */
+static bool check_hf(const mzm_tokenizer *tok, const char *name, const json_t *texts)
+{
+	char file[128];
+	size_t len, n = json_array_size(texts), n_same = 0, n_back = 0, n_tried = 0;
+	snprintf(file, sizeof file, "tokenizers/hf-vectors/%s.ids.txt", name);
+	char *ids = shared_text(file, &len), *line = ids;
+	int32_t *want = malloc(65536 * sizeof *want);
+	for (size_t i = 0; i < n && ids; i++) {
+		const json_t *text = json_array_get(texts, i);
+		char *eol = strchr(line, '\n');
+		assert_non_null(eol);
+		*eol = 0;
+		size_t n_want = testing_parse_ids(line, want, 65536);
+		const char *s = json_string_value(text);
+		n_same += same_ids(tok, s, json_string_length(text), MZM_TOK_PARSE_SPECIAL, want, n_want);
+		if (gives_back(name, s)) {
+			n_tried++;
+			n_back += round_trip(tok, s, json_string_length(text));
+		}
+		line = eol + 1;
+	}
+	print_message("hf %s: %zu of %zu vectors, %zu of %zu round trips\n", name, n_same, n, n_back, n_tried);
+	assert_int_equal(n, 199);
+	assert_true(!ids || n_same == n);
+	assert_int_equal(n_back, n_tried);
+	free(want);
+	free(ids);
+	return ids != NULL;
+}
+
 static void test_hf_vectors(void **state)
 {
 	(void)state;
@@ -206,36 +229,48 @@ static void test_hf_vectors(void **state)
 	if (!texts)
 		skip();
 	for (size_t t = 0; t < N_NAMES; t++) {
-		char file[128];
-		size_t len, n = json_array_size(texts), n_same = 0, n_back = 0, n_tried = 0;
-		snprintf(file, sizeof file, "tokenizers/hf-vectors/%s.ids.txt", names[t]);
-		char *ids = shared_text(file, &len), *line = ids;
 		mzm_tokenizer *tok = open_shared(names[t]);
-		if (!ids || !tok)
+		if (!tok || !check_hf(tok, names[t], texts))
 			skip();
-		for (size_t i = 0; i < n; i++) {
-			int32_t *want = malloc(65536 * sizeof *want);
-			const json_t *text = json_array_get(texts, i);
-			char *eol = strchr(line, '\n');
-			assert_non_null(eol);
-			*eol = 0;
-			size_t n_want = testing_parse_ids(line, want, 65536);
-			const char *s = json_string_value(text);
-			n_same += same_ids(tok, s, json_string_length(text), MZM_TOK_PARSE_SPECIAL, want, n_want);
-			if (gives_back(names[t], s)) {
-				n_tried++;
-				n_back += round_trip(tok, s, json_string_length(text));
-			}
-			free(want);
-			line = eol + 1;
-		}
-		print_message("hf %s: %zu of %zu vectors, %zu of %zu round trips\n", names[t], n_same, n, n_back,
-			      n_tried);
-		assert_int_equal(n, 199);
-		assert_int_equal(n_same, n);
-		assert_int_equal(n_back, n_tried);
 		mzm_tokenizer_close(tok);
-		free(ids);
+	}
+	json_decref(texts);
+}
+
+/* Directories without tokenizer.json: a pair of files, SentencePiece's own file. The same ids. */
+static void test_directories(void **state)
+{
+	static const char *const dirs[][3] = {{"roberta_opt", "vocab.json", "merges.txt"},
+					      {"llama2", "tokenizer.model", "tokenizer_config.json"},
+					      {"gpt2", "encoder.json", "vocab.bpe"}};
+	(void)state;
+	json_t *texts = read_texts();
+	if (!texts)
+		skip();
+	for (size_t d = 0; d < sizeof dirs / sizeof *dirs; d++) {
+		char dir[256], file[128], path[512];
+		size_t len;
+		testing_temp_dir(dir);
+		for (int i = 1; i < 3; i++) {
+			snprintf(file, sizeof file, "tokenizers/%s/%s", dirs[d][0], dirs[d][i]);
+			char *bytes = shared_text(file, &len);
+			if (!bytes) {
+				testing_remove(dir);
+				skip();
+			}
+			snprintf(path, sizeof path, "%s/%s", dir, dirs[d][i]);
+			testing_write(path, bytes, len);
+			free(bytes);
+		}
+		mzm_err err = {0};
+		mzm_tokenizer *tok;
+		char *json = dir_json(dir, NULL, &len);
+		if (mzm_tokenizer_parse(&tok, json, len, NULL, 0, dirs[d][0], &err) != MZM_OK)
+			fail_msg("%s", err.message);
+		assert_true(check_hf(tok, dirs[d][0], texts));
+		mzm_tokenizer_close(tok);
+		free(json);
+		testing_remove(dir);
 	}
 	json_decref(texts);
 }
@@ -383,6 +418,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_ggml_vectors),        cmocka_unit_test(test_hf_vectors),
+		cmocka_unit_test(test_directories),
 		cmocka_unit_test(test_with_special_tokens), cmocka_unit_test(test_model_prompts),
 		cmocka_unit_test(test_random_bytes),        cmocka_unit_test(test_speed),
 	};

@@ -1,0 +1,12 @@
+/* cats.h - the shares of neurons for which a calibration has thresholds: what fit_cats.c writes and cats.c reads. */
+#ifndef MZM_CATS_H
+#define MZM_CATS_H
+
+/* Tensor "cats" of a layer: [CATS_POINTS, 1] f32, the threshold of |act(gate)| that this share of the sample's values
+ * exceeds. Close to 0, where a ReLU is at home, the points are closer. */
+#define CATS_POINTS 22
+static const float cats_keep[CATS_POINTS] = {0.01f, 0.02f, 0.03f, 0.05f, 0.1f,  0.15f, 0.2f,  0.25f,
+					     0.3f,  0.35f, 0.4f,  0.45f, 0.5f,  0.55f, 0.6f,  0.65f,
+					     0.7f,  0.75f, 0.8f,  0.85f, 0.9f,  0.95f};
+
+#endif

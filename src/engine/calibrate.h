@@ -1,0 +1,82 @@
+/* calibrate.h - what the files of calibration share: a sample of the model's work on a text, and room to redo that of
+ * one layer.
+ *
+ * Workload: a few thousand positions. The inputs of all layers' FFNs are kept (as bf16: half the memory, and closer than
+ * any predictor comes); what a layer makes of them is computed when its turn comes, once to learn from, and once, for
+ * the held-out positions, to measure on. */
+#ifndef MZM_CALIBRATE_H
+#define MZM_CALIBRATE_H
+
+#include "engine/engine.h"
+#include "predictors/fit.h"
+
+#define MZM_CALIBRATE_WINDOW 256 /* tokens of a text that are read together */
+#define MZM_CALIBRATE_LEAST  64  /* positions, or there is nothing to learn */
+#define MZM_MAX_FITS         32
+
+/* Tokens that are read together, whose first n_rows become rows of the sample. */
+typedef struct mzm_window {
+	size_t  first; /* of the ids */
+	int32_t n_tok;
+	bool    held_out;
+	int32_t row, n_rows;
+} mzm_window;
+
+/* What one layer does, all f32. n: of all positions. */
+typedef struct mzm_layer_work {
+	void    *block;
+	float   *x;       /* [n, dim] normed inputs of the FFN */
+	float   *gate;    /* [n, n_ffn] act(gate) */
+	float   *z;       /* [n, n_ffn] */
+	float   *up;      /* [n_test, n_ffn] of held-out positions, once they are measured on */
+	float   *w_gate;  /* [n_ffn, dim] */
+	float   *w_up;    /* [n_ffn, dim]; without a gate nobody's */
+	float   *ones;    /* [n_ffn] */
+	char    *packed;  /* [n_ranks, packed_len] inputs as the kernels want them */
+	float   *sums;    /* [n_ranks, MZM_ACCUM_SCRATCH bytes] */
+	size_t   packed_len;
+	int      n_ranks;
+} mzm_layer_work;
+
+struct mzm_calibration {
+	const mzm_model     *model;
+	mzm_calibrate_params params;   /* zeros are replaced */
+	mzm_session         *session;
+	const mzm_fit       *fits[MZM_MAX_FITS];
+	int32_t              n_fits;
+	double               fit_seconds[MZM_MAX_FITS];
+	int32_t             *ids;      /* [n_ids] of ids_cap: all texts */
+	size_t              *ends;     /* [n_texts] of texts_cap: where each ends */
+	size_t               n_ids, ids_cap, n_texts, texts_cap;
+	bool                 is_finished;
+
+	mzm_window          *windows;  /* [n_windows] in the order of the texts */
+	int32_t              n_windows;
+	int32_t              n_train, n_test; /* rows; the held-out ones come last */
+	uint16_t            *x;        /* [n_layers, n_train + n_test, dim] bf16 */
+	mzm_layer_work       work;
+};
+
+/* Chooses the windows, and so n_train and n_test; no more than `most` positions. EARG: too little text. */
+mzm_status mzm_calibrate_choose(mzm_calibration *c, int32_t most, mzm_err *err);
+/* Runs the model over them: fills x. */
+mzm_status mzm_calibrate_sample(mzm_calibration *c, mzm_err *err);
+
+/* What x and work take for so many positions, in bytes; false: more than memory can be. */
+bool       mzm_calibrate_measure(uint64_t *bytes, const mzm_calibration *c, int32_t n_train, int32_t n_test);
+mzm_status mzm_calibrate_alloc(mzm_calibration *c, mzm_err *err);
+/* The layer's work on all positions, with w_gate; or on the held-out ones only, with up. */
+void       mzm_calibrate_layer(mzm_calibration *c, int32_t layer, bool held_out);
+
+/* Measures every predictor of the params that is ready, on the held-out positions, with what was fitted so far. An
+ * array, a row for each predictor and keep. timed: with what depends on the machine. */
+typedef struct mzm_calibrate_report mzm_calibrate_report;
+mzm_status mzm_calibrate_report_make(mzm_calibrate_report **out, mzm_calibration *c, const mzm_calib *fitted,
+				     mzm_err *err);
+json_t    *mzm_calibrate_report_json(const mzm_calibrate_report *r, bool timed); /* NULL: out of memory */
+void       mzm_calibrate_report_free(mzm_calibrate_report *r);
+
+/* Tells the caller how far it is; ECANCELLED when it wants no more. */
+mzm_status mzm_calibrate_tell(const mzm_calibration *c, const char *stage, uint64_t done, uint64_t total, mzm_err *err);
+
+#endif

@@ -1,0 +1,435 @@
+/* calibrate_report.c - how well predictors choose, layer by layer, on held-out text.
+ *
+ * Every predictor is asked as a sparse pass asks it (ffn.c), but on the inputs that the dense model had: what earlier
+ * layers did wrong is not in it. Of each held-out window the first half stands for a prompt, which predictors that
+ * observe may see; of the rest the positions that follow count, for all predictors the same. Predictors run one behind
+ * the other on warm caches, so their times are lower bounds. */
+#include <math.h>
+#include <string.h>
+
+#include "base/carve.h"
+#include "base/clock.h"
+#include "engine/calibrate.h"
+
+/* Of one predictor and keep over the positions of a layer. Shares are summed up, and divided when they are shown. */
+typedef struct tally {
+	int32_t n, n_active;   /* positions; those of them with an active neuron (ReLU) */
+	double  recall, precision, kept, read, error;
+	double  active_recall; /* share of active neurons that were chosen */
+	double  per_active;    /* neurons chosen for each active one */
+} tally;
+
+typedef struct row {
+	mzm_predictor *p;
+	float          keep;
+	tally         *layers; /* [n_layers] */
+	int64_t        ns;     /* to choose, all layers and positions */
+} row;
+
+struct mzm_calibrate_report {
+	row    *rows; /* [n_rows] */
+	int32_t n_rows, n_layers, n_positions;
+	bool    relu;
+	double *cost_share; /* [n_rows] of the FFN's bytes */
+};
+
+/* Scratch of a layer's position. */
+typedef struct probe {
+	mzm_calibration *c;
+	void            *block;
+	row             *r;
+	int32_t          layer, n;  /* chosen neurons: rows [n] */
+	const float     *x, *gate, *up, *z;
+	int32_t         *rows, *best; /* [n_ffn] */
+	float           *value, *scratch, *score, *picked; /* [n_ffn] */
+	unsigned char   *is_best; /* [n_ffn] */
+	float           *out;     /* [dim] */
+	const int32_t   *list;    /* [n_list] neurons that are added up; NULL: all */
+	const float     *list_z;
+	int32_t          n_list;
+} probe;
+
+/* ---- the rows ---- */
+
+/* What it needs is there. */
+static bool is_ready(const mzm_calibration *c, const mzm_predictor_ops *ops, const mzm_calib *fitted)
+{
+	if (ops == &mzm_pred_dense)
+		return false;
+	return !ops->calibration || mzm_calib_count(fitted, ops->calibration, c->model->weights->cfg.n_layers) > 0;
+}
+
+static bool is_wanted(const mzm_calibrate_params *p, const char *name)
+{
+	for (int32_t i = 0; i < p->n_predictors; i++)
+		if (strcmp(p->predictors[i], name) == 0)
+			return true;
+	return !p->predictors;
+}
+
+static mzm_status add_rows(mzm_calibrate_report *r, mzm_calibration *c, const mzm_predictor_ops *ops,
+			   const mzm_calib *fitted, mzm_err *err)
+{
+	size_t n_layers = (size_t)r->n_layers;
+	for (int32_t i = 0; i < c->params.n_keep; i++) {
+		row *w = &r->rows[r->n_rows];
+		mzm_pred_env env = mzm_model_pred_env(c->model, c->params.keep[i], c->params.seed, (mzm_drafting){0});
+		env.calib = fitted;
+		w->keep = env.keep;
+		MZM_TRY(mzm_alloc_for((void **)&w->layers, n_layers * sizeof w->layers[0], "the report", err));
+		r->n_rows++;
+		MZM_TRY(ops->create(&w->p, &env, err));
+		r->cost_share[r->n_rows - 1] = mzm_state_cost_share(c->session->state, w->p, false);
+	}
+	return MZM_OK;
+}
+
+static mzm_status make_rows(mzm_calibrate_report *r, mzm_calibration *c, const mzm_calib *fitted, mzm_err *err)
+{
+	size_t n = 0;
+	for (int i = 0; mzm_predictor_at(i); i++)
+		n += (size_t)c->params.n_keep;
+	MZM_TRY(mzm_alloc_for((void **)&r->rows, n * sizeof r->rows[0], "the report", err));
+	MZM_TRY(mzm_alloc_for((void **)&r->cost_share, n * sizeof r->cost_share[0], "the report", err));
+	for (int i = 0; mzm_predictor_at(i); i++) {
+		const mzm_predictor_ops *ops = mzm_predictor_at(i);
+		if (is_ready(c, ops, fitted) && is_wanted(&c->params, ops->name))
+			MZM_TRY(add_rows(r, c, ops, fitted, err));
+	}
+	return MZM_OK;
+}
+
+void mzm_calibrate_report_free(mzm_calibrate_report *r)
+{
+	if (!r)
+		return;
+	for (int32_t i = 0; i < r->n_rows; i++) {
+		if (r->rows[i].p)
+			r->rows[i].p->ops->free(r->rows[i].p);
+		mzm_free(r->rows[i].layers);
+	}
+	mzm_free(r->rows);
+	mzm_free(r->cost_share);
+	mzm_free(r);
+}
+
+/* ---- one position ---- */
+
+static void run_score(void *ctx, mzm_team *team, int rank)
+{
+	probe *q = ctx;
+	q->r->p->ops->score(q->r->p, q->layer, q->x, q->score, team, rank);
+}
+
+static const float *input_of(probe *q)
+{
+	switch (q->r->p->ops->stage) {
+	case MZM_PRED_GATE: return q->gate;
+	case MZM_PRED_UP: return q->up;
+	case MZM_PRED_FULL: return q->z;
+	default: break;
+	}
+	if (!q->r->p->ops->score)
+		return q->x;
+	mzm_team_run(q->c->session->team, run_score, q);
+	return q->score;
+}
+
+/* Share of the FFN's rows that a pass reads for the choice: n neurons, of n_gates candidates. */
+static double share_read(const probe *q, int32_t n_gates)
+{
+	const mzm_config *cfg = &q->c->model->weights->cfg;
+	double n_ffn = cfg->n_ffn, kept = q->n / n_ffn;
+	if (q->r->p->ops->stage != MZM_PRED_INPUT)
+		return mzm_pred_ffn_share(q->r->p->ops->stage, kept, cfg->ungated);
+	return cfg->ungated ? (n_gates / n_ffn + kept) / 2 : (n_gates / n_ffn + 2 * kept) / 3;
+}
+
+static void choose(probe *q, int32_t pos, tally *t)
+{
+	mzm_predictor *p = q->r->p;
+	int64_t start = mzm_now_ns();
+	int32_t n_gates = q->n = p->ops->select(p, q->layer, pos, input_of(q), q->rows);
+	if (p->ops->refine) {
+		for (int32_t i = 0; i < q->n; i++)
+			q->picked[i] = q->gate[q->rows[i]];
+		q->n = p->ops->refine(p, q->layer, q->picked, q->rows, q->n);
+	}
+	q->r->ns += mzm_now_ns() - start;
+	t->kept += (double)q->n / q->c->model->weights->cfg.n_ffn;
+	t->read += share_read(q, n_gates);
+}
+
+/* Against as many neurons as it was to choose, those that contribute most. */
+static void compare_best(probe *q, tally *t)
+{
+	const mzm_weights *w = q->c->model->weights;
+	const float *norm = w->down_norm + (size_t)q->layer * (size_t)w->cfg.n_ffn;
+	int32_t k = mzm_pred_keep(q->r->p, q->layer), hits = 0;
+	for (int32_t j = 0; j < w->cfg.n_ffn; j++)
+		q->value[j] = q->z[j] * norm[j];
+	mzm_select_top(q->best, k, q->value, w->cfg.n_ffn, q->scratch);
+	memset(q->is_best, 0, (size_t)w->cfg.n_ffn);
+	for (int32_t i = 0; i < k; i++)
+		q->is_best[q->best[i]] = 1;
+	for (int32_t i = 0; i < q->n; i++)
+		hits += q->is_best[q->rows[i]];
+	t->recall += (double)hits / k;
+	t->precision += (double)hits / q->n;
+}
+
+/* Against all that are not zero. */
+static void compare_active(probe *q, tally *t)
+{
+	int32_t n = 0, hits = 0;
+	for (int32_t j = 0; j < q->c->model->weights->cfg.n_ffn; j++)
+		n += q->gate[j] != 0;
+	for (int32_t i = 0; i < q->n; i++)
+		hits += q->gate[q->rows[i]] != 0;
+	if (n == 0)
+		return;
+	t->n_active++;
+	t->active_recall += (double)hits / n;
+	t->per_active += (double)q->n / n;
+}
+
+static void run_sum(void *ctx, mzm_team *team, int rank)
+{
+	const probe *q = ctx;
+	const mzm_matrix *m = &q->c->model->weights->layer[q->layer].down;
+	int32_t begin, end;
+	mzm_accum_job job = {.dtype = m->dtype, .w = m->w, .stride = m->stride, .rows = q->list, .n_rows = q->n_list,
+			     .n_cols = m->n_cols, .a = q->list_z, .lda = (size_t)q->n_list, .n_pos = 1, .y = q->out,
+			     .ldy = (size_t)m->n_cols,
+			     .scratch = q->c->work.sums + (size_t)rank * (MZM_ACCUM_SCRATCH / sizeof(float))};
+	mzm_team_range(mzm_accum_units(m->dtype, m->n_cols), 1, rank, mzm_team_size(team), &begin, &end);
+	if (begin < end)
+		q->c->model->kern->accum(&job, begin, end);
+}
+
+/* Norm of the FFN's output from the listed neurons alone. */
+static double norm_of_sum(probe *q, const int32_t *list, const float *z, int32_t n)
+{
+	double sum = 0;
+	int32_t dim = q->c->model->weights->cfg.dim;
+	memset(q->out, 0, (size_t)dim * sizeof *q->out);
+	q->list = list;
+	q->list_z = z;
+	q->n_list = n;
+	if (n > 0)
+		mzm_team_run(q->c->session->team, run_sum, q);
+	for (int32_t i = 0; i < dim; i++)
+		sum += (double)q->out[i] * q->out[i];
+	return sqrt(sum);
+}
+
+/* What is missing from the output, against all of it. */
+static void compare_output(probe *q, double whole, tally *t)
+{
+	int32_t n = 0, at = 0;
+	for (int32_t j = 0; j < q->c->model->weights->cfg.n_ffn; j++) {
+		if (at < q->n && q->rows[at] == j) {
+			at++;
+			continue;
+		}
+		q->best[n] = j;
+		q->picked[n++] = q->z[j];
+	}
+	double missing = norm_of_sum(q, q->best, q->picked, n);
+	t->error += whole > 0 ? missing / whole : 0;
+}
+
+/* ---- all positions ---- */
+
+static void place_probe(probe *q, const mzm_config *cfg, mzm_carve *c)
+{
+	q->rows = MZM_CARVE(c, int32_t, cfg->n_ffn);
+	q->best = MZM_CARVE(c, int32_t, cfg->n_ffn);
+	q->value = MZM_CARVE(c, float, cfg->n_ffn);
+	q->scratch = MZM_CARVE(c, float, cfg->n_ffn);
+	q->score = MZM_CARVE(c, float, cfg->n_ffn);
+	q->picked = MZM_CARVE(c, float, cfg->n_ffn);
+	q->is_best = MZM_CARVE(c, unsigned char, cfg->n_ffn);
+	q->out = MZM_CARVE(c, float, cfg->dim);
+}
+
+static mzm_status make_probe(probe *q, mzm_calibration *c, mzm_err *err)
+{
+	mzm_carve carve = {0};
+	q->c = c;
+	place_probe(q, &c->model->weights->cfg, &carve);
+	MZM_TRY(mzm_alloc_for(&q->block, carve.used, "the report", err));
+	carve = (mzm_carve){.base = q->block};
+	place_probe(q, &c->model->weights->cfg, &carve);
+	return MZM_OK;
+}
+
+/* Position `at` of the held-out ones. */
+static void look_at(probe *q, int32_t at)
+{
+	const mzm_calibration *c = q->c;
+	size_t n_ffn = (size_t)c->model->weights->cfg.n_ffn, i = (size_t)c->n_train + (size_t)at;
+	q->x = c->work.x + i * (size_t)c->model->weights->cfg.dim;
+	q->gate = c->work.gate + i * n_ffn;
+	q->z = c->work.z + i * n_ffn;
+	q->up = c->work.up + (size_t)at * n_ffn;
+}
+
+static void measure_position(mzm_calibrate_report *r, probe *q, int32_t pos)
+{
+	double whole = norm_of_sum(q, NULL, q->z, q->c->model->weights->cfg.n_ffn);
+	for (int32_t i = 0; i < r->n_rows; i++) {
+		tally *t = &r->rows[i].layers[q->layer];
+		q->r = &r->rows[i];
+		t->n++;
+		choose(q, pos, t);
+		compare_best(q, t);
+		if (r->relu)
+			compare_active(q, t);
+		compare_output(q, whole, t);
+	}
+}
+
+/* The first half of a window, as if it were a prompt. */
+static void show_prompt(mzm_calibrate_report *r, const mzm_calibration *c, int32_t layer, const mzm_window *w)
+{
+	const float *z = c->work.z + (size_t)w->row * (size_t)c->model->weights->cfg.n_ffn;
+	for (int32_t i = 0; i < r->n_rows; i++) {
+		mzm_predictor *p = r->rows[i].p;
+		if (p->ops->reset)
+			p->ops->reset(p);
+		if (p->observes && p->ops->observe && w->n_rows > 1)
+			p->ops->observe(p, layer, z, w->n_rows / 2);
+		if (p->ops->settle)
+			p->ops->settle(p);
+	}
+}
+
+/* At most `each` positions of every held-out window, n in all. */
+static int32_t measure_layer(mzm_calibrate_report *r, probe *q, int32_t each, int32_t n)
+{
+	const mzm_calibration *c = q->c;
+	int32_t left = n;
+	for (int32_t i = 0; i < c->n_windows && left > 0; i++) {
+		const mzm_window *w = &c->windows[i];
+		if (!w->held_out || w->n_rows < 1)
+			continue;
+		show_prompt(r, c, q->layer, w);
+		for (int32_t pos = w->n_rows / 2, k = 0; pos < w->n_rows && k < each && left > 0; pos++, k++, left--) {
+			look_at(q, w->row - c->n_train + pos);
+			measure_position(r, q, pos);
+		}
+	}
+	return n - left;
+}
+
+static int32_t n_held_out(const mzm_calibration *c)
+{
+	int32_t n = 0;
+	for (int32_t i = 0; i < c->n_windows; i++)
+		n += c->windows[i].held_out && c->windows[i].n_rows > 0;
+	return n;
+}
+
+mzm_status mzm_calibrate_report_make(mzm_calibrate_report **out, mzm_calibration *c, const mzm_calib *fitted,
+				     mzm_err *err)
+{
+	mzm_status st;
+	probe q = {0};
+	mzm_calibrate_report *r = NULL;
+	const mzm_config *cfg = &c->model->weights->cfg;
+	int32_t n_windows = n_held_out(c), n = c->params.n_report;
+	*out = NULL;
+	MZM_TRY_OUT(mzm_alloc_for((void **)&r, sizeof *r, "the report", err));
+	r->n_layers = cfg->n_layers;
+	r->relu = cfg->act == MZM_ACT_RELU || cfg->act == MZM_ACT_FATRELU;
+	MZM_TRY_OUT(make_rows(r, c, fitted, err));
+	MZM_TRY_OUT(make_probe(&q, c, err));
+	for (int32_t l = 0; l < cfg->n_layers && r->n_rows > 0; l++) {
+		mzm_calibrate_layer(c, l, true);
+		q.layer = l;
+		r->n_positions = measure_layer(r, &q, (n + n_windows - 1) / n_windows, n);
+		MZM_TRY_OUT(mzm_calibrate_tell(c, "measuring", (uint64_t)l + 1, (uint64_t)cfg->n_layers, err));
+	}
+	*out = r;
+	r = NULL;
+out:
+	mzm_free(q.block);
+	mzm_calibrate_report_free(r);
+	return st;
+}
+
+/* ---- JSON ---- */
+
+/* Six digits behind the point are more than are true. */
+static json_t *rounded(double sum, int32_t n)
+{
+	return n > 0 && isfinite(sum) ? json_real(round(sum / n * 1e6) / 1e6) : json_null();
+}
+
+static void add_up(tally *sum, const tally *t)
+{
+	sum->n += t->n;
+	sum->n_active += t->n_active;
+	sum->recall += t->recall;
+	sum->precision += t->precision;
+	sum->kept += t->kept;
+	sum->read += t->read;
+	sum->error += t->error;
+	sum->active_recall += t->active_recall;
+	sum->per_active += t->per_active;
+}
+
+static json_t *tally_json(const tally *t, double cost_share, bool relu)
+{
+	json_t *o = json_pack("{s:o, s:o, s:o, s:o, s:o}", "kept", rounded(t->kept, t->n), "recall",
+			      rounded(t->recall, t->n), "precision", rounded(t->precision, t->n), "error",
+			      rounded(t->error, t->n), "read", rounded(t->read + cost_share * t->n, t->n));
+	if (relu && (json_object_set_new(o, "active_recall", rounded(t->active_recall, t->n_active)) != 0 ||
+		     json_object_set_new(o, "kept_per_active", rounded(t->per_active, t->n_active)) != 0)) {
+		json_decref(o);
+		return NULL;
+	}
+	return o;
+}
+
+static json_t *layers_json(const mzm_calibrate_report *r, const row *w, double cost_share)
+{
+	json_t *list = json_array();
+	for (int32_t l = 0; list && l < r->n_layers; l++)
+		if (json_array_append_new(list, tally_json(&w->layers[l], cost_share, r->relu)) != 0) {
+			json_decref(list);
+			return NULL;
+		}
+	return list;
+}
+
+static json_t *row_json(const mzm_calibrate_report *r, int32_t i, bool timed)
+{
+	const row *w = &r->rows[i];
+	tally sum = {0};
+	uint64_t cost = w->p->ops->cost ? w->p->ops->cost(w->p) : 0;
+	for (int32_t l = 0; l < r->n_layers; l++)
+		add_up(&sum, &w->layers[l]);
+	json_t *o = json_pack("{s:s, s:o, s:I, s:o, s:o}", "predictor", w->p->ops->name, "keep",
+			      json_real(round((double)w->keep * 1e6) / 1e6), "cost_bytes", (json_int_t)cost, "mean",
+			      tally_json(&sum, r->cost_share[i], r->relu), "layers",
+			      layers_json(r, w, r->cost_share[i]));
+	double per_pass = r->n_positions ? (double)w->ns / r->n_positions * 1e-6 : 0;
+	if (timed && json_object_set_new(o, "ms_per_pass", json_real(per_pass)) != 0) {
+		json_decref(o);
+		return NULL;
+	}
+	return o;
+}
+
+json_t *mzm_calibrate_report_json(const mzm_calibrate_report *r, bool timed)
+{
+	json_t *list = json_array();
+	for (int32_t i = 0; list && i < r->n_rows; i++)
+		if (json_array_append_new(list, row_json(r, i, timed)) != 0) {
+			json_decref(list);
+			return NULL;
+		}
+	return list;
+}
