@@ -19,6 +19,7 @@
 #include <stdio.h>
 
 #include "mirzam.h"
+#include "eval/reliability.h"
 #include "eval/stats.h"
 
 #define MZE_MAX_ROWS 32
@@ -98,6 +99,7 @@ typedef struct mze_row {
 	double  aal, aal_paper;       /* 0 without checks */
 	double  density, read_density, effective_density;
 	double  work_per_token, w_nodes;
+	mze_reliability monitor;      /* its confidence in draft tokens against what checks found; n 0: no checks */
 	int64_t prefill_ns, decode_ns, wall_ns; /* summed over the answers */
 	double  prefill_tok_per_s, tok_per_s;   /* of one job */
 	double  tok_per_s_aggregate;            /* of all jobs together */

@@ -53,6 +53,7 @@ void mze_item_free(mze_item *item)
 	free(item->text);
 	free(item->kinds);
 	free(item->event_id);
+	free(item->confidence);
 	*item = (mze_item){0};
 }
 
@@ -106,6 +107,8 @@ char *mze_item_print(const mze_item *item, int32_t row, const char *mode, int32_
 	SET("tokens", ids_json(item->gen.tokens, item->gen.n_tokens));
 	SET("kinds", json_stringn(item->kinds, (size_t)item->n_events));
 	SET("event_ids", ids_json(item->event_id, item->n_events));
+	if (item->confidence)
+		SET("confidence", ids_json(item->confidence, item->n_drafts));
 	bad |= set_counters(line, &item->gen);
 #define X(key, field) SET(key, json_integer((json_int_t)item->field));
 	TIMES(X)
@@ -148,8 +151,9 @@ static mzm_status get_text(char **out, size_t *len, const json_t *line, const ch
 	return *out ? MZM_OK : mze_no_memory(err);
 }
 
-/* *out [*n] -> free */
-static mzm_status get_ids(int32_t **out, int32_t *n, const json_t *line, const char *key, int32_t n_vocab, mzm_err *err)
+/* Whole numbers from least to most. *out [*n] -> free */
+static mzm_status get_array(int32_t **out, int32_t *n, const json_t *line, const char *key, int32_t least, int32_t most,
+			    const char *what, mzm_err *err)
 {
 	const json_t *array = json_object_get(line, key);
 	if (!json_is_array(array) || json_array_size(array) > INT32_MAX)
@@ -159,12 +163,18 @@ static mzm_status get_ids(int32_t **out, int32_t *n, const json_t *line, const c
 	if (!*out)
 		return mze_no_memory(err);
 	for (int32_t i = 0; i < *n; i++) {
-		const json_t *id = json_array_get(array, (size_t)i);
-		if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) >= n_vocab)
-			return mze_fail(err, MZM_EFORMAT, "\"%s\"[%d] is not a token of this model", key, i);
-		(*out)[i] = (int32_t)json_integer_value(id);
+		const json_t *value = json_array_get(array, (size_t)i);
+		if (!json_is_integer(value) || json_integer_value(value) < least || json_integer_value(value) > most)
+			return mze_fail(err, MZM_EFORMAT, "\"%s\"[%d] is not %s", key, i, what);
+		(*out)[i] = (int32_t)json_integer_value(value);
 	}
 	return MZM_OK;
+}
+
+/* *out [*n] -> free */
+static mzm_status get_ids(int32_t **out, int32_t *n, const json_t *line, const char *key, int32_t n_vocab, mzm_err *err)
+{
+	return get_array(out, n, line, key, 0, n_vocab - 1, "a token of this model", err);
 }
 
 static mzm_status get_numbers(mze_item *item, const json_t *line, mzm_err *err)
@@ -206,6 +216,26 @@ static mzm_status get_finish(mzm_finish *out, const json_t *line, mzm_err *err)
 	return mze_fail(err, MZM_EFORMAT, "\"finish\" is not a known reason");
 }
 
+static int32_t count_drafts(const mze_item *item)
+{
+	int32_t n = 0;
+	for (int32_t i = 0; i < item->n_events; i++)
+		n += mze_kind_is_draft(item->kinds[i]);
+	return n;
+}
+
+/* Files of before there was any lack it. */
+static mzm_status get_confidence(mze_item *item, const json_t *line, mzm_err *err)
+{
+	if (!json_object_get(line, "confidence"))
+		return MZM_OK;
+	MZE_TRY(get_array(&item->confidence, &item->n_drafts, line, "confidence", -1, 1000000,
+			  "a number of millionths, or -1", err));
+	if (item->n_drafts != count_drafts(item))
+		return mze_fail(err, MZM_EFORMAT, "\"confidence\" does not go with \"kinds\"");
+	return MZM_OK;
+}
+
 static mzm_status get_events(mze_item *item, const json_t *line, int32_t n_vocab, mzm_err *err)
 {
 	size_t n_kinds = 0;
@@ -213,7 +243,7 @@ static mzm_status get_events(mze_item *item, const json_t *line, int32_t n_vocab
 	MZE_TRY(get_text(&item->kinds, &n_kinds, line, "kinds", err));
 	if (n_kinds != (size_t)item->n_events || strspn(item->kinds, kind_letters) != n_kinds)
 		return mze_fail(err, MZM_EFORMAT, "\"kinds\" does not go with \"event_ids\"");
-	return MZM_OK;
+	return get_confidence(item, line, err);
 }
 
 static mzm_status get_item(mze_item *item, int32_t *row, int32_t *id, const json_t *line, int32_t n_vocab, mzm_err *err)

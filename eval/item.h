@@ -17,12 +17,20 @@ typedef struct mze_item {
 	char          *kinds;    /* [n_events] one letter a token event, see mze_kind_letter */
 	int32_t       *event_id; /* [n_events] */
 	int32_t        n_events;
+	int32_t       *confidence; /* [n_drafts] of the events that are draft tokens, in millionths, -1: not known;
+				    * NULL: of a file that has none */
+	int32_t        n_drafts;
 	int64_t        wall_ns;
 	char           prompt_hash[17];
 	mze_score      score;    /* spans into text */
 } mze_item;
 
 void mze_item_free(mze_item *item);
+
+static inline bool mze_kind_is_draft(char letter)
+{
+	return letter == 'A' || letter == 'R';
+}
 
 /* F P A C B R: first, plain, accepted, corrected, bonus, rolled back. '?' for none of them. */
 char           mze_kind_letter(mzm_token_kind kind);

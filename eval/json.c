@@ -129,6 +129,25 @@ static int set_work(json_t *o, const mze_row *r)
 	return bad;
 }
 
+/* Bins without a token are left out. */
+static json_t *monitor_json(const mze_reliability *m)
+{
+	json_t *o = json_object(), *bins = json_array();
+	int bad = !o || !bins;
+	for (int i = 0; bins && i < MZE_N_BINS; i++) {
+		const mze_bin *b = &m->bin[i];
+		if (b->n > 0)
+			bad |= json_array_append_new(bins, json_pack("{s:o, s:o, s:I}", "confidence",
+								     mze_json_real(b->confidence), "accepted",
+								     mze_json_real(b->accepted), "n", (json_int_t)b->n));
+	}
+	INT("judged", m->n);
+	REAL("auc", m->auc);
+	REAL("brier", m->brier);
+	SET("bins", bins);
+	return checked(o, bad);
+}
+
 static int set_speed(json_t *o, const mze_eval *e, const mze_row *r)
 {
 	int bad = 0;
@@ -158,6 +177,7 @@ static json_t *row_json(const mze_eval *e, int32_t i)
 	SET("label", json_string(r->label));
 	bad |= set_accuracy(o, r);
 	bad |= set_work(o, r);
+	SET("monitor", r->monitor.n > 0 ? monitor_json(&r->monitor) : json_null());
 	bad |= set_speed(o, e, r);
 	SET("costs", e->has_costs[i] ? mze_costs_json(&e->costs[i]) : json_null());
 	return checked(o, bad);

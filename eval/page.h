@@ -30,6 +30,8 @@ static const char page_style[] =
 	".axis{stroke:var(--soft);fill:none}.grid{stroke:var(--line);fill:none}\n"
 	".bar{fill:none;stroke:currentColor;stroke-width:1.5}\n"
 	".dense{fill:var(--fg)}.exact{fill:var(--bon)}.sirius{fill:var(--cor)}.sparse{fill:var(--roll)}\n"
+	".small{display:flex;flex-wrap:wrap;gap:.5rem}figure{margin:0}figcaption{font-size:.85rem;color:var(--soft)}\n"
+	".small circle{fill-opacity:.6}\n"
 	"@media print{details{break-inside:avoid}.filter{display:none}}\n";
 
 static const char page_legend[] =

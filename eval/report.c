@@ -124,7 +124,9 @@ static mzm_status write_head(const mze_eval *e, FILE *out, mzm_err *err)
 	MZE_TRY(write_notes(e, out, err));
 	fputs("<h2>Accuracy against effective density</h2>\n", out);
 	mze_report_chart(e, out);
-	fputs("<p class=\"soft\">Whiskers: 95 % Wilson intervals.</p>\n<h2>Settings and machine</h2>\n", out);
+	fputs("<p class=\"soft\">Whiskers: 95 % Wilson intervals.</p>\n", out);
+	mze_report_diagrams(e, out);
+	fputs("<h2>Settings and machine</h2>\n", out);
 	MZE_TRY(write_json("Settings", json_incref(e->settings), out, err));
 	return write_json("Machine", mze_machine_json(e), out, err);
 }

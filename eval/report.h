@@ -9,6 +9,7 @@
 void mze_escape(FILE *out, const char *text, size_t n);
 
 void mze_report_chart(const mze_eval *e, FILE *out);
+void mze_report_diagrams(const mze_eval *e, FILE *out); /* of the monitor; nothing when no row has checks */
 /* What stands under the text table. */
 void mze_table_notes(const mze_eval *e, FILE *out);
 /* Whether any row has something in column c. */

@@ -5,6 +5,7 @@
  * alone (a session is prefilled afresh, the confidence monitor forgets), so the order never shows. */
 #include "eval/run.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
@@ -13,7 +14,7 @@
 
 typedef struct capture {
 	mze_eval *eval;
-	mze_buf   text, kinds, ids;
+	mze_buf   text, kinds, ids, confidence;
 	bool      asked_to_stop;
 } capture;
 
@@ -24,9 +25,14 @@ static bool must_stop(mze_eval *e)
 	return atomic_load(&e->stopping);
 }
 
+static bool capture_failed(const capture *c)
+{
+	return c->text.failed || c->kinds.failed || c->ids.failed || c->confidence.failed;
+}
+
 static int poll_stop(capture *c)
 {
-	c->asked_to_stop = must_stop(c->eval) || c->text.failed || c->kinds.failed || c->ids.failed;
+	c->asked_to_stop = must_stop(c->eval) || capture_failed(c);
 	return c->asked_to_stop;
 }
 
@@ -43,6 +49,11 @@ static int on_token(void *user, const mzm_token_event *event)
 	char letter = mze_kind_letter(event->kind);
 	mze_buf_add(&c->kinds, &letter, 1);
 	mze_buf_add(&c->ids, &event->id, sizeof event->id);
+	if (mze_kind_is_draft(letter)) {
+		bool known = event->confidence >= 0 && event->confidence <= 1;
+		int32_t millionths = known ? (int32_t)lround(1e6 * (double)event->confidence) : -1;
+		mze_buf_add(&c->confidence, &millionths, sizeof millionths);
+	}
 	return poll_stop(c);
 }
 
@@ -70,14 +81,17 @@ static mzm_status keep_capture(mze_item *item, capture *c, mzm_err *err)
 	mze_buf_add(&c->text, "", 0);
 	mze_buf_add(&c->kinds, "", 0);
 	mze_buf_add(&c->ids, "", 0);
-	if (c->text.failed || c->kinds.failed || c->ids.failed)
+	mze_buf_add(&c->confidence, "", 0);
+	if (capture_failed(c))
 		return mze_no_memory(err);
 	item->text = c->text.data;
 	item->text_len = c->text.len;
 	item->kinds = c->kinds.data;
 	item->n_events = (int32_t)c->kinds.len;
 	item->event_id = (int32_t *)(void *)c->ids.data; /* malloc's alignment */
-	c->text = c->kinds = c->ids = (mze_buf){0};
+	item->n_drafts = (int32_t)(c->confidence.len / sizeof *item->confidence);
+	item->confidence = (int32_t *)(void *)c->confidence.data;
+	c->text = c->kinds = c->ids = c->confidence = (mze_buf){0};
 	return MZM_OK;
 }
 
@@ -100,11 +114,12 @@ static mzm_status generate(mze_item *item, mze_eval *e, mzm_session *session, co
 	}
 	if (st == MZM_OK)
 		st = copy_tokens(item, &result, err);
-	if (st == MZM_OK || (st == MZM_ECANCELLED && (c.text.failed || c.kinds.failed || c.ids.failed)))
+	if (st == MZM_OK || (st == MZM_ECANCELLED && capture_failed(&c)))
 		st = keep_capture(item, &c, err);
 	mze_buf_free(&c.text);
 	mze_buf_free(&c.kinds);
 	mze_buf_free(&c.ids);
+	mze_buf_free(&c.confidence);
 	return st;
 }
 

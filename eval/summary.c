@@ -65,7 +65,7 @@ static double effective_density(const mze_row *r)
 		return 1;
 	if (r->n_checks == 0)
 		return r->density;
-	if (r->gen->period == 0)
+	if (r->gen->period == 0 || r->gen->check_below > 0)
 		return NAN; /* the formula needs one period */
 	return ratio((double)(r->gen->period - 1) * r->density + 1, r->aal_paper);
 }
@@ -114,6 +114,26 @@ static void latency(mze_row *r, const mze_eval *e, int32_t row, double *scratch)
 	r->ms_p10 = mze_quantile(scratch, n, .1);
 	r->ms_median = mze_quantile(scratch, n, .5);
 	r->ms_p90 = mze_quantile(scratch, n, .9);
+}
+
+/* ---- the confidence monitor ---- */
+
+static mzm_status judge_monitor(mze_row *r, const mze_eval *e, int32_t row, mzm_err *err)
+{
+	size_t most = 0, n = 0;
+	for (int32_t i = 0; i < e->n_items; i++)
+		most += (size_t)mze_eval_item(e, i, row)->n_drafts;
+	mze_judged *judged = mze_calloc(most, sizeof *judged);
+	if (!judged)
+		return mze_no_memory(err);
+	for (int32_t i = 0; i < e->n_items; i++) {
+		const mze_item *item = mze_eval_item(e, i, row);
+		if (item->n_drafts > 0)
+			n += mze_judged_of(judged + n, item->kinds, (size_t)item->n_events, item->confidence);
+	}
+	mze_reliability_of(&r->monitor, judged, n);
+	free(judged);
+	return MZM_OK;
 }
 
 /* ---- against the dense row ---- */
@@ -181,6 +201,7 @@ static int32_t find_dense(const mze_eval *e)
 
 mzm_status mze_summarise(mze_eval *e, mzm_err *err)
 {
+	mzm_status st = MZM_OK;
 	int32_t dense = find_dense(e);
 	double *scratch = mze_calloc((size_t)e->n_items, sizeof *scratch);
 	if (!scratch)
@@ -191,11 +212,13 @@ mzm_status mze_summarise(mze_eval *e, mzm_err *err)
 			add_item(r, mze_eval_item(e, i, row));
 		derive(r, e->n_jobs);
 		latency(r, e, row, scratch);
+		if (st == MZM_OK)
+			st = judge_monitor(r, e, row, err);
 		if (dense >= 0)
 			compare(r, e, row, dense, scratch);
 	}
 	if (dense >= 0)
 		correct_for_many(e, dense);
 	free(scratch);
-	return MZM_OK;
+	return st;
 }

@@ -5,11 +5,11 @@
 #include "eval/report.h"
 
 enum { MODE, PREDICTOR, KEEP, PERIOD, THRESHOLD, RIGHT, STRICT, FLEXIBLE, SAME, VERSUS, AAL, AAL_PAPER, DENSITY,
-       EFFECTIVE, WORK, NODES, PREFILL, SPEED, N_COLUMNS };
+       EFFECTIVE, WORK, NODES, AUC, PREFILL, SPEED, N_COLUMNS };
 
 static const char *const heads[N_COLUMNS] = {
 	"mode", "predictor", "keep", "period", "thr", "right", "strict % [95 %]", "flexible %", "= dense %", "vs dense",
-	"AAL", "AAL paper", "density", "ED", "W", "W nodes", "prefill tok/s", "tok/s",
+	"AAL", "AAL paper", "density", "ED", "W", "W nodes", "AUC", "prefill tok/s", "tok/s",
 };
 
 const char *mze_table_head(int c)
@@ -78,6 +78,7 @@ const char *mze_table_cell(char out[96], const mze_eval *e, const mze_row *r, in
 	case EFFECTIVE: number(out, r->effective_density, 3); break;
 	case WORK: number(out, r->work_per_token, 3); break;
 	case NODES: number(out, r->w_nodes, 3); break;
+	case AUC: number(out, r->monitor.n ? r->monitor.auc : (double)NAN, 3); break;
 	case PREFILL: number(out, r->prefill_tok_per_s, 1); break;
 	case SPEED: number(out, r->tok_per_s, 1); break;
 	default: setting_cell(out, r->gen, c); break;

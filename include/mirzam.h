@@ -31,8 +31,8 @@
  *         return err.code != MZM_OK;
  *     }
  *
- * Contents: errors - model - tokens - chat - session - generation - files - quality - calibration - bench - synth. A model is
- * immutable after it is opened and may be shared by any number of sessions and threads; a session belongs
+ * Contents: errors - model - tokens - chat - session - generation - files - quality - calibration - bench -
+ * synth. A model is immutable after it is opened and may be shared by any number of sessions and threads; a session belongs
  * to one thread at a time. Whatever a function hands out through **out belongs to the caller and is given back
  * to the function named beside it; free, close and destroy accept NULL. Pointers inside results
  * belong to the session and live until its next call.
@@ -265,15 +265,16 @@ typedef struct mzm_chat_message {
 	const char *content; /* UTF-8 */
 } mzm_chat_message;
 
-/* The template text, or NULL for that of the model (of its tokenizer_config.json or GGUF metadata; of several the one
- * named "default"). EFORMAT: the text is no template; EUNSUPPORTED: the model has none, or it uses what is beyond the
+/* The template text, or NULL for that of the model (of its tokenizer_config.json, chat_template.jinja or GGUF metadata;
+ * of several the one named "default"). EFORMAT: the text is no template; EUNSUPPORTED: the model has none, or it uses what is beyond the
  * subset. The model must stay open. -> mzm_chat_free */
 MZM_API mzm_status mzm_chat_create(mzm_chat **out, const mzm_model *model, const char *text, mzm_err *err);
 MZM_API void       mzm_chat_free(mzm_chat *chat);
-/* The conversation as the prompt that the model was trained with, up to where its answer begins if `generate`. EARG: the
- * template itself refused the conversation (its raise_exception), e.g. for roles that do not alternate. The text holds
- * its special tokens: mzm_tokenize it with MZM_TOK_PARSE_SPECIAL and, since templates write BOS themselves, without
- * MZM_TOK_ADD_SPECIAL unless mzm_chat_adds_special. -> mzm_string_free */
+/* The conversation as the prompt that the model was trained with, up to where its answer begins if `generate`. EARG:
+ * the template itself refused the conversation (its raise_exception), e.g. for roles that do not alternate. The text
+ * holds its special tokens: mzm_tokenize it with MZM_TOK_PARSE_SPECIAL and, since templates write BOS themselves,
+ * without MZM_TOK_ADD_SPECIAL unless mzm_chat_adds_special; or rather use mzm_chat_tokenize, for in the text nobody can
+ * tell the template's special tokens from those that a content spells. -> mzm_string_free */
 MZM_API mzm_status mzm_chat_render(const mzm_chat *chat, const mzm_chat_message *messages, size_t n, bool generate,
 				   char **text, mzm_err *err);
 /* True when no rendering holds BOS, so that the post-processor has to add it. */
@@ -380,6 +381,7 @@ typedef struct mzm_gen_params {
 	float      keep;        /* 0.5: share of FFN neurons a sparse pass uses, 0 < keep <= 1 */
 	bool       no_draft_image; /* sparse passes read the model's own weights even if there is a draft image */
 	int32_t    period;      /* 16: tokens a check, 1..MZM_MAX_PERIOD; 0 = auto (confidence monitor) */
+	float      check_below; /* 0: a draft token that the monitor trusts less than this is checked at once */
 	mzm_accept accept;
 	float      threshold;   /* 0.1 */
 	float      check_temp;  /* 0.6 */
@@ -398,8 +400,10 @@ typedef struct mzm_gen_params {
 	bool       ignore_eos;
 	bool       no_special;  /* do not add what the post-processor adds (mzm_generate_text only) */
 	bool       keep_prefix; /* keep the session's rows of the tokens that the prompt begins with, instead of reading
-				 * them anew (a conversation goes on). Rows of an answer were made token by token, so bits
-				 * may differ from those of a fresh prefill through oneDNN */
+				 * them anew (a conversation goes on). Rows of an answer were made token by token, so
+				 * bits may differ from those of a fresh prefill through oneDNN. Rows of sparse mode are
+				 * not kept; a predictor that learns from prompts goes on from what it has seen, and
+				 * makes a start from nothing where that is not part of this prompt */
 
 	const mzm_costs *costs;       /* for period 0; NULL = measured once a session */
 	bool             fresh_monitor; /* forget what earlier generations taught the monitor */
@@ -530,7 +534,7 @@ MZM_API mzm_status mzm_quality_result_get(const mzm_quality *q, mzm_quality_resu
 /* What predictors can learn about a model beforehand, from any text that is like what it will be used for. It goes to a
  * side-car of the model, which mzm_model_open finds. */
 typedef struct mzm_calibrate_params {
-	const char *const *fits;  /* [n_fits] names of mzm_fit_name(); NULL = all. Borrowed until the end, as the others */
+	const char *const *fits;  /* [n_fits] names of mzm_fit_name(); NULL = all. Borrowed until the end, as others */
 	int32_t     n_fits;
 	int32_t     n_train, n_test; /* positions to learn from, and held-out ones to measure on, as far as the texts
 				   * have so many; 0 = 4096, 1024. Fewer where memory has no room for them */
@@ -559,10 +563,10 @@ MZM_API mzm_status mzm_calibration_create(mzm_calibration **out, const mzm_model
 MZM_API void       mzm_calibration_free(mzm_calibration *c);
 /* One text. Positions are drawn evenly from all texts, in pieces of 256 tokens. */
 MZM_API mzm_status mzm_calibration_add(mzm_calibration *c, const int32_t *ids, size_t n, mzm_err *err);
-/* Samples, fits, measures, and writes the side-car (atomically; NULL: none is written). *report: a JSON object with, for
- * each predictor and keep, recall and precision of the neurons that contribute most, the error of the FFN's output, and
- * what the predictor costs; may be NULL; -> mzm_string_free. Once only. The file depends on the model, the texts and the
- * params, not on threads. */
+/* Samples, fits, measures, and writes the side-car (atomically; NULL: none is written). *report: a JSON object with,
+ * for each predictor and keep, recall and precision of the neurons that contribute most, the error of the FFN's output,
+ * and what the predictor costs; may be NULL; -> mzm_string_free. Once only. The file depends on the model, the texts
+ * and the params, not on threads. */
 MZM_API mzm_status mzm_calibration_finish(mzm_calibration *c, const char *out_path, char **report, mzm_err *err);
 /* Where mzm_model_open looks for the side-car of the model at this path. *path -> mzm_string_free */
 MZM_API mzm_status mzm_calibration_path(char **path, const char *model_path, mzm_err *err);

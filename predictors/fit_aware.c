@@ -12,10 +12,12 @@
 
 #define SHARE  0.375
 #define ENERGY 0.95
+#define LOOKS  2048 /* positions of the sample that deviations are taken over */
 
-/* guess: [n_train, n_out] */
+/* guess: [n, n_out] */
 typedef struct sums {
 	const mzm_fit_layer *l;
+	int32_t      n;
 	const float *guess;
 	int32_t      n_out;
 	float       *weight, *spread; /* [n_ffn] */
@@ -40,7 +42,7 @@ static void add_up(const sums *q, int32_t j, const mzm_kern *kern)
 	const mzm_fit_layer *l = q->l;
 	bool ups = q->n_out > l->cfg->n_ffn;
 	double off = 0, up = 0, n = 0;
-	for (int32_t p = 0; p < l->n_train; p++) {
+	for (int32_t p = 0; p < q->n; p++) {
 		size_t at = (size_t)p * (size_t)l->cfg->n_ffn + (size_t)j, row = (size_t)p * (size_t)q->n_out;
 		double truth = ups ? up_of(l, at) : gate_of(l, p, j, kern);
 		double d = truth - (double)q->guess[row + (size_t)j + (ups ? (size_t)l->cfg->n_ffn : 0)];
@@ -48,8 +50,8 @@ static void add_up(const sums *q, int32_t j, const mzm_kern *kern)
 		up += fabs(up_of(l, at));
 		n += l->gate[at] != 0;
 	}
-	q->active[j] = n / l->n_train;
-	q->spread[j] = (float)sqrt(off / l->n_train) + 1e-6f;
+	q->active[j] = n / q->n;
+	q->spread[j] = (float)sqrt(off / q->n) + 1e-6f;
 	q->weight[j] = l->down_norm[j] * (ups ? 1 : n > 0 ? (float)(up / n) : 1);
 }
 
@@ -86,13 +88,14 @@ static mzm_status weigh(const mzm_fit_layer *l, const mzm_factor_fit *f, mzm_cal
 {
 	mzm_status st;
 	size_t n = (size_t)l->cfg->n_ffn, n_out = n * (size_t)f->times;
+	int32_t n_pos = l->n_train < LOOKS ? l->n_train : LOOKS;
 	float *guess = NULL, *weight = NULL;
 	double *active = NULL;
-	MZM_TRY_OUT(mzm_alloc_for((void **)&guess, (size_t)l->n_train * n_out * sizeof *guess, "guesses", err));
+	MZM_TRY_OUT(mzm_alloc_for((void **)&guess, (size_t)n_pos * n_out * sizeof *guess, "guesses", err));
 	MZM_TRY_OUT(mzm_alloc_for((void **)&weight, 2 * n * sizeof *weight, "weights of neurons", err));
 	MZM_TRY_OUT(mzm_alloc_for((void **)&active, n * sizeof *active, "weights of neurons", err));
-	MZM_TRY_OUT(mzm_factor_predict(guess, f, l->x, l->n_train, l->team, err));
-	sums q = {l, guess, (int32_t)n_out, weight, weight + n, active};
+	MZM_TRY_OUT(mzm_factor_predict(guess, f, l->x, n_pos, l->team, err));
+	sums q = {l, n_pos, guess, (int32_t)n_out, weight, weight + n, active};
 	mzm_team_run(l->team, sums_rank, &q);
 	st = write_weights(&q, out, err);
 out:

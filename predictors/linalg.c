@@ -2,11 +2,24 @@
 #include "predictors/linalg.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "base/mem.h"
 #include "base/rng.h"
 #include "kern/kern.h"
+
+/* Asking a processor what it can do takes longer than a small product, in a virtual machine above all. */
+static const mzm_kern *best_kernels(void)
+{
+	static _Atomic(const mzm_kern *) found;
+	const mzm_kern *kern = atomic_load_explicit(&found, memory_order_relaxed);
+	if (!kern) {
+		kern = mzm_kern_find(NULL);
+		atomic_store_explicit(&found, kern, memory_order_relaxed);
+	}
+	return kern;
+}
 
 /* ---- products ---- */
 
@@ -18,8 +31,6 @@ typedef struct product {
 	float          *packed; /* [n_ranks, MZM_MAX_POS, ld] positions as the kernel wants them */
 	size_t          ld;
 } product;
-
-#define W_ROWS 64 /* of w that a tile of positions meets at once: they stay in the cache for the next tile */
 
 /* A tile of at most MZM_MAX_POS rows of x against all of w. */
 static void product_tile(const product *p, float *packed, int32_t first, int32_t n_pos)
@@ -45,7 +56,7 @@ static void product_rank(void *ctx, mzm_team *team, int rank)
 mzm_status mzm_times_t(float *y, const float *x, const float *w, int32_t m, int32_t k, int32_t n, mzm_team *team,
 		       mzm_err *err)
 {
-	product p = {.kern = mzm_kern_find(NULL), .y = y, .x = x, .w = w, .m = m, .k = k, .n = n};
+	product p = {.kern = best_kernels(), .y = y, .x = x, .w = w, .m = m, .k = k, .n = n};
 	size_t stride = mzm_pack_stride(p.kern, MZM_F32, n), bytes;
 	p.ld = stride / sizeof(float);
 	if (!mzm_mul_size((size_t)mzm_team_size(team) * MZM_MAX_POS, stride, &bytes))
@@ -262,7 +273,7 @@ static void swap(float **a, float **b)
 /* The eigenvectors of s within the space of q's rows: vectors [r, n]. */
 static mzm_status rayleigh_ritz(subspace *u, double *values, float *vectors, int32_t r, mzm_team *team, mzm_err *err)
 {
-	const mzm_kern *kern = mzm_kern_find(NULL);
+	const mzm_kern *kern = best_kernels();
 	size_t p = (size_t)u->p, n = (size_t)u->n;
 	MZM_TRY(mzm_times_t(u->next, u->q, u->s, u->p, u->n, u->n, team, err));
 	MZM_TRY(mzm_times_t(u->small, u->next, u->q, u->p, u->p, u->n, team, err));
@@ -295,7 +306,7 @@ static mzm_status eigen_iterated(double *values, float *vectors, const double *s
 	for (int i = 0; i < ITERATIONS; i++) {
 		MZM_TRY_OUT(mzm_times_t(u.next, u.q, u.s, u.p, n, n, team, err));
 		swap(&u.q, &u.next);
-		orthonormalise(u.q, u.p, n, mzm_kern_find(NULL));
+		orthonormalise(u.q, u.p, n, best_kernels());
 	}
 	st = rayleigh_ritz(&u, values, vectors, r, team, err);
 out:

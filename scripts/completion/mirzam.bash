@@ -43,6 +43,8 @@ _mirzam_value() {
 		words=$(_mirzam_option "$program" run --mode | tail -n +2)
 	elif [[ -z $words && $option == --predictor ]]; then
 		words=$(_mirzam_option "$program" run --predictor | tail -n +2)
+	elif [[ -z $words && $option == --fit ]]; then
+		words="list $("$program" calibrate --fit list 2> /dev/null | awk '{ print $1 }')"
 	elif [[ $option == --only ]]; then
 		words="prefill dense context check sparse generate"
 	elif [[ $option == --period ]]; then

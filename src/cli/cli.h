@@ -176,8 +176,8 @@ void mzm_cli_print_outcome(const mzm_plan *plan, const mzm_gen_result *r);
 /* What streaming did for a generation, to stderr, one line; nothing if nothing streamed. */
 void mzm_cli_print_streaming(const mzm_gen_result *r);
 
-/* --mode --draft --predictor --keep --period --no-draft-image --threshold --check-temp --accept --temp --top-k --top-p
- * --min-p --repeat-penalty --repeat-last --seed -n/--max-tokens --stop --ignore-eos --no-special */
+/* --mode --draft --predictor --keep --period --check-below --no-draft-image --threshold --check-temp --accept --temp
+ * --top-k --top-p --min-p --repeat-penalty --repeat-last --seed -n/--max-tokens --stop --ignore-eos --no-special */
 typedef struct mzm_cli_decode {
 	mzm_gen_params gen;  /* filled but for the callbacks */
 	mzm_cli_list   stop;
@@ -274,8 +274,8 @@ void mzm_cli_bytes_add(mzm_cli_bytes *b, const void *data, size_t n);
 /* All of f, MZM_CLI_MAX_TEXT at most; name is for messages. */
 mzm_status mzm_cli_read_stream(mzm_cli_bytes *b, FILE *f, const char *name, mzm_err *err);
 
-/* The texts of a file, in order: of a .jsonl file one a line, "text" of the object or its "question" and "answer" as the
- * demo model was taught them; any other file is one text. The first failure of fn ends it; messages get the line. */
+/* The texts of a file, in order: of a .jsonl file one a line, "text" of the object or its "question" and "answer" as
+ * the demo model was taught them; any other file is one text. The first failure of fn ends it; messages get the line. */
 typedef mzm_status (*mzm_cli_text_fn)(void *user, const char *text, size_t len, mzm_err *err);
 mzm_status mzm_cli_read_texts(const char *path, mzm_cli_text_fn fn, void *user, mzm_err *err);
 

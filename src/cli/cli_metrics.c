@@ -19,7 +19,9 @@ static double effective_density(const mzm_gen_result *r, const mzm_gen_params *g
 		return 1;
 	if (gen->mode == MZM_MODE_SPARSE)
 		return r->density;
-	return gen->period > 0 ? ((gen->period - 1) * r->density + 1) / aal_paper : (double)NAN;
+	if (gen->period == 0 || gen->check_below > 0)
+		return (double)NAN; /* it needs one period */
+	return ((gen->period - 1) * r->density + 1) / aal_paper;
 }
 
 mzm_cli_derived mzm_cli_derive(const mzm_gen_result *r, const mzm_gen_params *gen, int32_t n_answers)
@@ -128,9 +130,10 @@ json_t *mzm_cli_settings_json(const mzm_gen_params *gen)
 	char seed_text[24]; /* JSON readers lose integers beyond 63 bits */
 	snprintf(seed_text, sizeof seed_text, "%llu", (unsigned long long)gen->seed);
 	json_t *seed = gen->seed <= INT64_MAX ? json_integer((json_int_t)gen->seed) : json_string(seed_text);
-	return json_pack("{s:s, s:s, s:s, s:o, s:o, s:s, s:o, s:o, s:o, s:i, s:o, s:o, s:o, s:i, s:o, s:i, s:b}",
+	return json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:i, s:o, s:o, s:o, s:i, s:o, s:i, s:b}",
 			 "mode", mzm_mode_name(gen->mode), "draft", gen->draft, "predictor", gen->predictor, "keep",
-			 mzm_cli_json_float(gen->keep), "period", period, "accept", mzm_accept_name(gen->accept),
+			 mzm_cli_json_float(gen->keep), "period", period, "check_below",
+			 mzm_cli_json_float(gen->check_below), "accept", mzm_accept_name(gen->accept),
 			 "threshold", mzm_cli_json_float(gen->threshold), "check_temp",
 			 mzm_cli_json_float(gen->check_temp), "temp", mzm_cli_json_float(gen->temp), "top_k",
 			 (int)gen->top_k, "top_p", mzm_cli_json_float(gen->top_p), "min_p",

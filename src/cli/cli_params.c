@@ -171,6 +171,9 @@ static const mzm_opt decode_options[] = {
 	 .word = "auto", .word_value = 0, .arg = "N",
 	 .help = "Tokens a check, the corrected one included; auto: by measured costs and the confidence of "
 		 "the draft."},
+	{.name = "check-below", .type = MZM_OPT_FLOAT, GEN(check_below), DECODING, .max = 1, .arg = "P",
+	 .help = "Check at once behind a draft token that the full model would keep with a probability below P, as the "
+		 "monitor sees it; 0: off."},
 	{.name = "no-draft-image", .type = MZM_OPT_FLAG, GEN(no_draft_image), DECODING,
 	 .help = "Draft with the model's own weights even if it holds a smaller image of them for drafts."},
 	{.name = "accept", .type = MZM_OPT_ENUM, GEN(accept), DECODING, .choice = accept_choice, .arg = "RULE",

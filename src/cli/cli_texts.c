@@ -1,4 +1,4 @@
-/* cli_texts.c - the texts of a file, one after the other: of a .jsonl file one a line, else the whole file; see cli.h. */
+/* cli_texts.c - the texts of a file, one after the other: of a .jsonl file one a line, else the whole; see cli.h. */
 #include "cli.h"
 
 #include <stdlib.h>

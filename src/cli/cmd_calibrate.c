@@ -54,7 +54,8 @@ static const mzm_opt calibrate_rows[] = {
 	 .help = "Shares of neurons kept to report on."},
 	{.name = "output", .letter = 'o', .type = MZM_OPT_STRING, CALIBRATE(out, "Output"), .arg = "FILE",
 	 .shown = "the model's path with .mzc", .help = "The side-car to write."},
-	{.name = "layers", .type = MZM_OPT_FLAG, CALIBRATE(layers, "Output"), .help = "Print a line for each layer, too."},
+	{.name = "layers", .type = MZM_OPT_FLAG, CALIBRATE(layers, "Output"),
+	 .help = "Print a line for each layer, too."},
 	{.name = "json", .type = MZM_OPT_STRING, CALIBRATE(json, "Output"), .arg = "FILE",
 	 .help = "Write all figures, layer by layer; -: to standard output, instead of the table."},
 };
@@ -141,14 +142,15 @@ static void put_share(double x, int width)
 /* What one line says of a predictor, or of one of its layers. */
 static void put_tally(const json_t *o, bool relu)
 {
-	put_share(number(o, "kept"), 8);
+	put_share(number(o, "chosen"), 8);
+	put_share(number(o, "kept"), 7);
 	put_share(number(o, "recall"), 8);
 	put_share(number(o, "precision"), 11);
-	put_share(number(o, "error"), 8);
-	put_share(number(o, "read"), 8);
+	put_share(number(o, "error"), 7);
+	put_share(number(o, "read"), 7);
 	if (relu) {
 		put_share(number(o, "active_recall"), 8);
-		put_share(number(o, "kept_per_active"), 8);
+		put_share(number(o, "chosen_per_active"), 8);
 	}
 }
 
@@ -157,7 +159,7 @@ static void put_row(const json_t *row, bool relu, bool layers)
 	char bytes[32];
 	size_t i;
 	json_t *layer;
-	printf("%-11s%6g", json_string_value(json_object_get(row, "predictor")), number(row, "keep"));
+	printf("%-13s%5g", json_string_value(json_object_get(row, "predictor")), number(row, "keep"));
 	put_tally(json_object_get(row, "mean"), relu);
 	double cost = number(row, "cost_bytes");
 	printf("%10s%9.3f\n", cost > 0 ? mzm_cli_format_bytes(bytes, (uint64_t)cost) : "-", number(row, "ms_per_pass"));
@@ -176,15 +178,16 @@ static void put_table(const json_t *report, bool layers)
 	json_t *row, *rows = json_object_get(report, "report");
 	const json_t *first = json_object_get(json_array_get(rows, 0), "mean");
 	bool relu = json_object_get(first, "active_recall") != NULL;
-	printf("%s%-11s%6s%8s%8s%11s%8s%8s%s%10s%9s%s\n", mzm_cli_sgr(stdout, MZM_SGR_BOLD), "predictor", "keep", "kept",
-	       "recall", "precision", "error", "read", relu ? "  active   /act." : "", "cost", "ms/pass",
-	       mzm_cli_sgr(stdout, MZM_SGR_RESET));
+	printf("%s%-13s%5s%8s%7s%8s%11s%7s%7s%s%10s%9s%s\n", mzm_cli_sgr(stdout, MZM_SGR_BOLD), "predictor", "keep",
+	       "chosen", "kept", "recall", "precision", "error", "read", relu ? "  active   /act." : "", "cost",
+	       "ms/pass", mzm_cli_sgr(stdout, MZM_SGR_RESET));
 	json_array_foreach(rows, i, row)
 		put_row(row, relu, layers);
-	printf("\nkept: share of neurons. recall, precision: of as many neurons as were to be kept, those that contribute\n"
-	       "most. error: of the FFN's output, relative. read: share of the FFN's bytes a token reads, the predictor's\n"
-	       "own included. ms/pass: to choose, on warm caches.%s\n",
-	       relu ? " active: share of the neurons above 0 that are kept;\n/act.: neurons kept for each of those." : "");
+	printf("\nchosen: share of neurons that a predictor names; kept: what is left when it knows their gates.\n"
+	       "recall, precision: against the neurons that contribute most, as many as were to be kept.\n"
+	       "error: of the FFN's output, relative. read: share of the FFN's bytes a token reads, the predictor's\n"
+	       "own included. cost: what it reads itself. ms/pass: to choose, on warm caches.%s\n",
+	       relu ? "\nactive: share of the neurons that are not 0 which are chosen; /act.: chosen for each." : "");
 }
 
 /* ---- work ---- */

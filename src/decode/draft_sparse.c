@@ -1,8 +1,16 @@
 /* draft_sparse.c - drafts with sparse passes of the model itself, one token after the other, until the
- * block is full, a stop is proposed, or the monitor wants a check. The token that made it doubt stays. */
+ * block is full, a stop is proposed, or the monitor or a threshold wants a check. The token that made it
+ * doubt stays. */
 #include "decode/drafter.h"
 
 #include <string.h>
+
+static mzm_evidence evidence_of(const mzm_draft_job *job, mzm_certainty certainty)
+{
+	const int32_t *last = job->ids + job->n + job->n_draft;
+	return (mzm_evidence){certainty, job->classes ? job->classes[*last] : 0,
+			      job->classes ? job->classes[last[-1]] : 0};
+}
 
 static mzm_status sparse_propose(mzm_draft_job *job, mzm_err *err)
 {
@@ -18,13 +26,13 @@ static mzm_status sparse_propose(mzm_draft_job *job, mzm_err *err)
 		const float *processed = mzm_sampler_process(job->sampler, logits, job->ids, n);
 		int32_t id = mzm_sampler_choose(job->sampler, processed, n);
 		job->ids[n] = id;
-		job->certainty[i] = mzm_sampler_certainty(job->sampler, processed, id);
-		job->confidence[i] = mzm_monitor_confidence(job->monitor, &job->certainty[i]);
+		job->evidence[i] = evidence_of(job, mzm_sampler_certainty(job->sampler, processed, id));
+		job->confidence[i] = mzm_monitor_confidence(job->monitor, &job->evidence[i]);
 		job->n_draft++;
 		job->n_passes++;
 		job->ffn_share += share;
 		bool check = mzm_monitor_push(job->monitor, job->confidence[i]);
-		if (job->is_stop(job->ctx, id) || (job->adaptive && check))
+		if (job->is_stop(job->ctx, id) || (job->adaptive && check) || job->confidence[i] < job->check_below)
 			break;
 	}
 	return MZM_OK;

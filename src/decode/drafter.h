@@ -16,13 +16,15 @@ typedef struct mzm_draft_job {
 	bool           image;     /* drafts read the model's draft image */
 	bool           held;      /* drafts use the neurons that the state holds */
 	bool           adaptive;  /* the monitor may end the draft; else only max does */
+	float          check_below; /* a token of less confidence ends the draft, too; 0: none does */
+	const uint8_t *classes;   /* [n_vocab] of tokens (token_class.h); NULL: not known */
 	int32_t       *ids;       /* [n + max] verified tokens, then room for the draft */
 	int32_t        n;
 	int32_t        max;       /* draft tokens at most */
 	bool         (*is_stop)(void *ctx, int32_t id); /* this token would end the text: check at once */
 	void          *ctx;
 
-	mzm_certainty *certainty; /* out: [max] */
+	mzm_evidence  *evidence;  /* out: [max] */
 	float         *confidence; /* out: [max] */
 	int32_t        n_draft;   /* out */
 	int32_t        n_passes;  /* out: sparse passes run */

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "decode/token_class.h"
+
 #define FORGET       0.995 /* per judged token, of the acceptance rate */
 #define FORGET_RATE  0.98  /* per check, of tokens and cost */
 #define PROBE_AFTER  16
@@ -11,13 +13,29 @@
 #define PRIOR_REJECTED 1.0
 #define PRIOR_CHECKS 4.0   /* the formula's rate counts as much as so many checks */
 
+/* Fitted to 62,600 judged tokens of the demo models' answers to 150 calibration problems, in ten settings (griffin
+ * .3, .5, .75, topk .05, .1) that count the same each. On the last 50, fitted to the first 100: mean AUC .955 over
+ * the settings with rejections, mean log loss .103; without the classes .935 and .125. They pay where drafts are bad
+ * (griffin .5 on the SwiGLU model: AUC .855 -> .951). Leaving out digits makes it .949 and .111, operators .948 and
+ * .114, what follows one .941 and .118, words .951 and .108, margin or entropy .954 and .103. */
+const mzm_monitor_prior mzm_monitor_builtin = {
+	.weight = {2.9f, 1.7f, 0.93f, -0.42f, -2.2f, -2.95f, -4.1f, -2.1f},
+	.precision = {4, 4, 4, 4, 4, 4, 4, 4},
+};
+
+/* A side-car's numbers are finite, but anybody's. */
+static double bounded(float x, double lo, double hi)
+{
+	return (double)x < lo ? lo : (double)x > hi ? hi : (double)x;
+}
+
 void mzm_monitor_reset(mzm_monitor *m)
 {
-	/* fitted to 80,000 judged tokens of the demo models under seven predictors, each counting the same */
-	static const double weight[MZM_MONITOR_FEATURES] = {0.1, 2.4, 0.55, 0.0};
-	memcpy(m->weight, weight, sizeof weight);
-	for (int i = 0; i < MZM_MONITOR_FEATURES; i++)
-		m->precision[i] = 4.0;
+	const mzm_monitor_prior *prior = m->prior ? m->prior : &mzm_monitor_builtin;
+	for (int i = 0; i < MZM_MONITOR_FEATURES; i++) {
+		m->weight[i] = bounded(prior->weight[i], -100, 100);
+		m->precision[i] = bounded(prior->precision[i], 0.1, 1e6);
+	}
 	m->accepted = PRIOR_ACCEPTED;
 	m->rejected = PRIOR_REJECTED;
 	m->gained = m->spent = 0;
@@ -37,13 +55,19 @@ static double clamp(double x, double lo, double hi)
 	return x < lo ? lo : x > hi ? hi : x;
 }
 
-static void features(double f[MZM_MONITOR_FEATURES], const mzm_certainty *c)
+bool mzm_monitor_features(double f[MZM_MONITOR_FEATURES], const mzm_evidence *e)
 {
+	const mzm_certainty *c = &e->certainty;
 	double p = clamp(c->prob, 1e-6, 1 - 1e-6);
 	f[0] = 1;
 	f[1] = clamp(log(p / (1 - p)), -8, 12) / 4;
 	f[2] = clamp(c->margin, 0, 12) / 4;
 	f[3] = clamp(c->entropy, 0, 4);
+	f[4] = (e->class & MZM_CLASS_DIGIT) != 0;
+	f[5] = (e->class & MZM_CLASS_OPERATOR) != 0;
+	f[6] = (e->before & MZM_CLASS_OPERATOR) != 0;
+	f[7] = (e->class & MZM_CLASS_WORD) != 0;
+	return isfinite(c->prob) && isfinite(c->margin) && isfinite(c->entropy);
 }
 
 static double logistic(const mzm_monitor *m, const double f[MZM_MONITOR_FEATURES])
@@ -54,10 +78,10 @@ static double logistic(const mzm_monitor *m, const double f[MZM_MONITOR_FEATURES
 	return 1 / (1 + exp(-clamp(z, -30, 30)));
 }
 
-float mzm_monitor_confidence(const mzm_monitor *m, const mzm_certainty *c)
+float mzm_monitor_confidence(const mzm_monitor *m, const mzm_evidence *e)
 {
 	double f[MZM_MONITOR_FEATURES];
-	features(f, c);
+	(void)mzm_monitor_features(f, e);
 	return (float)logistic(m, f);
 }
 
@@ -124,23 +148,24 @@ bool mzm_monitor_push(mzm_monitor *m, float confidence)
 }
 
 /* One step of online logistic regression with a diagonal Gaussian posterior (Laplace's approximation). */
-static void fit(mzm_monitor *m, const mzm_certainty *c, bool accepted)
+static void refit(mzm_monitor *m, const mzm_evidence *e, bool accepted)
 {
 	double f[MZM_MONITOR_FEATURES];
-	if (!isfinite(c->prob) || !isfinite(c->margin) || !isfinite(c->entropy))
+	if (!mzm_monitor_features(f, e))
 		return; /* a broken model teaches nothing */
-	features(f, c);
 	double p = logistic(m, f), miss = (accepted ? 1 : 0) - p;
 	for (int i = 0; i < MZM_MONITOR_FEATURES; i++) {
 		m->precision[i] += p * (1 - p) * f[i] * f[i];
 		m->weight[i] += miss * f[i] / m->precision[i];
 	}
+	if (m->log && m->log->n < m->log->cap)
+		m->log->cases[m->log->n++] = (mzm_monitor_case){*e, 1, accepted};
 }
 
-void mzm_monitor_learn(mzm_monitor *m, const mzm_certainty *draft, int32_t n, int32_t n_accepted)
+void mzm_monitor_learn(mzm_monitor *m, const mzm_evidence *draft, int32_t n, int32_t n_accepted)
 {
 	for (int32_t i = 0; i < n && i <= n_accepted; i++) {
-		fit(m, &draft[i], i < n_accepted);
+		refit(m, &draft[i], i < n_accepted);
 		m->accepted = m->accepted * FORGET + (i < n_accepted);
 		m->rejected = m->rejected * FORGET + (i == n_accepted);
 	}

@@ -1,8 +1,8 @@
 /* calibrate.c - calibration: texts in, a side-car and a report out.
  *
  * Texts are only collected; the work is done at the end, when it is known how much there is to draw from: read
- * (calibrate_sample.c), fit layer by layer (predictors/fit.h), measure on what was held out (calibrate_report.c), write.
- * All in memory, within a share of what is free; the file appears when everything went well. */
+ * (calibrate_sample.c), fit layer by layer (predictors/fit.h), measure on what was held out (calibrate_report.c),
+ * write. All in memory, within a share of what is free; the file appears when everything went well. */
 #include "engine/calibrate.h"
 
 #include <string.h>
@@ -178,8 +178,8 @@ static mzm_status most_positions(int32_t *most, const mzm_calibration *c, mzm_er
 	const mzm_plan *plan = &c->model->plan;
 	uint64_t bytes = UINT64_MAX, room = mzm_memory_available() / 2;
 	int32_t n = c->params.n_train + c->params.n_test;
-	if (c->n_ids < (size_t)n)
-		n = c->n_ids < MZM_CALIBRATE_LEAST ? MZM_CALIBRATE_LEAST : (int32_t)c->n_ids; /* too few: choose says so */
+	if (c->n_ids < (size_t)n) /* where they are too few, it is choose that says so */
+		n = c->n_ids < MZM_CALIBRATE_LEAST ? MZM_CALIBRATE_LEAST : (int32_t)c->n_ids;
 	if (plan->ram_bytes)
 		room = plan->ram_bytes > plan->needed_bytes ? plan->ram_bytes - plan->needed_bytes : 0;
 	while (n >= MZM_CALIBRATE_LEAST && (!mzm_calibrate_measure(&bytes, c, n - n / 5, n / 5) || bytes > room))
@@ -225,7 +225,8 @@ static mzm_status fit_layer(mzm_calibration *c, int32_t layer, mzm_calib_writer 
 	mzm_fit_layer l = layer_of(c, layer);
 	uint64_t n = (uint64_t)c->n_fits;
 	place at = {c, (uint64_t)layer * n, n * (uint64_t)l.cfg->n_layers};
-	mzm_fit_options o = {.rank = c->params.rank, .n_epochs = c->params.n_epochs, .progress = tell_part, .user = &at};
+	mzm_fit_options o = {.rank = c->params.rank, .n_epochs = c->params.n_epochs, .progress = tell_part,
+			     .user = &at};
 	for (int32_t i = 0; i < c->n_fits; i++, at.done++) {
 		int64_t start = mzm_now_ns();
 		MZM_TRY(mzm_calibrate_tell(c, "fitting", at.done * PARTS, at.total * PARTS, err));

@@ -5,25 +5,28 @@
  * observe may see; of the rest the positions that follow count, for all predictors the same. Predictors run one behind
  * the other on warm caches, so their times are lower bounds. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/carve.h"
 #include "base/clock.h"
 #include "engine/calibrate.h"
 
+#define WORTH_A_TEAM (1 << 20) /* products; below, waking the threads takes longer */
+
 /* Of one predictor and keep over the positions of a layer. Shares are summed up, and divided when they are shown. */
 typedef struct tally {
-	int32_t n, n_active;   /* positions; those of them with an active neuron (ReLU) */
-	double  recall, precision, kept, read, error;
-	double  active_recall; /* share of active neurons that were chosen */
-	double  per_active;    /* neurons chosen for each active one */
+	int32_t n; /* positions */
+	double  recall, precision, chosen, kept, read, error; /* chosen: before refine() */
+	double  n_active, n_found, n_chosen; /* ReLU: neurons that are not zero, those of them chosen, all that were */
 } tally;
 
 typedef struct row {
 	mzm_predictor *p;
 	float          keep;
 	tally         *layers; /* [n_layers] */
-	int64_t        ns;     /* to choose, all layers and positions */
+	int64_t       *took;   /* [n_report] ns to choose, of each position of the layer under way */
+	int64_t        ns;     /* medians of those, over all layers */
 } row;
 
 struct mzm_calibrate_report {
@@ -38,7 +41,8 @@ typedef struct probe {
 	mzm_calibration *c;
 	void            *block;
 	row             *r;
-	int32_t          layer, n;  /* chosen neurons: rows [n] */
+	int32_t          layer;
+	int32_t          n, n_chosen; /* kept neurons: rows [n]; of n_chosen, where it refines */
 	const float     *x, *gate, *up, *z;
 	int32_t         *rows, *best; /* [n_ffn] */
 	float           *value, *scratch, *score, *picked; /* [n_ffn] */
@@ -78,6 +82,7 @@ static mzm_status add_rows(mzm_calibrate_report *r, mzm_calibration *c, const mz
 		w->keep = env.keep;
 		MZM_TRY(mzm_alloc_for((void **)&w->layers, n_layers * sizeof w->layers[0], "the report", err));
 		r->n_rows++;
+		MZM_TRY(mzm_alloc_for((void **)&w->took, (size_t)c->params.n_report * sizeof w->took[0], "times", err));
 		MZM_TRY(ops->create(&w->p, &env, err));
 		r->cost_share[r->n_rows - 1] = mzm_state_cost_share(c->session->state, w->p, false);
 	}
@@ -107,6 +112,7 @@ void mzm_calibrate_report_free(mzm_calibrate_report *r)
 		if (r->rows[i].p)
 			r->rows[i].p->ops->free(r->rows[i].p);
 		mzm_free(r->rows[i].layers);
+		mzm_free(r->rows[i].took);
 	}
 	mzm_free(r->rows);
 	mzm_free(r->cost_share);
@@ -135,29 +141,30 @@ static const float *input_of(probe *q)
 	return q->score;
 }
 
-/* Share of the FFN's rows that a pass reads for the choice: n neurons, of n_gates candidates. */
-static double share_read(const probe *q, int32_t n_gates)
+/* Share of the FFN's rows that a pass reads for the choice. */
+static double share_read(const probe *q)
 {
 	const mzm_config *cfg = &q->c->model->weights->cfg;
 	double n_ffn = cfg->n_ffn, kept = q->n / n_ffn;
 	if (q->r->p->ops->stage != MZM_PRED_INPUT)
 		return mzm_pred_ffn_share(q->r->p->ops->stage, kept, cfg->ungated);
-	return cfg->ungated ? (n_gates / n_ffn + kept) / 2 : (n_gates / n_ffn + 2 * kept) / 3;
+	return cfg->ungated ? (q->n_chosen / n_ffn + kept) / 2 : (q->n_chosen / n_ffn + 2 * kept) / 3;
 }
 
 static void choose(probe *q, int32_t pos, tally *t)
 {
 	mzm_predictor *p = q->r->p;
 	int64_t start = mzm_now_ns();
-	int32_t n_gates = q->n = p->ops->select(p, q->layer, pos, input_of(q), q->rows);
+	q->n_chosen = q->n = p->ops->select(p, q->layer, pos, input_of(q), q->rows);
 	if (p->ops->refine) {
 		for (int32_t i = 0; i < q->n; i++)
 			q->picked[i] = q->gate[q->rows[i]];
 		q->n = p->ops->refine(p, q->layer, q->picked, q->rows, q->n);
 	}
-	q->r->ns += mzm_now_ns() - start;
+	q->r->took[t->n] = mzm_now_ns() - start;
+	t->chosen += (double)q->n_chosen / q->c->model->weights->cfg.n_ffn;
 	t->kept += (double)q->n / q->c->model->weights->cfg.n_ffn;
-	t->read += share_read(q, n_gates);
+	t->read += share_read(q);
 }
 
 /* Against as many neurons as it was to choose, those that contribute most. */
@@ -181,30 +188,35 @@ static void compare_best(probe *q, tally *t)
 /* Against all that are not zero. */
 static void compare_active(probe *q, tally *t)
 {
-	int32_t n = 0, hits = 0;
 	for (int32_t j = 0; j < q->c->model->weights->cfg.n_ffn; j++)
-		n += q->gate[j] != 0;
+		t->n_active += q->gate[j] != 0;
 	for (int32_t i = 0; i < q->n; i++)
-		hits += q->gate[q->rows[i]] != 0;
-	if (n == 0)
-		return;
-	t->n_active++;
-	t->active_recall += (double)hits / n;
-	t->per_active += (double)q->n / n;
+		t->n_found += q->gate[q->rows[i]] != 0;
+	t->n_chosen += q->n_chosen;
 }
 
-static void run_sum(void *ctx, mzm_team *team, int rank)
+static void add_columns(const probe *q, int32_t begin, int32_t end, int rank)
 {
-	const probe *q = ctx;
 	const mzm_matrix *m = &q->c->model->weights->layer[q->layer].down;
-	int32_t begin, end;
 	mzm_accum_job job = {.dtype = m->dtype, .w = m->w, .stride = m->stride, .rows = q->list, .n_rows = q->n_list,
 			     .n_cols = m->n_cols, .a = q->list_z, .lda = (size_t)q->n_list, .n_pos = 1, .y = q->out,
 			     .ldy = (size_t)m->n_cols,
 			     .scratch = q->c->work.sums + (size_t)rank * (MZM_ACCUM_SCRATCH / sizeof(float))};
-	mzm_team_range(mzm_accum_units(m->dtype, m->n_cols), 1, rank, mzm_team_size(team), &begin, &end);
 	if (begin < end)
 		q->c->model->kern->accum(&job, begin, end);
+}
+
+static int32_t n_units(const probe *q)
+{
+	const mzm_matrix *m = &q->c->model->weights->layer[q->layer].down;
+	return mzm_accum_units(m->dtype, m->n_cols);
+}
+
+static void run_sum(void *ctx, mzm_team *team, int rank)
+{
+	int32_t begin, end;
+	mzm_team_range(n_units(ctx), 1, rank, mzm_team_size(team), &begin, &end);
+	add_columns(ctx, begin, end, rank);
 }
 
 /* Norm of the FFN's output from the listed neurons alone. */
@@ -216,8 +228,10 @@ static double norm_of_sum(probe *q, const int32_t *list, const float *z, int32_t
 	q->list = list;
 	q->list_z = z;
 	q->n_list = n;
-	if (n > 0)
+	if ((int64_t)n * dim >= WORTH_A_TEAM)
 		mzm_team_run(q->c->session->team, run_sum, q);
+	else if (n > 0)
+		add_columns(q, 0, n_units(q), 0);
 	for (int32_t i = 0; i < dim; i++)
 		sum += (double)q->out[i] * q->out[i];
 	return sqrt(sum);
@@ -281,8 +295,8 @@ static void measure_position(mzm_calibrate_report *r, probe *q, int32_t pos)
 	for (int32_t i = 0; i < r->n_rows; i++) {
 		tally *t = &r->rows[i].layers[q->layer];
 		q->r = &r->rows[i];
-		t->n++;
 		choose(q, pos, t);
+		t->n++;
 		compare_best(q, t);
 		if (r->relu)
 			compare_active(q, t);
@@ -323,6 +337,20 @@ static int32_t measure_layer(mzm_calibrate_report *r, probe *q, int32_t each, in
 	return n - left;
 }
 
+static int by_value(const void *a, const void *b)
+{
+	int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+	return (x > y) - (x < y);
+}
+
+static void add_times(mzm_calibrate_report *r)
+{
+	for (int32_t i = 0; i < r->n_rows && r->n_positions > 0; i++) {
+		qsort(r->rows[i].took, (size_t)r->n_positions, sizeof r->rows[i].took[0], by_value);
+		r->rows[i].ns += r->rows[i].took[r->n_positions / 2];
+	}
+}
+
 static int32_t n_held_out(const mzm_calibration *c)
 {
 	int32_t n = 0;
@@ -349,6 +377,7 @@ mzm_status mzm_calibrate_report_make(mzm_calibrate_report **out, mzm_calibration
 		mzm_calibrate_layer(c, l, true);
 		q.layer = l;
 		r->n_positions = measure_layer(r, &q, (n + n_windows - 1) / n_windows, n);
+		add_times(r);
 		MZM_TRY_OUT(mzm_calibrate_tell(c, "measuring", (uint64_t)l + 1, (uint64_t)cfg->n_layers, err));
 	}
 	*out = r;
@@ -362,7 +391,7 @@ out:
 /* ---- JSON ---- */
 
 /* Six digits behind the point are more than are true. */
-static json_t *rounded(double sum, int32_t n)
+static json_t *rounded(double sum, double n)
 {
 	return n > 0 && isfinite(sum) ? json_real(round(sum / n * 1e6) / 1e6) : json_null();
 }
@@ -373,20 +402,22 @@ static void add_up(tally *sum, const tally *t)
 	sum->n_active += t->n_active;
 	sum->recall += t->recall;
 	sum->precision += t->precision;
+	sum->chosen += t->chosen;
 	sum->kept += t->kept;
 	sum->read += t->read;
 	sum->error += t->error;
-	sum->active_recall += t->active_recall;
-	sum->per_active += t->per_active;
+	sum->n_found += t->n_found;
+	sum->n_chosen += t->n_chosen;
 }
 
 static json_t *tally_json(const tally *t, double cost_share, bool relu)
 {
-	json_t *o = json_pack("{s:o, s:o, s:o, s:o, s:o}", "kept", rounded(t->kept, t->n), "recall",
+	json_t *o = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "chosen", rounded(t->chosen, t->n), "kept",
+			      rounded(t->kept, t->n), "recall",
 			      rounded(t->recall, t->n), "precision", rounded(t->precision, t->n), "error",
 			      rounded(t->error, t->n), "read", rounded(t->read + cost_share * t->n, t->n));
-	if (relu && (json_object_set_new(o, "active_recall", rounded(t->active_recall, t->n_active)) != 0 ||
-		     json_object_set_new(o, "kept_per_active", rounded(t->per_active, t->n_active)) != 0)) {
+	if (relu && (json_object_set_new(o, "active_recall", rounded(t->n_found, t->n_active)) != 0 ||
+		     json_object_set_new(o, "chosen_per_active", rounded(t->n_chosen, t->n_active)) != 0)) {
 		json_decref(o);
 		return NULL;
 	}
@@ -415,8 +446,7 @@ static json_t *row_json(const mzm_calibrate_report *r, int32_t i, bool timed)
 			      json_real(round((double)w->keep * 1e6) / 1e6), "cost_bytes", (json_int_t)cost, "mean",
 			      tally_json(&sum, r->cost_share[i], r->relu), "layers",
 			      layers_json(r, w, r->cost_share[i]));
-	double per_pass = r->n_positions ? (double)w->ns / r->n_positions * 1e-6 : 0;
-	if (timed && json_object_set_new(o, "ms_per_pass", json_real(per_pass)) != 0) {
+	if (timed && json_object_set_new(o, "ms_per_pass", json_real((double)w->ns * 1e-6)) != 0) {
 		json_decref(o);
 		return NULL;
 	}

@@ -1,7 +1,7 @@
 /* calibrate_sample.c - which pieces of the texts are read, and the inputs of every layer's FFN over them.
  *
- * All texts are cut into windows. Of more text than is wanted, windows are left out evenly; of what is left, windows are
- * held out evenly. Both by counting tokens, so that the choice depends on nothing but the texts' lengths. */
+ * All texts are cut into windows. Of more text than is wanted, windows are left out evenly; of what is left, windows
+ * are held out evenly. Both by counting tokens, so that the choice depends on nothing but the texts' lengths. */
 #include <string.h>
 
 #include "engine/calibrate.h"
@@ -87,7 +87,7 @@ mzm_status mzm_calibrate_choose(mzm_calibration *c, int32_t most, mzm_err *err)
 		return mzm_fail(err, MZM_EARG, "a text of %zu tokens is too little to learn from: %d are the least",
 				c->n_ids, MZM_CALIBRATE_LEAST);
 	MZM_TRY(list_windows(c, err));
-	thin_out(c, n_train + n_test);
+	thin_out(c, n_train + n_test + 2 * window_tokens(c)); /* whole windows do not come out even */
 	hold_out(c, share);
 	c->n_train = number_rows(c, false, 0, n_train);
 	c->n_test = number_rows(c, true, c->n_train, n_test);

@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "decode/drafter.h"
+#include "decode/token_class.h"
 #include "decode/verifier.h"
 #include "format/tokenizer.h"
 #include "predictors/registry.h"
@@ -28,6 +29,7 @@ struct mzm_model {
 	mzm_plan        plan;
 	mzm_ledger     *ledger;
 	mzm_calib      *calib;     /* the side-car; NULL: there is none */
+	uint8_t        *token_classes; /* [n_vocab], see token_class.h; NULL without a tokenizer */
 	mzm_source     *source;    /* NULL: all was read from it; else the store reads on */
 	char           *path;
 	char           *tokenizer_config; /* text of tokenizer_config.json, for chat templates; NULL: there is none */

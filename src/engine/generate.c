@@ -29,7 +29,7 @@ typedef struct generation {
 	double                prefill_pass_ns; /* of the last pass over the prompt, if it had few positions; else 0 */
 	int32_t               last_gained; /* by the latest check */
 	double                ffn_share;   /* sum over sparse passes */
-	mzm_certainty         certainty[MZM_MAX_PERIOD];  /* of the draft under way */
+	mzm_evidence          evidence[MZM_MAX_PERIOD];   /* of the draft under way */
 	float                 confidence[MZM_MAX_PERIOD];
 	float                 full_prob[MZM_MAX_PERIOD];  /* the full model's, of those it judged */
 	float                 next_prob;                  /* and of its own token behind them */
@@ -181,7 +181,8 @@ static mzm_status draft(generation *g, const mzm_drafter *drafter, int32_t *n_dr
 		.state = s->state, .sampler = s->sampler, .predictor = s->predictor, .monitor = &s->monitor,
 		.image = s->drafting.image, .held = s->drafting.held, .adaptive = g->p->period == 0,
 		.ids = s->ids, .n = g->n, .max = (block < room ? block : room) - 1,
-		.is_stop = draft_is_stop, .ctx = g->probe, .certainty = g->certainty, .confidence = g->confidence,
+		.check_below = g->p->check_below, .classes = s->model->token_classes,
+		.is_stop = draft_is_stop, .ctx = g->probe, .evidence = g->evidence, .confidence = g->confidence,
 	};
 	mzm_output_probe(g->probe, g->out);
 	MZM_TRY(drafter->propose(&job, g->err));
@@ -222,9 +223,9 @@ static int32_t judge(generation *g, const mzm_verifier *verifier, const float *r
 static mzm_token_event draft_event(const generation *g, mzm_token_kind kind, int32_t first, int32_t i, int32_t block)
 {
 	mzm_token_event e = event_at(g, kind, first + i, g->s->ids[first + i]);
-	e.draft_prob = g->certainty[i].prob;
-	e.margin = g->certainty[i].margin;
-	e.entropy = g->certainty[i].entropy;
+	e.draft_prob = g->evidence[i].certainty.prob;
+	e.margin = g->evidence[i].certainty.margin;
+	e.entropy = g->evidence[i].certainty.entropy;
 	e.confidence = g->confidence[i];
 	e.check = g->r->n_checks;
 	e.block = block;
@@ -265,10 +266,11 @@ static void settle_check(generation *g, int32_t n_draft, int32_t n_kept, int32_t
 static mzm_predictor *refresh(const generation *g)
 {
 	mzm_session *s = g->s;
-	if (!s->drafting.held || !s->predictor->ops->learns)
-		return NULL;
-	mzm_state_rehold(s->state, s->predictor);
-	return s->predictor;
+	const mzm_predictor_ops *ops = s->predictor->ops;
+	bool held = s->drafting.held && ops->learns;
+	if (held)
+		mzm_state_rehold(s->state, s->predictor);
+	return held || ops->refreshes ? s->predictor : NULL;
 }
 
 static mzm_status decode_checked(generation *g)
@@ -283,11 +285,13 @@ static mzm_status decode_checked(generation *g)
 		mzm_pass pass = {.ids = g->s->ids + base, .n_pos = n_draft + 1, .n_rows = n_draft + 1,
 				 .observer = refresh(g)};
 		MZM_TRY(mzm_forward(g->s->state, &pass, &rows, NULL, g->err));
+		if (g->s->predictor->ops->refreshes)
+			g->s->predictor->ops->settle(g->s->predictor);
 		g->r->n_checks++;
 		g->r->n_dense_passes++;
 		g->r->n_dense_positions += n_draft + 1;
 		int32_t n_kept = judge(g, verifier, rows, n_draft, &next);
-		mzm_monitor_learn(&g->s->monitor, g->certainty, n_draft, n_kept);
+		mzm_monitor_learn(&g->s->monitor, g->evidence, n_draft, n_kept);
 		settle_check(g, n_draft, n_kept, next);
 		mzm_kv_truncate(g->kv, g->n - 1);
 	}

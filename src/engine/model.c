@@ -160,6 +160,7 @@ mzm_status mzm_model_open_source(mzm_model **out, mzm_source *src, const char *n
 	MZM_TRY_OUT(open_tokenizer(m, src, err));
 	MZM_TRY_OUT(keep_tokenizer_config(m, src, err));
 	MZM_TRY_OUT(load(m, src, params, err));
+	MZM_TRY_OUT(mzm_token_classes_create(&m->token_classes, m->tokenizer, m->weights->cfg.n_vocab, err));
 	fill_info(m, src);
 	if (m->weights->store) {
 		m->source = src;
@@ -223,6 +224,7 @@ void mzm_model_close(mzm_model *m)
 	if (m->ledger)
 		pthread_mutex_destroy(&m->ledger->lock);
 	mzm_free(m->ledger);
+	mzm_free(m->token_classes);
 	mzm_free(m->tokenizer_config);
 	mzm_free(m->path);
 	mzm_free(m);

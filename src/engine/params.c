@@ -131,6 +131,7 @@ mzm_status mzm_gen_params_check(const mzm_gen_params *p, mzm_err *err)
 	if (!(p->keep > 0 && p->keep <= 1))
 		return mzm_fail(err, MZM_EARG, "keep is %g; it must be above 0 and at most 1", (double)p->keep);
 	MZM_TRY(check_range("period", p->period, 0, MZM_MAX_PERIOD, err));
+	MZM_TRY(check_range("check-below", p->check_below, 0, 1, err));
 	MZM_TRY(check_range("threshold", p->threshold, 0, 1, err));
 	MZM_TRY(check_range("check-temp", p->check_temp, 0.01, 100, err));
 	MZM_TRY(check_range("max-tokens", p->max_tokens, 0, MZM_MAX_CTX, err));

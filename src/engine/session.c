@@ -87,6 +87,7 @@ mzm_status mzm_session_create(mzm_session **out, const mzm_model *model, const m
 	MZM_TRY_OUT(mzm_sampler_create(&s->sampler, model->weights->cfg.n_vocab, model->kern, err));
 	MZM_TRY_OUT(
 		mzm_alloc_for((void **)&s->ids, ((size_t)n_ctx + MZM_MAX_PERIOD) * sizeof *s->ids, "the tokens", err));
+	s->monitor.prior = mzm_calib_find(model->calib, MZM_MONITOR_TENSOR, -1, MZM_F32, 2, MZM_MONITOR_FEATURES);
 	mzm_monitor_reset(&s->monitor);
 	s->n_observed = MZM_NOT_OBSERVED;
 	*out = s;

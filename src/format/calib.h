@@ -29,8 +29,8 @@ mzm_status mzm_calib_create(mzm_calib_writer **out, const char *model_hash, mzm_
 /* Keeps a copy. dtype: f32, f16 or bf16. name: [a-z0-9._]+, each once a layer. */
 mzm_status mzm_calib_add(mzm_calib_writer *w, const char *name, int32_t layer, mzm_dtype dtype, int32_t n_rows,
 			 int32_t n_cols, const void *data, mzm_err *err);
-/* What there is so far, for use before it is written; borrows the tensors, and knows no info. -> mzm_calib_close, before
- * the next mzm_calib_add */
+/* What there is so far, for use before it is written; borrows the tensors, and knows no info. -> mzm_calib_close,
+ * before the next mzm_calib_add */
 mzm_status mzm_calib_preview(mzm_calib **out, const mzm_calib_writer *w, mzm_err *err);
 /* Writes the file, atomically. info: an object, borrowed. */
 mzm_status mzm_calib_finish(mzm_calib_writer *w, const char *path, const json_t *info, mzm_err *err);

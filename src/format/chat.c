@@ -119,21 +119,25 @@ out:
 
 /* ---- templates ---- */
 
-/* Some templates refuse to begin with a system message, some with anything else: two conversations are tried. */
-static bool probe_bos(const mzm_chat_template *t)
+/* Some templates refuse to begin without a system message, some to begin with one: both are tried. A template that
+ * refuses both is one that has not been seen to write BOS. */
+static mzm_status probe_bos(mzm_chat_template *t, mzm_err *err)
 {
 	static const char *const roles[] = {"system", "user"}, *const contents[] = {"a", "b"};
 	const char *bos = mzm_chat_template_token(t, "bos_token");
 	for (size_t skip = 2; bos && *bos && skip-- > 0;) {
 		char *text;
-		if (mzm_chat_template_render(t, roles + skip, contents + skip, 2 - skip, true, NULL, &text, NULL, NULL) !=
-		    MZM_OK)
-			continue;
-		bool starts = strncmp(text, bos, strlen(bos)) == 0;
-		mzm_free(text);
-		return starts;
+		mzm_status st = mzm_chat_template_render(t, roles + skip, contents + skip, 2 - skip, true, NULL, &text,
+							 NULL, NULL);
+		if (st == MZM_OK) {
+			t->writes_bos = strncmp(text, bos, strlen(bos)) == 0;
+			mzm_free(text);
+			break;
+		}
+		if (st == MZM_ENOMEM)
+			return mzm_fail(err, st, "out of memory for a first rendering");
 	}
-	return false;
+	return MZM_OK;
 }
 
 static mzm_status fill(mzm_chat_template *t, const char *config, size_t config_len, const char *text, mzm_err *err)
@@ -156,7 +160,7 @@ static mzm_status fill(mzm_chat_template *t, const char *config, size_t config_l
 		MZM_TRY_OUT(find_template(root, &found, err));
 		MZM_TRY_OUT(mzm_jinja_parse(&t->jinja, json_string_value(found), json_string_length(found), err));
 	}
-	t->writes_bos = probe_bos(t);
+	MZM_TRY_OUT(probe_bos(t, err));
 out:
 	json_decref(root);
 	return st;

@@ -17,8 +17,8 @@ typedef struct mzm_chat_template mzm_chat_template;
 /* config: the text of tokenizer_config.json, or an object made of GGUF metadata with the same keys (bos_token,
  * eos_token, unk_token, pad_token: a string or an object with "content"; chat_template: a string, or a list of
  * {"name", "template"}, of which "default" is taken, else "chat", else the only one); may be NULL. text: a template in
- * place of that of config, e.g. of chat_template.jinja (NUL-terminated); NULL: that of config. EUNSUPPORTED: neither has
- * one, or it uses what the subset lacks; EFORMAT: it is no template. -> mzm_chat_template_free */
+ * place of that of config, e.g. of chat_template.jinja (NUL-terminated); NULL: that of config. EUNSUPPORTED: neither
+ * has one, or it uses what the subset lacks; EFORMAT: it is no template. -> mzm_chat_template_free */
 mzm_status mzm_chat_template_create(mzm_chat_template **out, const char *config, size_t config_len, const char *text,
 				    mzm_err *err);
 void       mzm_chat_template_free(mzm_chat_template *t);

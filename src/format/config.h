@@ -78,7 +78,8 @@ static inline int32_t mzm_config_n_ffn_matrices(const mzm_config *cfg)
 	return cfg->ungated ? 2 : 3;
 }
 
-/* Names of families, NULL-terminated: what arch may be. Nothing but messages and the hash depends on it. */
+/* Names of families, NULL-terminated: what arch may be. The forward pass does not look at it: messages, the hash and
+ * the names of tensors in directories (names.c) do. */
 extern const char *const mzm_arch_names[];
 
 /* From a Hugging Face config.json, and generation_config.json when there is one (may be NULL): its eos

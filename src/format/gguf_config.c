@@ -270,20 +270,19 @@ static mzm_status read_window(mzm_config *c, const mzm_gguf_keys *k, mzm_err *er
 	char buf[128];
 	mzm_gguf_array list;
 	int32_t window;
-	bool any = false;
+	bool any = false, known = k->arch->window != MZM_GGUF_NO_WINDOW;
 	MZM_TRY(mzm_gguf_key_int(k, "attention.sliding_window", &k->arch->window_size, &window, err));
 	if (c->n_layers > MZM_MAX_LAYERS)
 		return mzm_fail(err, MZM_EFORMAT, "%d layers", (int)c->n_layers);
-	if (window == 0 || (k->arch->window == MZM_GGUF_NO_WINDOW && window >= c->n_ctx))
-		return MZM_OK;
-	if (k->arch->window == MZM_GGUF_NO_WINDOW)
-		return mzm_fail(err, MZM_EUNSUPPORTED, "%s, smaller than the context of %d, is not supported",
-				mzm_gguf_key(k, "attention.sliding_window", buf), (int)c->n_ctx);
 	const char *key = mzm_gguf_key(k, "attention.sliding_window_pattern", buf);
-	if (mzm_gguf_get_array(k->g, key, &list))
-		MZM_TRY(local_from_list(c, key, &list, err));
-	else
-		MZM_TRY(local_by_period(c, k, err));
+	bool listed = mzm_gguf_get_array(k->g, key, &list);
+	if (window == 0 || (!known && !listed && window >= c->n_ctx))
+		return MZM_OK;
+	if (!known && !listed)
+		return mzm_fail(err, MZM_EUNSUPPORTED,
+				"a window of %d in a context of %d without a list of layers, %s, is not supported",
+				(int)window, (int)c->n_ctx, key);
+	MZM_TRY(listed ? local_from_list(c, key, &list, err) : local_by_period(c, k, err));
 	for (int32_t l = 0; l < c->n_layers; l++)
 		any = any || mzm_config_is_local(c, l);
 	c->window = any ? window : 0;
@@ -330,8 +329,8 @@ static void add_known_ends(mzm_config *c, const mzm_gguf *g)
 					   "<|end|>",    "<end_of_turn>", "<|endoftext|>"};
 	mzm_gguf_array tokens, types;
 	if (!mzm_gguf_get_array(g, "tokenizer.ggml.tokens", &tokens) || tokens.type != MZM_GGUF_STRING ||
-	    !mzm_gguf_get_array(g, "tokenizer.ggml.token_type", &types) || types.type != MZM_GGUF_I32 ||
-	    types.n != tokens.n)
+	    !mzm_gguf_get_array(g, "tokenizer.ggml.token_type", &types) || types.n != tokens.n ||
+	    (types.type != MZM_GGUF_I32 && types.type != MZM_GGUF_U32))
 		return;
 	for (uint64_t i = 0; i < tokens.n && i < (uint64_t)c->n_vocab; i++) {
 		int32_t type = ((const int32_t *)types.data)[i];

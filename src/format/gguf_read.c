@@ -198,7 +198,8 @@ out:
 /* The threads and what each needs; small tensors get one. -> conversion_free, whether it failed or not */
 static mzm_status conversion_init(conversion *c, mzm_err *err)
 {
-	bool large = (size_t)c->t->n_rows * (size_t)c->t->n_cols >= SHARED_WEIGHTS && mzm_dtype_is_quant(c->t->dtype);
+	bool work = mzm_dtype_is_quant(c->t->dtype) || mzm_ggml_is_quant(c->part->t->type);
+	bool large = work && (size_t)c->t->n_rows * (size_t)c->t->n_cols >= SHARED_WEIGHTS;
 	MZM_TRY(mzm_team_create(&c->team, large ? 0 : 1, err));
 	size_t n = (size_t)mzm_team_size(c->team);
 	MZM_TRY(mzm_alloc_for((void **)&c->rows, n * sizeof c->rows[0], "conversion", err));

@@ -26,8 +26,8 @@ static const struct known_model {
  * is known all the same. */
 static mzm_gguf_text pre_name(const mzm_gguf *g)
 {
-	static const char *const known[][2] = {{"gptneox", "gpt-neox"}, {"gpt2", "gpt-2"},   {"mpt", "mpt"},
-					       {"falcon", "falcon"},    {"qwen2", "qwen2"},  {"starcoder", "starcoder"},
+	static const char *const known[][2] = {{"gptneox", "gpt-neox"}, {"gpt2", "gpt-2"},  {"mpt", "mpt"},
+					       {"falcon", "falcon"},    {"qwen2", "qwen2"}, {"starcoder", "starcoder"},
 					       {"refact", "refact"},    {"phi2", "phi-2"}};
 	mzm_gguf_text name, pre = {.s = "default", .n = 7};
 	if (mzm_gguf_string(g, KEY("pre"), &pre) || !mzm_gguf_string(g, "general.architecture", &name))
@@ -38,8 +38,8 @@ static mzm_gguf_text pre_name(const mzm_gguf *g)
 	return pre;
 }
 
-static mzm_status read_model(mzm_vocab_list *l, const mzm_gguf *g, mzm_gguf_text model, const struct known_model **known,
-			     mzm_err *err)
+static mzm_status read_model(mzm_vocab_list *l, const mzm_gguf *g, mzm_gguf_text model,
+			     const struct known_model **known, mzm_err *err)
 {
 	char name[64];
 	*known = NULL;

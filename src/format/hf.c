@@ -17,12 +17,14 @@
 #include "base/half.h"
 #include "base/io.h"
 #include "base/str.h"
+#include "format/chat_file.h"
 #include "format/names.h"
 #include "format/safetensors.h"
 
 #define BLOCK_BYTES   ((size_t)8 << 20)
 #define TILE_COLS     256 /* of down's rows at once: their cache lines fit L1 */
 #define MAX_CONFIG    ((size_t)4 << 20)
+#define MAX_TEMPLATE  ((size_t)1 << 20)
 #define MAX_SIDE_FILE ((size_t)64 << 20)
 
 /* One tensor of the files and what a canonical one takes of it: see mzm_hf_part. */
@@ -94,6 +96,23 @@ static mzm_status read_older_tokenizer(hf_source *hf, mzm_err *err)
 				       hf->base.side_len[config], err));
 	hf->base.side[json] = hf->text[json];
 	return MZM_OK;
+}
+
+/* A template in a file of its own joins the tokenizer's configuration, where the other forms have it. */
+static mzm_status read_chat_template(hf_source *hf, mzm_err *err)
+{
+	const mzm_side_file config = MZM_TOKENIZER_CONFIG;
+	char *template;
+	size_t len;
+	MZM_TRY(read_file(hf, "chat_template.jinja", true, MAX_TEMPLATE, &template, &len, err));
+	if (!template)
+		return MZM_OK;
+	mzm_status st = mzm_chat_add_template(&hf->text[config], &hf->base.side_len[config], template, len, err);
+	hf->base.side[config] = hf->text[config];
+	mzm_free(template);
+	if (st != MZM_OK)
+		mzm_err_prefix(err, "%s", hf->base.path);
+	return st;
 }
 
 static mzm_status read_config(hf_source *hf, mzm_err *err)
@@ -450,7 +469,8 @@ static bool hf_uses(const mzm_source *src, const char *path)
 			return true;
 	const char *const names[] = {"config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json",
 				     "model.safetensors.index.json", "tokenizer.model", "vocab.json", "merges.txt",
-				     "encoder.json", "vocab.bpe", "special_tokens_map.json", "added_tokens.json"};
+				     "encoder.json", "vocab.bpe", "special_tokens_map.json", "added_tokens.json",
+				     "chat_template.jinja"};
 	bool same = mzm_path_is_same(path, src->path);
 	for (size_t i = 0; i < sizeof names / sizeof names[0] && !same; i++) {
 		mzm_str file = {0};
@@ -494,6 +514,7 @@ mzm_status mzm_hf_open(mzm_source **out, const char *dir, mzm_err *err)
 	MZM_TRY_OUT(mzm_source_init(&src, sizeof(hf_source), &hf_ops, dir, err));
 	hf_source *hf = (hf_source *)src;
 	MZM_TRY_OUT(read_side_files(hf, err));
+	MZM_TRY_OUT(read_chat_template(hf, err));
 	MZM_TRY_OUT(read_older_tokenizer(hf, err));
 	MZM_TRY_OUT(read_config(hf, err));
 	MZM_TRY_OUT(mzm_st_open(&hf->set, dir, err));

@@ -1,13 +1,13 @@
 /* jinja.h - the subset of Jinja that chat templates of published models are written in.
  *
  * Parsed once, rendered any number of times, from any thread. A template is hostile input: nesting, steps, and the
- * memory of values and output are bounded, and it sees nothing but the values that it is given. What the subset lacks is
- * refused when it is parsed, with the line; what only a run shows (an undefined filter's argument, a missing method)
+ * memory of values and output are bounded, and it sees nothing but the values that it is given. What the subset lacks
+ * is refused when it is parsed, with the line; what only a run shows (an undefined filter's argument, a missing method)
  * fails that rendering. What is rendered equals what Jinja2 renders, in Hugging Face's environment for chat templates:
  * trim_blocks, lstrip_blocks, break and continue, {% generation %}, an immutable sandbox, tojson without HTML escapes,
- * raise_exception, strftime_now. Left out: inheritance and includes, call blocks, recursive loops, * in arguments, format
- * strings, whole numbers beyond 64 bits, and filters, tests and methods that no published template was seen to use. Nothing is
- * ever escaped for HTML: joining a safe string to one that Jinja would escape then is refused. */
+ * raise_exception, strftime_now. Left out: inheritance and includes, call blocks, recursive loops, * in arguments,
+ * format strings, whole numbers beyond 64 bits, and filters, tests and methods that no published template was seen to
+ * use. Nothing is ever escaped for HTML: joining a safe string to one that Jinja would escape then is refused. */
 #ifndef MZM_JINJA_H
 #define MZM_JINJA_H
 

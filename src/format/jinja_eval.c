@@ -58,8 +58,8 @@ mzm_status mzm_jrun_attr(mzm_jrun *r, mzm_jv *out, const mzm_jv *of, const mzm_j
 	if (of->kind == MZM_J_UNDEFINED)
 		return undefined_used(r, of);
 	if (name->len >= 2 && memcmp(name->s, "__", 2) == 0)
-		return mzm_jrun_fail(r, MZM_EFORMAT, "%.*s is out of a template's reach", name->len < 60 ? (int)name->len : 60,
-				     name->s);
+		return mzm_jrun_fail(r, MZM_EFORMAT, "%.*s is out of a template's reach",
+				     name->len < 60 ? (int)name->len : 60, name->s);
 	const mzm_jrow *row = mzm_jinja_method(of, name);
 	*out = mzm_jv_undefined(name);
 	if (row)
@@ -290,8 +290,10 @@ static bool has_marks(const mzm_jv *v)
 
 static mzm_status join(mzm_jrun *r, mzm_jv *out, const mzm_jv *items, uint32_t n)
 {
-	mzm_jv text = mzm_jv_str("", 0);
-	for (uint32_t i = 0; i < n; i++)
+	bool grows = n && items[0].kind == MZM_J_STR; /* in place, if that is the last string that was made */
+	mzm_jv text = grows ? items[0] : mzm_jv_str("", 0);
+	text.safe = false;
+	for (uint32_t i = grows; i < n; i++)
 		MZM_TRY(mzm_jv_add_text(r, &text, &items[i]));
 	*out = text;
 	return MZM_OK;
@@ -306,7 +308,8 @@ static mzm_status add_texts(mzm_jrun *r, mzm_jv *out, const mzm_jv *items, uint3
 	for (uint32_t i = 0; safe && i < n; i++)
 		marked = marked || (!items[i].safe && has_marks(&items[i]));
 	if (marked)
-		return mzm_jrun_fail(r, MZM_EUNSUPPORTED, "a safe string is joined to one that would be escaped for HTML");
+		return mzm_jrun_fail(r, MZM_EUNSUPPORTED,
+				     "a safe string is joined to one that would be escaped for HTML");
 	MZM_TRY(join(r, out, items, n));
 	out->safe = safe;
 	return MZM_OK;

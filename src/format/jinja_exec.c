@@ -1,9 +1,9 @@
 /* jinja_exec.c - a rendering: its bounds, scopes, statements and macros.
  *
- * Scopes are Jinja's: a loop's turn, a macro, a block that is captured each have their own, if has none, and what is set
- * in a scope is gone with it; only a namespace carries values out. A scope outlives its block while a macro knows it,
- * so scopes stay in the arena until the end. What blocks write goes into one output; a block whose text is wanted as
- * a value takes its part of the output back. */
+ * Scopes are Jinja's: a loop's turn, a macro, a block that is captured each have their own, if has none, and what is
+ * set in a scope is gone with it; only a namespace carries values out. A scope outlives its block while a macro knows
+ * it, so scopes stay in the arena until the end. What blocks write goes into one output; a block whose text is wanted
+ * as a value takes its part of the output back. */
 #include "format/jinja_impl.h"
 
 #include <stdarg.h>
@@ -28,12 +28,14 @@ mzm_status mzm_jrun_fail(mzm_jrun *r, mzm_status code, const char *fmt, ...)
 	return mzm_fail(r->err, code, "line %d: %s", r->line, text);
 }
 
+mzm_status mzm_jrun_over(mzm_jrun *r)
+{
+	return mzm_jrun_fail(r, MZM_EFORMAT, "the rendering takes more than %zu MiB", MZM_JINJA_MAX_BYTES >> 20);
+}
+
 mzm_status mzm_jrun_full(mzm_jrun *r)
 {
-	if (r->mem.over)
-		return mzm_jrun_fail(r, MZM_EFORMAT, "the rendering takes more than %zu MiB",
-				     MZM_JINJA_MAX_BYTES >> 20);
-	return mzm_jrun_fail(r, MZM_ENOMEM, "out of memory");
+	return r->mem.over || r->text.over ? mzm_jrun_over(r) : mzm_jrun_fail(r, MZM_ENOMEM, "out of memory");
 }
 
 mzm_status mzm_jrun_charge(mzm_jrun *r, size_t steps)
@@ -61,10 +63,9 @@ mzm_status mzm_jrun_enter(mzm_jrun *r)
 mzm_status mzm_jrun_write(mzm_jrun *r, const char *s, size_t n)
 {
 	MZM_TRY(mzm_jrun_charge_bytes(r, n));
-	if (n > MZM_JINJA_MAX_BYTES - r->out.len || r->mem.bytes > MZM_JINJA_MAX_BYTES - r->out.len - n) {
-		r->mem.over = true;
-		return mzm_jrun_full(r);
-	}
+	if (n > MZM_JINJA_MAX_BYTES - r->taken)
+		return mzm_jrun_over(r);
+	r->taken += n;
 	mzm_str_add(&r->out, s, n);
 	return r->out.failed ? mzm_jrun_full(r) : MZM_OK;
 }
@@ -72,13 +73,14 @@ mzm_status mzm_jrun_write(mzm_jrun *r, const char *s, size_t n)
 mzm_status mzm_jrun_captured(mzm_jrun *r, size_t since, mzm_jv *out)
 {
 	size_t n = r->out.len - since;
-	char *copy = mzm_jarena_text(&r->mem, n);
+	char *copy = mzm_jrun_text(r, n);
 	if (!copy)
 		return mzm_jrun_full(r);
 	if (n)
 		memcpy(copy, r->out.data + since, n);
 	*out = mzm_jv_str(copy, n);
 	r->out.len = since;
+	r->taken -= n;
 	return mzm_jrun_charge_bytes(r, n);
 }
 
@@ -418,6 +420,7 @@ mzm_status mzm_jinja_render(const mzm_jinja *t, const json_t *variables, char **
 	*text = NULL;
 	if (!json_is_object(variables))
 		return mzm_fail(err, MZM_EARG, "the variables of a template are an object");
+	r.mem.taken = r.text.taken = &r.taken;
 	MZM_TRY_OUT(open_scope(&r, NULL));
 	MZM_TRY_OUT(run_block(&r, t->body));
 	mzm_str_add(&r.out, "", 0);
@@ -429,6 +432,7 @@ mzm_status mzm_jinja_render(const mzm_jinja *t, const json_t *variables, char **
 	r.out = (mzm_str){0};
 out:
 	mzm_jarena_free(&r.mem);
+	mzm_jarena_free(&r.text);
 	mzm_str_free(&r.out);
 	return st;
 }

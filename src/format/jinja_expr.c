@@ -7,6 +7,14 @@
 
 static mzm_status parse_or(mzm_jparse *p, const mzm_jnode **out);
 
+/* What stands behind an operand nests as well: n so far. */
+static mzm_status check_chain(mzm_jparse *p, int32_t n)
+{
+	if (n < MZM_JINJA_MAX_DEPTH)
+		return MZM_OK;
+	return mzm_jparse_fail(p, MZM_EFORMAT, p->now.line, "nested more than %d deep", MZM_JINJA_MAX_DEPTH);
+}
+
 /* ---- primary ---- */
 
 mzm_status mzm_jparse_const(mzm_jparse *p, const mzm_jnode **out, mzm_jv value)
@@ -53,7 +61,8 @@ static mzm_status parse_const(mzm_jparse *p, const mzm_jnode **out)
 	while (value.kind == MZM_J_STR && p->now.kind == MZM_JT_CONST && p->now.value.kind == MZM_J_STR) {
 		char *text = mzm_jarena_text(p->mem, (size_t)value.len + p->now.value.len);
 		if (!text)
-			return mzm_jparse_fail(p, p->mem->over ? MZM_EFORMAT : MZM_ENOMEM, p->now.line, "out of memory");
+			return mzm_jparse_fail(p, p->mem->over ? MZM_EFORMAT : MZM_ENOMEM, p->now.line,
+					       "out of memory");
 		if (value.len)
 			memcpy(text, value.s, value.len);
 		if (p->now.value.len)
@@ -96,7 +105,8 @@ static bool at_tuple_end(const mzm_jparse *p, const char *until)
 	return p->now.kind == MZM_JT_CLOSE || mzm_jparse_at_op(p, ')') || (until && mzm_jparse_at_name(p, until));
 }
 
-static mzm_status parse_items(mzm_jparse *p, const mzm_jnode **out, bool with_cond, const char *until, bool may_be_empty)
+static mzm_status parse_items(mzm_jparse *p, const mzm_jnode **out, bool with_cond, const char *until,
+			      bool may_be_empty)
 {
 	mzm_jnode *node;
 	bool tuple = false;
@@ -164,7 +174,8 @@ static mzm_status parse_argument(mzm_jparse *p, bool *named)
 		}
 	}
 	if (*named)
-		return mzm_jparse_fail(p, MZM_EFORMAT, p->now.line, "an argument without a name follows one with a name");
+		return mzm_jparse_fail(p, MZM_EFORMAT, p->now.line,
+				       "an argument without a name follows one with a name");
 	MZM_TRY(mzm_jparse_expr(p, &kid));
 	return mzm_jparse_push(p, kid);
 }
@@ -272,8 +283,7 @@ static mzm_status parse_filter(mzm_jparse *p, const mzm_jnode **node)
 static mzm_status parse_postfix(mzm_jparse *p, const mzm_jnode **node, int32_t *n)
 {
 	for (; p->now.kind == MZM_JT_OP; ++*n) {
-		if (*n >= MZM_JINJA_MAX_DEPTH)
-			return mzm_jparse_fail(p, MZM_EFORMAT, p->now.line, "nested more than %d deep", MZM_JINJA_MAX_DEPTH);
+		MZM_TRY(check_chain(p, *n));
 		if (p->now.op == '.')
 			MZM_TRY(parse_attr(p, node));
 		else if (p->now.op == '[')
@@ -330,8 +340,7 @@ static mzm_status parse_test(mzm_jparse *p, const mzm_jnode **node)
 mzm_status mzm_jparse_filters(mzm_jparse *p, const mzm_jnode **node, bool bare)
 {
 	for (int32_t n = 0; bare || mzm_jparse_at_op(p, '|'); n++, bare = false) {
-		if (n >= MZM_JINJA_MAX_DEPTH)
-			return mzm_jparse_fail(p, MZM_EFORMAT, p->now.line, "nested more than %d deep", MZM_JINJA_MAX_DEPTH);
+		MZM_TRY(check_chain(p, n));
 		if (!bare)
 			MZM_TRY(mzm_jparse_advance(p));
 		MZM_TRY(parse_filter(p, node));
@@ -346,8 +355,7 @@ static mzm_status parse_behind(mzm_jparse *p, const mzm_jnode **node, int32_t n)
 		bool filter = mzm_jparse_at_op(p, '|'), test = mzm_jparse_at_name(p, "is");
 		if (!filter && !test && !mzm_jparse_at_op(p, '('))
 			return MZM_OK;
-		if (n >= MZM_JINJA_MAX_DEPTH)
-			return mzm_jparse_fail(p, MZM_EFORMAT, p->now.line, "nested more than %d deep", MZM_JINJA_MAX_DEPTH);
+		MZM_TRY(check_chain(p, n));
 		if (filter)
 			MZM_TRY(mzm_jparse_advance(p));
 		MZM_TRY(filter ? parse_filter(p, node) : test ? parse_test(p, node) : parse_call(p, node));
@@ -503,8 +511,7 @@ mzm_status mzm_jparse_expr(mzm_jparse *p, const mzm_jnode **out)
 	MZM_TRY(mzm_jparse_enter(p));
 	MZM_TRY(parse_or(p, out));
 	for (int32_t n = 0; mzm_jparse_at_name(p, "if"); n++) {
-		if (n >= MZM_JINJA_MAX_DEPTH)
-			return mzm_jparse_fail(p, MZM_EFORMAT, p->now.line, "nested more than %d deep", MZM_JINJA_MAX_DEPTH);
+		MZM_TRY(check_chain(p, n));
 		MZM_TRY(mzm_jparse_node(p, &node, MZM_JN_COND, p->now.line));
 		MZM_TRY(mzm_jparse_advance(p));
 		node->b = *out;

@@ -286,7 +286,8 @@ static mzm_status do_round(mzm_jrun *r, mzm_jv *out, const mzm_jv *in, const mzm
 	bool ceils = method->kind == MZM_J_STR && mzm_jv_is(method, "ceil");
 	MZM_TRY(whole_arg(r, &precision, args, 0, 0));
 	if (!mzm_jv_is_number(in) || precision < 0 || precision > 20)
-		return mzm_jrun_fail(r, MZM_EUNSUPPORTED, "round: %s to %lld places", mzm_jv_kind(in), (long long)precision);
+		return mzm_jrun_fail(r, MZM_EUNSUPPORTED, "round: %s to %lld places", mzm_jv_kind(in),
+				     (long long)precision);
 	if (!common && !ceils && !(method->kind == MZM_J_STR && mzm_jv_is(method, "floor")))
 		return mzm_jrun_fail(r, MZM_EFORMAT, "round: the method is common, ceil or floor");
 	if (common && mzm_jv_is_whole(in)) {
@@ -615,8 +616,10 @@ static mzm_status do_map(mzm_jrun *r, mzm_jv *out, const mzm_jv *in, const mzm_j
 	return stream_of(r, out, mapped, items.n);
 }
 
-/* Keeps the items, or their attributes by args[0], that pass (or not) the test that follows; without one their truth. */
-static mzm_status filter_by(mzm_jrun *r, mzm_jv *out, const mzm_jv *in, const mzm_jargs *args, bool by_attr, bool wanted)
+/* Keeps the items, or their attributes by args[0], that pass (or not) the test that follows; without one their truth.
+ */
+static mzm_status filter_by(mzm_jrun *r, mzm_jv *out, const mzm_jv *in, const mzm_jargs *args, bool by_attr,
+			    bool wanted)
 {
 	uint32_t skip = by_attr, n = 0;
 	mzm_jlist items;

@@ -33,7 +33,8 @@ FUNCTION(make_range)
 	(void)in;
 	for (uint32_t i = 0; i < args->n_pos; i++)
 		if (!mzm_jv_is_whole(&args->pos[i]))
-			return mzm_jrun_fail(r, MZM_EFORMAT, "range: %s is no whole number", mzm_jv_kind(&args->pos[i]));
+			return mzm_jrun_fail(r, MZM_EFORMAT, "range: %s is no whole number",
+					     mzm_jv_kind(&args->pos[i]));
 	if (args->n_pos < 1 || args->n_pos > 3 || args->n_named)
 		return mzm_jrun_fail(r, MZM_EFORMAT, "range takes one to three numbers");
 	to = mzm_jv_whole(&args->pos[args->n_pos > 1]);
@@ -167,7 +168,8 @@ FUNCTION(strftime_now)
 			bool bare = i + 1 < format->len && format->s[i + 1] == '-';
 			i += 1 + bare;
 			if (i >= format->len || !print_part(part, &now, format->s[i], !bare))
-				return mzm_jrun_fail(r, MZM_EUNSUPPORTED, "strftime_now: a conversion is not supported");
+				return mzm_jrun_fail(r, MZM_EUNSUPPORTED,
+						     "strftime_now: a conversion is not supported");
 		}
 		MZM_TRY(mzm_jv_append(r, &text, part, part[0] ? strlen(part) : 1));
 	}

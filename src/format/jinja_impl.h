@@ -28,6 +28,7 @@ typedef struct mzm_jarena {
 	struct mzm_jblock *blocks;
 	char              *top, *end; /* free part of the last block */
 	size_t             bytes;     /* of all blocks */
+	size_t            *taken;     /* of all that the bound counts; NULL: this arena's alone */
 	bool               over;      /* refused by MZM_JINJA_MAX_BYTES, not by the machine */
 } mzm_jarena;
 
@@ -259,7 +260,6 @@ typedef struct mzm_jtoken {
 typedef struct mzm_jlex {
 	const char *s;          /* [n] UTF-8, lines end in \n */
 	size_t      n, at;
-	size_t      text_end;   /* of a text that is due; the tag's sign stands at tag */
 	int32_t     line;
 	mzm_jtoken_kind open;   /* MZM_JT_TEXT outside of tags */
 	bool        pending;    /* text was given out, its tag is next */
@@ -302,7 +302,7 @@ bool       mzm_jparse_at_op(const mzm_jparse *p, char op);
 bool       mzm_jparse_at_name(const mzm_jparse *p, const char *name);
 mzm_status mzm_jparse_op(mzm_jparse *p, char op);                              /* which must be there */
 mzm_status mzm_jparse_name(mzm_jparse *p, mzm_jv *name);                       /* likewise */
-mzm_status mzm_jparse_enter(mzm_jparse *p);                                    /* one level deeper; ends with p->depth-- */
+mzm_status mzm_jparse_enter(mzm_jparse *p);                                    /* a level; ends with p->depth-- */
 mzm_status mzm_jparse_node(mzm_jparse *p, mzm_jnode **out, mzm_jnode_kind kind, int32_t line);
 mzm_jmark  mzm_jparse_mark(const mzm_jparse *p);
 mzm_status mzm_jparse_push(mzm_jparse *p, const mzm_jnode *kid);
@@ -331,8 +331,9 @@ struct mzm_jmacro {
 typedef enum mzm_jflow { MZM_JF_ON, MZM_JF_BREAK, MZM_JF_CONTINUE } mzm_jflow;
 
 struct mzm_jrun {
-	mzm_jarena    mem;
+	mzm_jarena    mem, text; /* text apart, so that the last string made can grow in place */
 	mzm_str       out;
+	size_t        taken;     /* bytes of both and of out */
 	const json_t *variables;
 	mzm_jscope   *scope;
 	mzm_jflow     flow;
@@ -342,7 +343,8 @@ struct mzm_jrun {
 };
 
 mzm_status mzm_jrun_fail(mzm_jrun *r, mzm_status code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-mzm_status mzm_jrun_full(mzm_jrun *r);                 /* why the arena refused */
+mzm_status mzm_jrun_full(mzm_jrun *r);                 /* why memory was refused */
+mzm_status mzm_jrun_over(mzm_jrun *r);                 /* refused by MZM_JINJA_MAX_BYTES */
 mzm_status mzm_jrun_charge(mzm_jrun *r, size_t steps);
 mzm_status mzm_jrun_charge_bytes(mzm_jrun *r, size_t n);
 mzm_status mzm_jrun_enter(mzm_jrun *r);                /* one level deeper; ends with r->level-- */
@@ -385,7 +387,8 @@ typedef struct mzm_jjson {
 	int32_t level;       /* that of the rendering where the text begins */
 } mzm_jjson;
 
-/* jinja_text.c: strings of values. Appending is in place while *s is the last thing in the arena. */
+/* jinja_text.c: strings of values. Appending is in place while *s is the last string that was made. */
+char      *mzm_jrun_text(mzm_jrun *r, size_t n); /* NULL when refused: mzm_jrun_full */
 mzm_status mzm_jv_append(mzm_jrun *r, mzm_jv *s, const char *bytes, size_t n);
 mzm_status mzm_jv_text(mzm_jrun *r, mzm_jv *out, const mzm_jv *v);             /* Python's str() */
 mzm_status mzm_jv_add_text(mzm_jrun *r, mzm_jv *s, const mzm_jv *v);

@@ -257,7 +257,8 @@ static int hex_value(const char *s, size_t n, uint32_t *value)
 {
 	*value = 0;
 	for (size_t i = 0; i < n; i++) {
-		const char *set = "0123456789abcdef", *hit = s[i] ? strchr(set, is_digit(s[i]) ? s[i] : s[i] | 0x20) : NULL;
+		const char *set = "0123456789abcdef", sign = is_digit(s[i]) ? s[i] : (char)(s[i] | 0x20);
+		const char *hit = s[i] ? strchr(set, sign) : NULL;
 		if (!hit)
 			return -1;
 		*value = *value << 4 | (uint32_t)(hit - set);

@@ -1,11 +1,12 @@
-/* jinja_math.c - arithmetic, comparison and slices, as Python has them; whole numbers that leave 64 bits are refused. */
+/* jinja_math.c - arithmetic, comparison and slices, as Python has them; whole numbers beyond 64 bits are refused. */
 #include "format/jinja_impl.h"
 
 #include <math.h>
 
 static mzm_status no_operator(mzm_jrun *r, const mzm_jv *a, const mzm_jv *b)
 {
-	return mzm_jrun_fail(r, MZM_EFORMAT, "this operator does not work on %s and %s", mzm_jv_kind(a), mzm_jv_kind(b));
+	return mzm_jrun_fail(r, MZM_EFORMAT, "this operator does not work on %s and %s", mzm_jv_kind(a),
+			     mzm_jv_kind(b));
 }
 
 /* ---- numbers ---- */
@@ -14,6 +15,12 @@ static int64_t floor_div(int64_t a, int64_t b)
 {
 	int64_t q = a / b;
 	return a % b != 0 && (a < 0) != (b < 0) ? q - 1 : q;
+}
+
+static int64_t floor_mod(int64_t a, int64_t b)
+{
+	int64_t rest = a % b;
+	return rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest;
 }
 
 static bool power(int64_t base, int64_t exponent, int64_t *out)
@@ -43,7 +50,7 @@ static bool whole_math(char op, int64_t a, int64_t b, int64_t *out)
 	default:
 		if (a == INT64_MIN && b == -1)
 			return false;
-		*out = op == '%' ? a - floor_div(a, b) * b : floor_div(a, b);
+		*out = op == '%' ? floor_mod(a, b) : floor_div(a, b);
 		return true;
 	}
 }
@@ -110,12 +117,10 @@ static mzm_status join_lists(mzm_jrun *r, mzm_jv *out, const mzm_jv *a, const mz
 static mzm_status repeat_text(mzm_jrun *r, mzm_jv *out, const mzm_jv *text, size_t times)
 {
 	size_t n;
-	if (!mzm_mul_size(text->len, times, &n) || n > MZM_JINJA_MAX_BYTES) {
-		r->mem.over = true;
-		return mzm_jrun_full(r);
-	}
+	if (!mzm_mul_size(text->len, times, &n) || n > MZM_JINJA_MAX_BYTES)
+		return mzm_jrun_over(r);
 	MZM_TRY(mzm_jrun_charge_bytes(r, n));
-	char *copy = mzm_jarena_text(&r->mem, n);
+	char *copy = mzm_jrun_text(r, n);
 	if (!copy)
 		return mzm_jrun_full(r);
 	for (size_t i = 0; i < n; i++)
@@ -130,10 +135,8 @@ static mzm_status repeat(mzm_jrun *r, mzm_jv *out, const mzm_jv *what, const mzm
 	mzm_jv *items;
 	if (what->kind == MZM_J_STR)
 		return repeat_text(r, out, what, times);
-	if (!mzm_mul_size(what->list->n, times, &n) || n > MZM_JINJA_MAX_BYTES) {
-		r->mem.over = true;
-		return mzm_jrun_full(r);
-	}
+	if (!mzm_mul_size(what->list->n, times, &n) || n > MZM_JINJA_MAX_BYTES)
+		return mzm_jrun_over(r);
 	MZM_TRY(mzm_jv_room(r, &items, n));
 	for (size_t i = 0; i < n; i++)
 		items[i] = what->list->items[i % what->list->n];

@@ -1,5 +1,5 @@
-/* jinja_methods.c - Python's methods of strings, lists and dictionaries, as far as templates call them. Those that would
- * change a value are refused: Hugging Face renders in Jinja's immutable sandbox. */
+/* jinja_methods.c - Python's methods of strings, lists and dictionaries, as far as templates call them. Those that
+ * would change a value are refused: Hugging Face renders in Jinja's immutable sandbox. */
 #include "format/jinja_str.h"
 
 #include <utf8proc.h>

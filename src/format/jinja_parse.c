@@ -193,11 +193,11 @@ static mzm_status parse_if(mzm_jparse *p, const mzm_jnode **out)
 
 static mzm_status parse_target(mzm_jparse *p, const mzm_jnode **out, bool may_be_attr)
 {
+	static const char *const constants[] = {"true", "false", "none", "True", "False", "None"};
 	mzm_jnode *node;
-	if (p->now.kind == MZM_JT_NAME)
-		for (size_t i = 0; i < 6; i++)
-			if (mzm_jparse_at_name(p, (const char *const[]){"true", "false", "none", "True", "False", "None"}[i]))
-				return mzm_jparse_unexpected(p, "a name");
+	for (size_t i = 0; i < sizeof constants / sizeof *constants; i++)
+		if (mzm_jparse_at_name(p, constants[i]))
+			return mzm_jparse_unexpected(p, "a name");
 	MZM_TRY(mzm_jparse_node(p, &node, MZM_JN_NAME, p->now.line));
 	MZM_TRY(mzm_jparse_name(p, &node->value));
 	*out = node;
@@ -291,7 +291,8 @@ static mzm_status parse_parameters(mzm_jparse *p, mzm_jnode *node)
 			MZM_TRY(mzm_jparse_advance(p));
 			MZM_TRY(mzm_jparse_expr(p, &value));
 		} else if (value) {
-			return mzm_jparse_fail(p, MZM_EFORMAT, kid->line, "a parameter without a default follows one with it");
+			return mzm_jparse_fail(p, MZM_EFORMAT, kid->line,
+					       "a parameter without a default follows one with it");
 		}
 		MZM_TRY(mzm_jparse_push(p, value));
 	}
@@ -401,15 +402,16 @@ static mzm_status parse_statement(mzm_jparse *p, const mzm_jnode **out)
 		if (!mzm_jparse_at_name(p, statements[i].word))
 			continue;
 		if (!statements[i].parse)
-			return mzm_jparse_fail(p, MZM_EUNSUPPORTED, line, "the tag %s is not supported", statements[i].word);
+			return mzm_jparse_fail(p, MZM_EUNSUPPORTED, line, "the tag %s is not supported",
+					       statements[i].word);
 		MZM_TRY(mzm_jparse_advance(p));
 		MZM_TRY(statements[i].parse(p, out));
 		return expect_close(p);
 	}
 	if (p->now.kind != MZM_JT_NAME)
 		return mzm_jparse_unexpected(p, "a tag's name");
-	return mzm_jparse_fail(p, MZM_EFORMAT, line, "the tag %.*s is not known here", word.len < 60 ? (int)word.len : 60,
-			       word.s);
+	return mzm_jparse_fail(p, MZM_EFORMAT, line, "the tag %.*s is not known here",
+			       word.len < 60 ? (int)word.len : 60, word.s);
 }
 
 static mzm_status parse_print(mzm_jparse *p, const mzm_jnode **out)
@@ -503,7 +505,8 @@ mzm_status mzm_jinja_parse(mzm_jinja **out, const char *text, size_t len, mzm_er
 {
 	*out = NULL;
 	if (len > MZM_JINJA_MAX_TEXT)
-		return mzm_fail(err, MZM_EUNSUPPORTED, "a template of %zu bytes; %zu is the most", len, MZM_JINJA_MAX_TEXT);
+		return mzm_fail(err, MZM_EUNSUPPORTED, "a template of %zu bytes; %zu is the most", len,
+				MZM_JINJA_MAX_TEXT);
 	if (mzm_utf8_valid(text, len) != len)
 		return mzm_fail(err, MZM_EFORMAT, "the template is not UTF-8");
 	mzm_jinja *t;

@@ -1,7 +1,7 @@
 /* jinja_text.c - values as text: Python's str() and repr(), and JSON as json.dumps writes it.
  *
- * Text is built at the end of the arena: a string that is the last thing in it grows in place, so what a filter or an
- * operator appends costs its own bytes alone. Growing never changes the bytes that others may already share. */
+ * Strings have an arena of their own. The one that is last in it grows in place, so what a filter or an operator
+ * appends costs its own bytes alone; growing never changes the bytes that others may already share. */
 #include "format/jinja_impl.h"
 
 #include <math.h>
@@ -16,7 +16,7 @@ mzm_status mzm_jv_append(mzm_jrun *r, mzm_jv *s, const char *bytes, size_t n)
 	MZM_TRY(mzm_jrun_charge_bytes(r, n));
 	if (!n)
 		return MZM_OK;
-	mzm_jarena *mem = &r->mem;
+	mzm_jarena *mem = &r->text;
 	if (!s->len || s->s + s->len != mem->top || (size_t)(mem->end - mem->top) < n) {
 		MZM_TRY(mzm_jrun_charge_bytes(r, s->len));
 		size_t whole = s->len + n;
@@ -34,6 +34,11 @@ mzm_status mzm_jv_append(mzm_jrun *r, mzm_jv *s, const char *bytes, size_t n)
 	mem->top += n;
 	s->len += (uint32_t)n;
 	return MZM_OK;
+}
+
+char *mzm_jrun_text(mzm_jrun *r, size_t n)
+{
+	return mzm_jarena_text(&r->text, n);
 }
 
 static mzm_status puts_to(mzm_jrun *r, mzm_jv *s, const char *text)
@@ -186,7 +191,8 @@ static mzm_status add_repr_deep(mzm_jrun *r, mzm_jv *s, const mzm_jv *v)
 	case MZM_J_NAMESPACE:
 		return add_dict(r, s, v);
 	default: /* Python prints addresses of those; no template means that */
-		return mzm_jrun_fail(r, MZM_EFORMAT, "%s has no text; |list makes a list of what has items", mzm_jv_kind(v));
+		return mzm_jrun_fail(r, MZM_EFORMAT, "%s has no text; |list makes a list of what has items",
+				     mzm_jv_kind(v));
 	}
 }
 

@@ -20,12 +20,11 @@ struct mzm_jblock {
 
 static bool add_block(mzm_jarena *a, size_t n)
 {
+	size_t left = MZM_JINJA_MAX_BYTES - (a->taken ? *a->taken : a->bytes);
 	size_t bytes = a->bytes / 4 > BLOCK_BYTES ? a->bytes / 4 : BLOCK_BYTES;
-	if (bytes < n)
+	if (bytes < n || bytes > left)
 		bytes = n;
-	if (bytes > MZM_JINJA_MAX_BYTES - a->bytes)
-		bytes = n;
-	if (n > MZM_JINJA_MAX_BYTES - a->bytes) {
+	if (n > left) {
 		a->over = true;
 		return false;
 	}
@@ -36,6 +35,8 @@ static bool add_block(mzm_jarena *a, size_t n)
 	block->bytes = bytes;
 	a->blocks = block;
 	a->bytes += bytes;
+	if (a->taken)
+		*a->taken += bytes;
 	a->top = (char *)block + 2 * UNIT;
 	a->end = a->top + bytes;
 	return true;
@@ -432,7 +433,8 @@ static mzm_status dict_from_json(mzm_jrun *r, mzm_jv *out, const json_t *j)
 	MZM_TRY(mzm_jv_dict(r, out, MZM_J_DICT, json_object_size(j)));
 	mzm_jdict *d = out->dict; /* its keys differ: they are put down without a search */
 	for (void *it = json_object_iter(object); it; it = json_object_iter_next(object, it), d->n++) {
-		d->keys[d->n] = mzm_jv_str(json_object_iter_key(it), json_object_iter_key_len(it));
+		const char *key = json_object_iter_key(it);
+		d->keys[d->n] = mzm_jv_str(key, strlen(key));
 		MZM_TRY(mzm_jv_from_json(r, &d->values[d->n], json_object_iter_value(it)));
 	}
 	return MZM_OK;

@@ -20,8 +20,8 @@
 mzm_status mzm_tokenizer_parse(mzm_tokenizer **out, const char *json, size_t len, const char *config_json,
 			       size_t config_len, const char *where, mzm_err *err);
 
-/* The tokenizer of a directory that has no tokenizer.json, as the text of one: from tokenizer.model (SentencePiece), from
- * vocab.json and merges.txt, or from encoder.json and vocab.bpe. *json stays NULL where none of these is there.
+/* The tokenizer of a directory that has no tokenizer.json, as the text of one: from tokenizer.model (SentencePiece),
+ * from vocab.json and merges.txt, or from encoder.json and vocab.bpe. *json stays NULL where none of these is there.
  * config_json: that of the directory, or NULL. -> mzm_free (tokenizer_dir.c) */
 mzm_status mzm_tokenizer_dir_json(char **json, size_t *len, const char *dir, const char *config_json, size_t config_len,
 				  mzm_err *err);

@@ -4,14 +4,16 @@
  * is merged until none is left. Merges lie in a hash table (left id, right id) -> (rank, id made).
  *
  * Short words scan an array for the lowest rank. Long ones (SentencePiece-style files have no words: the
- * whole text is one) keep a heap of candidates over a linked list, n log n. But first a long word is cut
+ * whole text is one) keep a queue of candidates over a linked list, n log n at worst. But first a long word is cut
  * wherever no merge can ever join the two symbols: every pair of neighbouring characters inside a token
  * was joined by some merge, at whose seam they stand, so a filter over all seams knows. Cutting there
  * cannot change the result, and nearly every blank is such a place. */
 #include "format/tokenizer_impl.h"
 
 #define CUT_FROM    16 /* symbols before a word is worth cutting */
-#define SCAN_MAX    48 /* symbols merged by scanning; more need the heap */
+#define SCAN_MAX    48 /* symbols merged by scanning; more need the queue */
+#define LISTS_FROM  512 /* symbols before lists by rank are worth their table */
+#define MAX_RANKS   ((uint32_t)1 << 22)
 #define MAX_SYMBOLS ((size_t)1 << 30)
 
 /* ---- reading ---- */
@@ -129,6 +131,8 @@ static mzm_status add_merge(mzm_tokenizer *tok, const json_t *merge, size_t rank
 	*merge_slot(tok, left, right) =
 		(mzm_merge){.left = left, .right = right, .made = made, .rank1 = (uint32_t)rank + 1};
 	add_seam(tok, &h, left, right);
+	if (rank + 2 > tok->bpe.n_ranks)
+		tok->bpe.n_ranks = (uint32_t)rank + 2;
 	return MZM_OK;
 }
 
@@ -161,6 +165,8 @@ static mzm_status parse_merges(mzm_tokenizer *tok, const json_t *model, mzm_err 
 			mzm_err_prefix(err, "merges[%zu]", i);
 	}
 	mzm_str_free(&both);
+	if (tok->bpe.n_ranks > MAX_RANKS)
+		tok->bpe.n_ranks = 0;
 	return st;
 }
 
@@ -278,40 +284,109 @@ static mzm_status merge_by_scan(mzm_tok_enc *enc, size_t n)
 
 /* ---- merging a long word ---- */
 
-/* A candidate is rank << 32 | position, so the smallest number is the next merge. It may be out of date:
- * the pair that now stands at its position tells. The heap is four-ary, half as deep as a binary one. */
-static mzm_status heap_push(mzm_tok_enc *enc, uint32_t pos)
+/* Four-ary, half as deep as a binary one. */
+static mzm_status heap_push(mzm_heap *h, uint64_t key, mzm_err *err)
 {
-	const mzm_merge *m = look_up(enc->tok, enc->symbols[pos].id, enc->symbols[enc->symbols[pos].next].id);
-	if (m->rank1 == UINT32_MAX)
-		return MZM_OK;
-	if (enc->n_heap == enc->cap_heap)
-		MZM_TRY(mzm_tok_grow((void **)&enc->heap, &enc->cap_heap, enc->n_heap + 1, sizeof *enc->heap,
-				     enc->err));
-	uint64_t key = (uint64_t)m->rank1 << 32 | pos;
-	size_t i = enc->n_heap++;
-	for (; i > 0 && key < enc->heap[(i - 1) / 4]; i = (i - 1) / 4)
-		enc->heap[i] = enc->heap[(i - 1) / 4];
-	enc->heap[i] = key;
+	if (h->n == h->cap)
+		MZM_TRY(mzm_tok_grow((void **)&h->v, &h->cap, h->n + 1, sizeof *h->v, err));
+	size_t i = h->n++;
+	for (; i > 0 && key < h->v[(i - 1) / 4]; i = (i - 1) / 4)
+		h->v[i] = h->v[(i - 1) / 4];
+	h->v[i] = key;
 	return MZM_OK;
 }
 
-static uint64_t heap_pop(mzm_tok_enc *enc)
+static uint64_t heap_pop(mzm_heap *h)
 {
-	uint64_t *heap = enc->heap, top = heap[0], key = heap[--enc->n_heap];
+	uint64_t *v = h->v, top = v[0], key = v[--h->n];
 	size_t i = 0, child;
-	while ((child = 4 * i + 1) < enc->n_heap) {
-		size_t end = child + 4 < enc->n_heap ? child + 4 : enc->n_heap, least = child;
+	while ((child = 4 * i + 1) < h->n) {
+		size_t end = child + 4 < h->n ? child + 4 : h->n, least = child;
 		for (size_t k = child + 1; k < end; k++)
-			if (heap[k] < heap[least])
+			if (v[k] < v[least])
 				least = k;
-		if (key <= heap[least])
+		if (key <= v[least])
 			break;
-		heap[i] = heap[least];
+		v[i] = v[least];
 		i = least;
 	}
-	heap[i] = key;
+	v[i] = key;
 	return top;
+}
+
+/* Appends the position to the rank's list, which it does not fit behind: false. */
+static mzm_status list_push(mzm_tok_enc *enc, uint32_t rank, uint32_t pos, bool *fits)
+{
+	mzm_bpe_queue *q = &enc->queue;
+	uint32_t *ends = &q->ends[2 * (size_t)rank], node = q->free1;
+	*fits = !ends[0] || (uint32_t)q->nodes[ends[1] - 1] < pos;
+	if (!*fits)
+		return MZM_OK;
+	if (node) {
+		q->free1 = (uint32_t)(q->nodes[node - 1] >> 32);
+	} else {
+		if (q->n_nodes == q->cap_nodes)
+			MZM_TRY(mzm_tok_grow((void **)&q->nodes, &q->cap_nodes, q->n_nodes + 1, sizeof *q->nodes,
+					     enc->err));
+		node = (uint32_t)++q->n_nodes;
+	}
+	q->nodes[node - 1] = pos;
+	if (ends[0])
+		q->nodes[ends[1] - 1] |= (uint64_t)node << 32;
+	else
+		MZM_TRY(heap_push(&q->ranks, rank, enc->err));
+	ends[0] = ends[0] ? ends[0] : node;
+	ends[1] = node;
+	return MZM_OK;
+}
+
+static uint64_t list_pop(mzm_bpe_queue *q)
+{
+	uint64_t rank = q->ranks.v[0];
+	uint32_t *ends = &q->ends[2 * rank], node = ends[0];
+	uint64_t at = q->nodes[node - 1];
+	ends[0] = (uint32_t)(at >> 32);
+	q->nodes[node - 1] = (uint64_t)q->free1 << 32;
+	q->free1 = node;
+	if (!ends[0])
+		(void)heap_pop(&q->ranks);
+	return rank << 32 | (uint32_t)at;
+}
+
+/* A candidate is rank << 32 | position, so the smallest number is the next merge. It may be out of date:
+ * the pair that now stands at its position tells. Those of a rank mostly come in the order of their positions and
+ * stand in a list; a heap has the others. So what long runs of few characters cost is linear. */
+static mzm_status candidate_push(mzm_tok_enc *enc, uint32_t pos)
+{
+	const mzm_merge *m = look_up(enc->tok, enc->symbols[pos].id, enc->symbols[enc->symbols[pos].next].id);
+	bool fits = false;
+	if (m->rank1 == UINT32_MAX)
+		return MZM_OK;
+	if (enc->queue.lists)
+		MZM_TRY(list_push(enc, m->rank1, pos, &fits));
+	return fits ? MZM_OK : heap_push(&enc->queue.rest, (uint64_t)m->rank1 << 32 | pos, enc->err);
+}
+
+static bool candidate_pop(mzm_bpe_queue *q, uint64_t *key)
+{
+	uint64_t rank = q->ranks.n ? q->ranks.v[0] : UINT64_MAX;
+	uint64_t list = q->ranks.n ? rank << 32 | (uint32_t)q->nodes[q->ends[2 * rank] - 1] : UINT64_MAX;
+	if (!q->ranks.n && !q->rest.n)
+		return false;
+	*key = q->rest.n && q->rest.v[0] < list ? heap_pop(&q->rest) : list_pop(q);
+	return true;
+}
+
+static mzm_status begin_queue(mzm_tok_enc *enc, uint32_t n)
+{
+	mzm_bpe_queue *q = &enc->queue;
+	uint32_t n_ranks = enc->tok->bpe.n_ranks;
+	q->rest.n = q->ranks.n = q->n_nodes = 0;
+	q->free1 = 0;
+	q->lists = n >= LISTS_FROM && n_ranks;
+	if (q->lists && !q->ends)
+		return mzm_alloc_for((void **)&q->ends, 2 * n_ranks * sizeof *q->ends, "merges", enc->err);
+	return MZM_OK;
 }
 
 /* Merges the pair at pos if it still has the rank it was pushed with. */
@@ -328,24 +403,25 @@ static mzm_status merge_candidate(mzm_tok_enc *enc, uint64_t key, uint32_t n)
 	at->next = sym[at->next].next;
 	if (at->next < n) {
 		sym[at->next].prev = (uint32_t)key;
-		MZM_TRY(heap_push(enc, (uint32_t)key));
+		MZM_TRY(candidate_push(enc, (uint32_t)key));
 	}
-	return at->prev != UINT32_MAX ? heap_push(enc, at->prev) : MZM_OK;
+	return at->prev != UINT32_MAX ? candidate_push(enc, at->prev) : MZM_OK;
 }
 
-/* Merges symbols[0..n) by a heap; n also stands for the end of the list. */
-static mzm_status merge_by_heap(mzm_tok_enc *enc, uint32_t n)
+/* Merges symbols[0..n) by the queue; n also stands for the end of the list. */
+static mzm_status merge_by_queue(mzm_tok_enc *enc, uint32_t n)
 {
 	mzm_bpe_symbol *sym = enc->symbols;
-	enc->n_heap = 0;
+	uint64_t key;
+	MZM_TRY(begin_queue(enc, n));
 	for (uint32_t i = 0; i < n; i++) {
 		sym[i].prev = i - 1; /* of the first: UINT32_MAX */
 		sym[i].next = i + 1;
 	}
 	for (uint32_t i = 0; i + 1 < n; i++)
-		MZM_TRY(heap_push(enc, i));
-	while (enc->n_heap)
-		MZM_TRY(merge_candidate(enc, heap_pop(enc), n));
+		MZM_TRY(candidate_push(enc, i));
+	while (candidate_pop(&enc->queue, &key))
+		MZM_TRY(merge_candidate(enc, key, n));
 	for (uint32_t i = 0; i < n; i = sym[i].next)
 		MZM_TRY(mzm_tok_emit(enc, sym[i].id));
 	return MZM_OK;
@@ -358,7 +434,7 @@ static mzm_status merge_symbols(mzm_tok_enc *enc)
 	size_t n = enc->n_symbols;
 	enc->n_symbols = 0;
 	enc->after_unk = false;
-	return n <= SCAN_MAX ? merge_by_scan(enc, n) : merge_by_heap(enc, (uint32_t)n);
+	return n <= SCAN_MAX ? merge_by_scan(enc, n) : merge_by_queue(enc, (uint32_t)n);
 }
 
 /* Adds a symbol to the word, or to a new one where the two can never be joined. */

@@ -12,12 +12,12 @@
 #define MAX_KEY 256
 
 struct mzm_charsmap {
-	char     *blob;   /* what the file holds */
-	uint32_t *units;  /* [n_units] */
-	size_t    n_units;
+	char *blob;      /* what the file holds */
+	uint32_t *units; /* [n_units] */
+	size_t n_units;
 	const char *texts; /* [n_texts], the last is a NUL */
-	size_t    n_texts;
-	bool      starts[256]; /* some key starts with this byte */
+	size_t n_texts;
+	bool starts[256]; /* some key starts with this byte */
 };
 
 /* ---- units ---- */

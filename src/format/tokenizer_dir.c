@@ -1,9 +1,10 @@
 /* tokenizer_dir.c - the tokenizer of a directory without tokenizer.json, as the text of one.
  *
- * Older models are published with SentencePiece's tokenizer.model, or with vocab.json and merges.txt (GPT-2, OPT, RoBERTa;
- * OpenAI's own names are encoder.json and vocab.bpe). What such files do not say stands in special_tokens_map.json,
- * added_tokens.json and tokenizer_config.json, if anywhere: which tokens are special, which were added, and what
- * stands around a text (for that, the reader of tokenizer.json asks tokenizer_config.json itself). */
+ * Older models are published with SentencePiece's tokenizer.model, or with vocab.json and merges.txt (GPT-2, OPT,
+ * RoBERTa; OpenAI's own names are encoder.json and vocab.bpe). What such files do not say stands in
+ * special_tokens_map.json, added_tokens.json and tokenizer_config.json, if anywhere: which tokens are special, which
+ * were added, and what stands around a text (for that, the reader of tokenizer.json asks tokenizer_config.json itself).
+ */
 #include <stdlib.h>
 #include <string.h>
 
@@ -96,7 +97,7 @@ static mzm_status put_special(beside *b, const json_t *value, mzm_err *err)
 /* bos_token and so on, of special_tokens_map.json or tokenizer_config.json. */
 static mzm_status put_named(beside *b, const json_t *obj, mzm_err *err)
 {
-	static const char *const names[] = {"bos_token", "eos_token",  "unk_token", "sep_token",
+	static const char *const names[] = {"bos_token", "eos_token", "unk_token", "sep_token",
 					    "pad_token", "cls_token", "mask_token"};
 	const json_t *more = json_object_get(obj, "additional_special_tokens");
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
@@ -215,7 +216,8 @@ static json_t *processor_of(const json_t *vocab, const json_t *config)
 	return json_pack("{s:s,s:[s,O],s:[s,O]}", "type", "RobertaProcessing", "cls", "<s>", cls, "sep", "</s>", sep);
 }
 
-static mzm_status pair_tree(json_t **out, const char *dir, const char *const names[2], const json_t *config, mzm_err *err)
+static mzm_status pair_tree(json_t **out, const char *dir, const char *const names[2], const json_t *config,
+			    mzm_err *err)
 {
 	json_t *vocab = NULL, *merges = json_array();
 	char *text = NULL;

@@ -18,8 +18,9 @@ static mzm_status encode_words(mzm_tok_enc *enc, const char *s, size_t len, mzm_
 			return MZM_OK;
 		for (size_t i = 0; i < enc->n_spans[which]; i++) {
 			mzm_span span = enc->spans[which][i];
-			if (span.end > span.start)
-				MZM_TRY(enc->tok->model->encode_word(enc, enc->base + span.start, span.end - span.start));
+			size_t n = span.end - span.start;
+			if (n)
+				MZM_TRY(enc->tok->model->encode_word(enc, enc->base + span.start, n));
 		}
 	}
 }
@@ -95,7 +96,10 @@ void mzm_tok_enc_free(mzm_tok_enc *enc)
 	mzm_free(enc->points);
 	mzm_free(enc->marks);
 	mzm_free(enc->symbols);
-	mzm_free(enc->heap);
+	mzm_free(enc->queue.rest.v);
+	mzm_free(enc->queue.ranks.v);
+	mzm_free(enc->queue.ends);
+	mzm_free(enc->queue.nodes);
 	mzm_free(enc->back);
 	mzm_free(enc->best);
 	*enc = (mzm_tok_enc){0};

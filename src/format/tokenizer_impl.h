@@ -131,7 +131,7 @@ typedef struct mzm_step {
 	bool          prefix;  /* ByteLevel: add_prefix_space */
 	bool          split;   /* ByteLevel: use_regex; Metaspace: split */
 	bool          left, right; /* the normaliser's Strip */
-	bool          clean, spread, strip, lower; /* BertNormalizer: its four members; the decoder WordPiece: cleanup */
+	bool          clean, spread, strip, lower; /* BertNormalizer: its members; the decoder WordPiece: cleanup */
 	int32_t       n_start, n_stop; /* the decoder's Strip */
 	int32_t       option;  /* utf8proc's */
 } mzm_step;
@@ -271,6 +271,7 @@ typedef struct mzm_bpe {
 	uint32_t   mask;
 	uint64_t  *joins; /* [join_mask + 1 bits] which neighbouring symbols some merge joins; no false negatives */
 	uint64_t   join_mask;
+	uint32_t   n_ranks; /* above any rank1; 0: there are too many for lists */
 	bool       cuts;  /* joins is complete: words may be cut where it says no */
 	bool       ignore_merges, byte_fallback, fuse_unk;
 	int32_t    unk_id;         /* -1: none */
@@ -369,6 +370,23 @@ typedef struct mzm_tok_words {
 	size_t     n_max;    /* words of a batch; 0: some thousand. Words do not depend on it */
 } mzm_tok_words;
 
+/* The smallest number first. */
+typedef struct mzm_heap {
+	uint64_t *v; /* [n] */
+	size_t    n, cap;
+} mzm_heap;
+
+/* Merges to do in a long word: see tokenizer_bpe.c. */
+typedef struct mzm_bpe_queue {
+	mzm_heap  rest;  /* rank << 32 | position */
+	mzm_heap  ranks; /* those that have a list */
+	uint32_t *ends;  /* [2 * n_ranks] first and last node of each list, + 1; first 0: it is empty */
+	uint64_t *nodes; /* [n_nodes] (next node + 1) << 32 | position */
+	size_t    n_nodes, cap_nodes;
+	uint32_t  free1; /* unused nodes, a list; 0: none */
+	bool      lists; /* this word is long enough for them */
+} mzm_bpe_queue;
+
 struct mzm_tok_enc {
 	const mzm_tokenizer *tok;
 	mzm_err   *err;
@@ -390,8 +408,7 @@ struct mzm_tok_enc {
 	mzm_bpe_symbol *symbols; /* [n_symbols] of the word, or of a part that can be merged on its own */
 	size_t     n_symbols, cap_symbols;
 	bool       after_unk; /* the last symbol is unk_id for want of another */
-	uint64_t  *heap;      /* [n_heap] merges to do in a long word */
-	size_t     n_heap, cap_heap;
+	mzm_bpe_queue queue;
 	int32_t   *back;      /* Unigram: the token that ends, and later starts, at each byte */
 	size_t     cap_back;
 	double    *best;      /* Unigram: scores of the best ways to the last bytes, a ring */

@@ -1,6 +1,7 @@
 /* tokenizer_norm.c - the normaliser: rewrites a run of valid UTF-8 before it is cut into words.
  *
- * Nothing is said here of SentencePiece's tables (tokenizer_charsmap.c). Each step goes from one of two buffers into the other; a text that a step leaves alone is not copied.
+ * Each step goes from one of two buffers into the other; a text that a step leaves alone is not copied.
+ * SentencePiece's tables are elsewhere (tokenizer_charsmap.c).
  * Unicode forms decompose and compose by utf8proc; ordering the combining marks is done here, because
  * utf8proc does it by exchanges, quadratic in the length of a run of marks, and texts come from strangers.
  * How much all steps of one call may write is bounded (MZM_TOK_GROWTH). */

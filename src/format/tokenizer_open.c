@@ -34,7 +34,8 @@ static mzm_status open_other(mzm_tokenizer **out, const char *dir, const char *c
 	MZM_TRY_OUT(mzm_tokenizer_dir_json(&json, &len, dir, config, config_len, err));
 	if (!json)
 		MZM_TRY_OUT(mzm_fail(err, MZM_EFORMAT,
-				     "%s: there is no tokenizer.json, no tokenizer.model, no vocab.json with merges.txt", dir));
+				     "%s: there is no tokenizer.json, tokenizer.model, or vocab.json with merges.txt",
+				     dir));
 	MZM_TRY_OUT(mzm_tokenizer_parse(out, json, len, config, config_len, dir, err));
 out:
 	mzm_free(json);

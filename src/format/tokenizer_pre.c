@@ -1,8 +1,8 @@
 /* tokenizer_pre.c - the pre-tokenizer: cuts normalised text into words, which no token crosses.
  *
- * Words are spans of one text. A step is one or more of four operations: it cuts spans (Split, Digits, ..), writing the
- * other span list; or it writes a new text with new spans (a blank in front, marks for blanks, characters for bytes). Spans
- * are never empty, except a whole text that is.
+ * Words are spans of one text. A step is one or more of four operations: it cuts spans (Split, Digits, ..), writing
+ * the other span list; or it writes a new text with new spans (a blank in front, marks for blanks, characters for
+ * bytes). Spans are never empty, except a whole text that is.
  *
  * Operations work on each span alone, so only up to the first cut is the whole text passed on at once; from there
  * on it goes in batches of some thousand words, which stay in the cache, and a long text needs no memory for all
@@ -150,7 +150,8 @@ static mzm_status add_blank(mzm_tok_enc *enc, int which, mzm_run run)
 	for (size_t i = 0; i < enc->n_spans[which]; i++) {
 		mzm_span *span = &enc->spans[which][i];
 		size_t start = out->len;
-		if ((run.first || i + enc->words.n_before > 0) && (span->start == span->end || enc->base[span->start] != ' '))
+		bool wanted = run.first || i + enc->words.n_before > 0;
+		if (wanted && (span->start == span->end || enc->base[span->start] != ' '))
 			mzm_str_puts(out, " ");
 		mzm_str_add(out, enc->base + span->start, span->end - span->start);
 		*span = (mzm_span){start, out->len};

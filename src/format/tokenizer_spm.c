@@ -1,8 +1,8 @@
 /* tokenizer_spm.c - see tokenizer_spm.h.
  *
- * The file is a protocol-buffer message: pieces (text, score, type), then what the trainer and the normaliser were told.
- * Only the few fields that matter are read, all others are skipped by their wire type. Each length is checked against
- * the bytes that are left in its message before anything is taken; two passes, the first counts the pieces. */
+ * The file is a protocol-buffer message: pieces (text, score, type), then what the trainer and the normaliser were
+ * told. Only the few fields that matter are read, all others are skipped by their wire type. Each length is checked
+ * against the bytes that are left in its message before anything is taken; two passes, the first counts the pieces. */
 #include "format/tokenizer_spm.h"
 
 #include <string.h>
@@ -25,7 +25,7 @@ typedef struct field {
 	uint64_t number;
 	unsigned wire;
 	uint64_t value; /* VARINT, WIRE_32, WIRE_64 */
-	message  inner; /* BYTES */
+	message inner;  /* BYTES */
 } field;
 
 typedef struct reading {

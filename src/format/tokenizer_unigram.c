@@ -5,9 +5,9 @@
  * times) takes 4 bytes a byte. Sums are taken in double precision from the start of the word, never anew, and of
  * equal sums the one found first stays, so ties are broken as in the reference.
  *
- * A character that is no token is unknown, at a score below all others; neighbouring unknown ones are one, which becomes
- * its bytes where the vocabulary has them all, else the unknown token, else nothing. Special tokens, the unknown one
- * and the names of bytes are never found in text. */
+ * A character that is no token is unknown, at a score below all others; neighbouring unknown ones are one, which
+ * becomes its bytes where the vocabulary has them all, else the unknown token, else nothing. Special tokens, the
+ * unknown one and the names of bytes are never found in text. */
 #include <math.h>
 
 #include "format/tokenizer_impl.h"

@@ -139,7 +139,8 @@ static mzm_status make_scores(const writing *w, json_t **out, mzm_err *err)
 	for (int32_t id = 0; id < (int32_t)w->list->n; id++) {
 		json_t *pair = json_array();
 		if (!isfinite(w->list->scores[id]))
-			return json_decref(pair), mzm_fail(err, MZM_EFORMAT, "score of token %d is not finite", (int)id);
+			return json_decref(pair),
+			       mzm_fail(err, MZM_EFORMAT, "score of token %d is not finite", (int)id);
 		if (json_array_append_new(vocab, pair) != 0 || json_array_append_new(pair, token_json(w, id)) != 0 ||
 		    json_array_append_new(pair, json_real((double)w->list->scores[id])) != 0)
 			return no_memory(err);
@@ -316,8 +317,8 @@ static json_t *unmark_steps(bool add_space)
 	json_t *list = json_pack("[o,{s:s},{s:s}]", replace_step("String", METASPACE, " "), "type", "ByteFallback",
 				 "type", "Fuse");
 	if (add_space)
-		json_array_append_new(list, json_pack("{s:s,s:s,s:i,s:i}", "type", "Strip", "content", " ", "start", 1,
-						      "stop", 0));
+		json_array_append_new(
+			list, json_pack("{s:s,s:s,s:i,s:i}", "type", "Strip", "content", " ", "start", 1, "stop", 0));
 	return json_pack("{s:s,s:o}", "type", "Sequence", "decoders", list);
 }
 
@@ -351,10 +352,10 @@ static mzm_status make_steps(const writing *w, json_t *root, mzm_err *err)
 static int add_wrapping(const writing *w, json_t *single, json_t *specials, int32_t id)
 {
 	mzm_gguf_text t = w->names[id];
-	int bad = json_array_append_new(single, json_pack("{s:{s:o,s:i}}", "SpecialToken", "id", token_json(w, id),
-							  "type_id", 0));
-	json_t *what = json_pack("{s:o,s:[i],s:[o]}", "id", token_json(w, id), "ids", (int)id, "tokens",
-				 token_json(w, id));
+	int bad = json_array_append_new(
+		single, json_pack("{s:{s:o,s:i}}", "SpecialToken", "id", token_json(w, id), "type_id", 0));
+	json_t *what =
+		json_pack("{s:o,s:[i],s:[o]}", "id", token_json(w, id), "ids", (int)id, "tokens", token_json(w, id));
 	return bad | json_object_setn_new_nocheck(specials, t.s, t.n, what);
 }
 
@@ -368,9 +369,9 @@ static mzm_status make_processor(const writing *w, json_t *root, mzm_err *err)
 	int bad = l->add_bos ? add_wrapping(w, single, specials, l->bos) : 0;
 	bad |= json_array_append_new(single, json_pack("{s:{s:s,s:i}}", "Sequence", "id", "A", "type_id", 0));
 	bad |= l->add_eos ? add_wrapping(w, single, specials, l->eos) : 0;
-	bad |= json_object_set_new(root, "post_processor",
-				   json_pack("{s:s,s:o,s:o}", "type", "TemplateProcessing", "single", single,
-					     "special_tokens", specials));
+	bad |= json_object_set_new(
+		root, "post_processor",
+		json_pack("{s:s,s:o,s:o}", "type", "TemplateProcessing", "single", single, "special_tokens", specials));
 	return bad ? no_memory(err) : MZM_OK;
 }
 

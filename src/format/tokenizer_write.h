@@ -1,7 +1,8 @@
-/* tokenizer_write.h - a vocabulary of tokens, types and scores as the texts of tokenizer.json and tokenizer_config.json.
+/* tokenizer_write.h - a list of tokens, types and scores as the texts of tokenizer.json and tokenizer_config.json.
  *
- * GGUF metadata and SentencePiece's own files describe a tokenizer by such a list and some switches; tokenizer.json says the
- * same in steps. There is one reader of tokenizers (tokenizer_parse.c), so what others read is written for it. */
+ * GGUF metadata and SentencePiece's own files describe a tokenizer by such a list and some switches;
+ * tokenizer.json says the same in steps. There is one reader of tokenizers (tokenizer_parse.c), so what others read is
+ * written for it. */
 #ifndef MZM_TOKENIZER_WRITE_H
 #define MZM_TOKENIZER_WRITE_H
 

@@ -48,7 +48,7 @@ struct mzm_predictor_ops {
 	bool           needs_down_norm;
 	const char    *calibration;     /* the fit whose tensors it needs (predictors/fit.h); NULL: none */
 	bool           learns;          /* where it is partial: observe() for checks too, and want() is asked anew */
-	bool           refreshes;       /* observe() for checks, then settle(), wherever the neurons are */
+	bool           refreshes;       /* observe() for checks, then settle() anew, wherever the neurons are */
 	mzm_status (*create)(mzm_predictor **out, const mzm_pred_env *env, mzm_err *err);
 	void       (*free)(mzm_predictor *p);
 	/* A new request begins: forget the old prompt. May be NULL. */

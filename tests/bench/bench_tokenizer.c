@@ -1,6 +1,7 @@
 /* bench_tokenizer.c - how fast a tokenizer is, and how much memory it takes.
  *
- * Usage: bench_tokenizer TOKENIZER TEXT [MB [REPEAT]]     TOKENIZER: what `-m` takes, or tokenizer.json; TEXT: a file, or
+ * Usage: bench_tokenizer TOKENIZER TEXT [MB [REPEAT]]     TOKENIZER: what `-m` takes, or tokenizer.json; TEXT: a file,
+ * or
  * @UNIT for a unit of text, escapes as in printf. The text is repeated until there are MB megabytes (default 20) and
  * encoded REPEAT times (default 3); the best time counts. Prints processor time on one core, and the peak of memory
  * that encoding took over the text itself. */
@@ -66,7 +67,8 @@ static mzm_status measure(const mzm_tokenizer *tok, const char *text, size_t len
 		best = start < best ? start : best;
 		mzm_ids_free(ids);
 	}
-	printf("%.1f MB: %.2f s, %.1f MB/s, %zu ids, %.2f bytes an id; encoding took up to %.1f MB, %.1f bytes a byte\n",
+	printf("%.1f MB: %.2f s, %.1f MB/s, %zu ids, %.2f bytes an id; encoding took up to %.1f MB, %.1f bytes a "
+	       "byte\n",
 	       (double)len * 1e-6, best, (double)len * 1e-6 / best, n_ids, n_ids ? (double)len / (double)n_ids : 0,
 	       peak_mb() - before, (peak_mb() - before) * 1048576 / (double)len);
 	return MZM_OK;

@@ -96,7 +96,7 @@ usage "unknown option for command" "unknown option --frobnicate" --frobnicate
 usage "help on an unknown command" "unknown command nothing" help nothing
 
 model_options="--model --isa --threads --ctx --no-onednn"
-decoding="--mode --draft --predictor --keep --period --threshold --check-temp --accept --temp --top-k --top-p --min-p
+decoding="--mode --draft --predictor --keep --period --check-below --threshold --check-temp --accept --temp --top-k --top-p --min-p
 	--repeat-penalty --repeat-last --seed --max-tokens --stop --ignore-eos"
 declare -A contract=(
 	[run]="$model_options $decoding --prompt --file --question --json --trace --stats --compare --show-drafts"
@@ -153,6 +153,7 @@ usage "run: keep above 1" 'not "1.5"' run -p a --keep 1.5
 usage "run: keep nan" 'not "nan"' run -p a --keep nan
 usage "run: period 0" '--period wants a whole number from 1 to 32 or auto, not "0"' run -p a --period 0
 usage "run: period 33" 'not "33"' run -p a --period 33
+usage "run: check-below" "--check-below wants a number from 0 to 1" run -p a --check-below 1.1
 usage "run: threshold" "--threshold wants a number from 0 to 1" run -p a --threshold 1.1
 usage "run: check-temp" "--check-temp wants a number from 0.01" run -p a --check-temp 0
 usage "run: threads" "--threads wants a whole number from 0" run -p a --threads -1

@@ -40,7 +40,7 @@ offers() {
 	fi
 }
 
-offers "commands" "" :: run chat eval bench import inspect synth tokenize help --help --version
+offers "commands" "" :: run chat eval bench calibrate import inspect synth tokenize help --help --version
 offers "a command begun" "to" :: tokenize
 offers "help on a command" help "i" :: import inspect
 offers "options" run "--t" :: --threads --threshold --temp --top-k --top-p --trace
@@ -49,7 +49,7 @@ offers "choices" run --mode "" :: dense sparse sirius exact
 offers "choices that are names with points" synth --arch "smollm2-1" :: smollm2-135m smollm2-1.7b
 offers "choices after =" run --mode = "" :: dense sparse sirius exact
 offers "a choice begun after =" run --accept = "r" :: reference relative
-offers "predictors" run --predictor "g" :: griffin
+offers "predictors" run --predictor "g" :: griffin griffin-live
 offers "kernels" run --isa "a" :: auto ...
 offers "types" import a --quant "f" :: f16 f32
 offers "period" run --period "a" :: auto

@@ -1,5 +1,6 @@
-/* fuzz_gguf.c - a GGUF file from its first byte: its header, and, where that is a model, every tensor, in its type and in
- * f32, and the tokenizer. Input that begins with "TWO" and the length of the first file (4 bytes) is a model in two. */
+/* fuzz_gguf.c - a GGUF file from its first byte: its header, and, where that is a model, every tensor, in its type and
+ * in f32, and the tokenizer. Input that begins with "TWO" and the length of the first file (4 bytes) is a model in
+ * two. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>

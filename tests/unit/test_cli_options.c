@@ -257,7 +257,8 @@ static void decoding_options_fill_the_params(void **state)
 	mzm_cli_args none = {0};
 	char *argv[] = {"try",  "--mode",   "sirius",   "--keep",       "0.25",   "--period", "auto", "--threshold",
 			"0.05", "--accept", "relative", "--predictor",  "topk",   "-n",       "9",    "--stop",
-			"a",    "--stop",   "b",        "--ignore-eos", "--seed", "5",        NULL};
+			"a",    "--stop",   "b",        "--ignore-eos", "--seed", "5",
+			"--check-below", "0.8", NULL};
 	const mzm_opt_table tables[] = {mzm_cli_decode_table(&d)};
 	(void)state;
 	assert_int_equal(mzm_cli_parse(&command, tables, 1, ARRAY_LEN(argv) - 1, argv, &none), MZM_CLI_GO);
@@ -265,6 +266,7 @@ static void decoding_options_fill_the_params(void **state)
 	assert_int_equal(d.gen.mode, MZM_MODE_SIRIUS);
 	assert_true(d.gen.keep == 0.25f);
 	assert_int_equal(d.gen.period, 0);
+	assert_true(d.gen.check_below == 0.8f);
 	assert_true(d.gen.threshold == 0.05f);
 	assert_int_equal(d.gen.accept, MZM_ACCEPT_RELATIVE);
 	assert_string_equal(d.gen.predictor, "topk");

@@ -258,14 +258,14 @@ static double simulate(mzm_monitor *m, bool adaptive, int period, uint64_t seed)
 	double gained = 0, spent = 0;
 	uint64_t n = 0;
 	for (int check = 0; check < 4000; check++) {
-		mzm_certainty c[MZM_MAX_PERIOD];
+		mzm_evidence c[MZM_MAX_PERIOD];
 		int drafted = 0, kept = 0;
 		bool alive = true, worth = mzm_monitor_begin(m);
 		int max = (adaptive ? worth ? MZM_MAX_PERIOD : 1 : period) - 1;
 		while (drafted < max) {
 			bool doubtful = mzm_rng_unit(seed, 1, n) < 0.1; /* one in ten tokens is a coin toss */
 			double p = doubtful ? 0.5 : 0.995;
-			c[drafted] = (mzm_certainty){(float)p, doubtful ? 0.1f : 6.0f, doubtful ? 1.2f : 0.05f};
+			c[drafted] = (mzm_evidence){{(float)p, doubtful ? 0.1f : 6.0f, doubtful ? 1.2f : 0.05f}, 0, 0};
 			alive = alive && mzm_rng_unit(seed, 2, n++) < p;
 			kept += alive;
 			float conf = mzm_monitor_confidence(m, &c[drafted++]);
@@ -287,7 +287,7 @@ static void test_monitor_learns(void **state)
 	mzm_monitor_reset(&m);
 	mzm_monitor_set_costs(&m, &costs);
 	double adaptive = simulate(&m, true, 0, 9), best = 1e9;
-	mzm_certainty sure = {0.995f, 6.0f, 0.05f}, unsure = {0.5f, 0.1f, 1.2f};
+	mzm_evidence sure = {{0.995f, 6.0f, 0.05f}, 0, 0}, unsure = {{0.5f, 0.1f, 1.2f}, 0, 0};
 	float p_sure = mzm_monitor_confidence(&m, &sure), p_unsure = mzm_monitor_confidence(&m, &unsure);
 	print_message("learned: sure %.3f (true .995), unsure %.3f (true .5)\n", (double)p_sure, (double)p_unsure);
 	assert_true(p_sure > 0.97f && p_unsure > 0.4f && p_unsure < 0.6f);

@@ -140,15 +140,16 @@ static mzm_costs some_costs(int i)
 
 static void exact_on_problem(int i, const record *dense, mzm_session *dense_session)
 {
-	static const char *const predictors[] = {"griffin", "topk", "random"};
+	static const char *const predictors[] = {"griffin", "topk",	 "random",
+						 "wina",    "countdown", "griffin-live"};
 	static const double keeps[] = {0.2, 0.5, 0.8};
 	static const int periods[] = {2, 5, 16, 0};
 	bool all = getenv("MIRZAM_LONG") && !getenv("MIRZAM_SHORT");
 	char *prompt = demo_prompt(i);
 	int32_t last = dense->ids[dense->n - 1];
-	for (int c = 0; c < 72; c++) {
-		int threads = 1 + c % 2, pred = c / 2 % 3, keep = c / 6 % 3, period = c / 18;
-		if (!all && (c * 7 + i * 5) % 12 != 0) /* a twelfth of the grid a problem, another one each time */
+	for (int c = 0; c < 144; c++) {
+		int threads = 1 + c % 2, pred = c / 2 % 6, keep = c / 12 % 3, period = c / 36;
+		if (!all && (c * 7 + i * 5) % 24 != 0) /* a 24th of the grid a problem, another one each time */
 			continue;
 		record r = {0};
 		mzm_gen_params p = params(MZM_MODE_EXACT, predictors[pred], keeps[keep], periods[period]);
@@ -237,6 +238,8 @@ static void test_keep_all_equals_dense(void **state)
 	record dense = {0}, r = {0};
 	generate(&dense, 1, prompt, params(MZM_MODE_DENSE, "griffin", 1, 16));
 	for (int i = 0; mzm_predictor_name(i); i++) {
+		if (mzm_predictor_at(i)->calibration)
+			continue; /* test_calibrate.c has those */
 		mzm_gen_result res = generate(&r, 2, prompt, params(MZM_MODE_SPARSE, mzm_predictor_name(i), 1, 16));
 		assert_same_text(&r, &dense);
 		assert_true(res.density == 1.0);
@@ -565,6 +568,8 @@ static void expect_no_allocation(int n_predictors, int max_tokens)
 	char *prompt = demo_prompt(4);
 	for (int m = 0; m < 4; m++) {
 		for (int i = 0; mzm_predictor_name(i) && i < n_predictors; i++) {
+			if (mzm_predictor_at(i)->calibration)
+				continue; /* test_calibrate.c has those */
 			record r = {0};
 			mzm_gen_params p = params(modes[m], mzm_predictor_name(i), 0.5, m == 3 ? 0 : 16);
 			p.max_tokens = max_tokens;
@@ -602,6 +607,33 @@ static void test_no_allocation_while_decoding(void **state)
 		restore(kept);
 	}
 	testing_remove(dir);
+}
+
+/* A threshold of confidence ends drafts early, in any mode that checks, and alters no text in exact mode. */
+static void test_check_below(void **state)
+{
+	(void)state;
+	static const int periods[] = {16, 0};
+	for (int i = 0; i < 4; i++) {
+		char *prompt = demo_prompt(40 + i / 2);
+		record dense = {0}, full = {0}, early = {0};
+		mzm_costs costs = some_costs(0);
+		generate(&dense, 1, prompt, params(MZM_MODE_DENSE, "griffin", 0.5, 16));
+		mzm_gen_params p = params(MZM_MODE_EXACT, "griffin", 0.5, periods[i % 2]);
+		p.costs = &costs;
+		p.fresh_monitor = true;
+		mzm_gen_result a = generate(&full, 1, prompt, p);
+		p.check_below = 0.9f;
+		mzm_gen_result b = generate(&early, 2, prompt, p);
+		assert_same_text(&dense, &full);
+		assert_same_text(&dense, &early);
+		assert_true(b.n_sparse_passes * a.n_checks < a.n_sparse_passes * b.n_checks); /* shorter drafts */
+		p.check_below = 1; /* nothing is that sure */
+		mzm_gen_result c = generate(&early, 1, prompt, p);
+		assert_same_text(&dense, &early);
+		assert_true(c.n_sparse_passes <= c.n_checks);
+		free(prompt);
+	}
 }
 
 /* A request leaves nothing behind that the next one could see (E10). */
@@ -680,6 +712,8 @@ static void test_refusals(void **state)
 	REFUSED(keep, NAN);
 	REFUSED(period, 33);
 	REFUSED(period, -1);
+	REFUSED(check_below, 1.5f);
+	REFUSED(check_below, NAN);
 	REFUSED(threshold, 1.5f);
 	REFUSED(check_temp, 0);
 	REFUSED(temp, -1);
@@ -751,6 +785,7 @@ int main(void)
 		cmocka_unit_test(test_counters),
 		cmocka_unit_test(test_cancel),
 		cmocka_unit_test(test_no_allocation_while_decoding),
+		cmocka_unit_test(test_check_below),
 		cmocka_unit_test(test_requests_are_independent),
 		cmocka_unit_test(test_measured_costs),
 		cmocka_unit_test(test_refusals),

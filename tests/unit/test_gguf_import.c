@@ -41,7 +41,7 @@ static mzm_source *import_as(const char *from, const char *name, mzm_import_para
 	static char paths[4][300];
 	static int next;
 	char *to = paths[next++ % 4];
-	mzm_source *src;
+	mzm_source *src = NULL;
 	mzm_err err = {0};
 	snprintf(to, sizeof paths[0], "%s/%s.mzm", dir, name);
 	params.zstd = 0;

@@ -106,7 +106,7 @@ static void test_same_as_whole(void **state)
 	static const uint32_t types[] = {0, 8, 2};
 	for (size_t i = 0; i < 3; i++) {
 		parts p;
-		mzm_source *a, *b;
+		mzm_source *a = NULL, *b = NULL;
 		mzm_err err = {0};
 		char whole[300], copy[300];
 		json_t *o;

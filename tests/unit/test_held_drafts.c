@@ -493,6 +493,61 @@ static void test_faults(void **state)
 	}
 }
 
+/* ---- a conversation goes on ---- */
+
+enum { N_TALK = 20, MAX_TALK = 160 };
+
+/* A turn: more tokens are asked, and the answer joins them. */
+static mzm_gen_result talk_on(mzm_session *s, int32_t *ids, int32_t *n, way w, mzm_progress_fn watch, void *user)
+{
+	mzm_gen_params p = params_of(w);
+	mzm_gen_result r;
+	uint32_t n_vocab = (uint32_t)s->model->info.n_vocab;
+	for (int i = 0; i < N_TALK; i++, ++*n)
+		ids[*n] = (int32_t)((uint32_t)(*n * 7 + 11) * 2654435761u % 2039 % n_vocab);
+	p.keep_prefix = true;
+	p.on_stream = watch;
+	p.user = user;
+	mzm_status st = mzm_generate(s, ids, *n, &p, &r, NULL);
+	assert_int_equal(st, watch ? MZM_ECANCELLED : MZM_OK);
+	if (st == MZM_OK)
+		memcpy(ids + *n, r.tokens, (size_t)r.n_tokens * sizeof *ids);
+	*n += st == MZM_OK ? r.n_tokens : 0;
+	return r;
+}
+
+static void test_conversations(void **state)
+{
+	static const char *const predictors[] = {"griffin", "topk"};
+	(void)state;
+	for (int k = 0; k < 4; k++) {
+		form f = forms[k / 2];
+		f.n_ffn = 1100;
+		make_model(f);
+		way w = {MZM_MODE_EXACT, predictors[k % 2], 0.3f, false, 0}, dense = w;
+		dense.mode = MZM_MODE_DENSE;
+		rig_how how = {.n_threads = 1 + k % 2};
+		rig resident = open_resident(path), r = open_held(path, how, w, 100, false);
+		int32_t got[MAX_TALK], want[MAX_TALK], n = 0, n_want = 0;
+		for (int turn = 0; turn < 4; turn++) {
+			int32_t known = n;
+			mzm_gen_result a = talk_on(r.session, got, &n, w, NULL, NULL);
+			talk_on(resident.session, want, &n_want, dense, NULL, NULL);
+			assert_int_equal(a.n_kept, known ? known - 1 : 0);
+			assert_true(a.n_sparse_passes > 0);
+			assert_int_equal(n, n_want);
+			assert_memory_equal(got, want, (size_t)n * sizeof *got);
+		}
+		text t = {.stop_at = 3}; /* the predictor has seen half of a pass, and starts anew */
+		int32_t again = n - N_NEW;
+		talk_on(r.session, got, &n, w, on_stream, &t);
+		again -= N_TALK;
+		assert_int_equal(talk_on(r.session, got, &again, w, NULL, NULL).n_kept, 0);
+		rig_close(&r);
+		rig_close(&resident);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -504,6 +559,7 @@ int main(void)
 		IN_DIR(test_sessions_in_threads),
 		IN_DIR(test_no_allocation_while_writing),
 		IN_DIR(test_faults),
+		IN_DIR(test_conversations),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

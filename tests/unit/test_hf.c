@@ -672,6 +672,41 @@ static void test_blocks(void **state)
 	}
 }
 
+/* The k-th allocation of opening and reading fails, for each k: an error, and nothing is kept. */
+static void test_out_of_memory(void **state)
+{
+	(void)state;
+	static const char *const names[] = {"phi3", "opt"}; /* fused and paired; down alone, biases */
+	for (size_t m = 0; m < N_OF(names); m++) {
+		hf_build b;
+		build(&b, named(names[m]), "F16");
+		testing_remove(dir);
+		assert_int_equal(mkdir(dir, 0700), 0);
+		hf_write(&b, dir);
+		long k = 1, calls = 0;
+		for (; calls >= k - 1; k++) {
+			mzm_source *src;
+			mzm_err err = {0};
+			size_t live = mzm_mem_live();
+			mzm_mem_fail_nth(k);
+			mzm_status st = mzm_source_open(&src, dir, &err);
+			for (int32_t i = 0; st == MZM_OK && i < mzm_source_n_tensors(src); i++) {
+				mzm_tensor t = mzm_source_tensor(src, i);
+				void *data = malloc(mzm_tensor_bytes(&t));
+				st = mzm_source_read(src, i, data, &err);
+				free(data);
+			}
+			calls = mzm_mem_fail_nth(0);
+			assert_int_equal(st, calls >= k ? MZM_ENOMEM : MZM_OK);
+			assert_true(st == MZM_OK || err.message[0]);
+			mzm_source_close(src);
+			assert_int_equal(mzm_mem_live(), live);
+		}
+		assert_true(k > 30);
+		hf_free(&b);
+	}
+}
+
 /* Kinds that a family's files do not have have no parts: its biases are zero. */
 static void test_no_parts(void **state)
 {
@@ -702,6 +737,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_ignored, make_dir, remove_dir),
 		cmocka_unit_test_setup_teardown(test_bare_names, make_dir, remove_dir),
 		cmocka_unit_test_setup_teardown(test_blocks, make_dir, remove_dir),
+		cmocka_unit_test_setup_teardown(test_out_of_memory, make_dir, remove_dir),
 		cmocka_unit_test(test_no_parts),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -105,6 +105,48 @@ static void test_griffin_formula(void **state)
 	p->ops->free(p);
 }
 
+/* What a check saw counts in full, what was known before for 0.6 of it. */
+static void test_griffin_live_follows(void **state)
+{
+	(void)state;
+	float prompt[3][50], check[2][50], score[50];
+	int32_t want[50], got[50];
+	double stat[50] = {0};
+	mzm_predictor *p = make("griffin-live", 0.2f, NULL);
+	assert_true(p->ops->refreshes && p->observes);
+	p->ops->reset(p);
+	for (int j = 0; j < 50; j++) {
+		for (int t = 0; t < 3; t++)
+			prompt[t][j] = draw(7, t, j) - 0.5f;
+		for (int t = 0; t < 2; t++)
+			check[t][j] = j >= 40 ? 2 : draw(8, t, j) - 0.5f; /* others matter now */
+	}
+	for (int t = 0; t < 5; t++) {
+		const float *z = t < 3 ? prompt[t] : check[t - 3];
+		double norm2 = 0;
+		for (int j = 0; j < 50; j++)
+			norm2 += (double)z[j] * (double)z[j];
+		for (int j = 0; j < 50; j++)
+			stat[j] = (t == 3 ? 0.6 : 1) * stat[j] + (double)z[j] * (double)z[j] / norm2;
+	}
+	for (int l = 0; l < 2; l++)
+		p->ops->observe(p, l, prompt[0], 3);
+	p->ops->settle(p);
+	p->ops->select(p, 1, 0, NULL, got);
+	for (int l = 0; l < 2; l++)
+		p->ops->observe(p, l, check[0], 2);
+	p->ops->select(p, 1, 0, NULL, want);
+	assert_memory_equal(got, want, 10 * sizeof *got); /* not before it settles */
+	p->ops->settle(p);
+	assert_int_equal(p->ops->select(p, 1, 0, NULL, got), 10);
+	for (int j = 0; j < 50; j++)
+		score[j] = (float)stat[j];
+	mzm_select_top(want, 10, score, 50, (float[50]){0});
+	assert_memory_equal(got, want, 10 * sizeof *got);
+	assert_true(got[9] == 49 && got[0] == 40);
+	p->ops->free(p);
+}
+
 static void test_random_uniform(void **state)
 {
 	(void)state;
@@ -172,6 +214,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_select_top),       cmocka_unit_test(test_griffin_formula),
+		cmocka_unit_test(test_griffin_live_follows),
 		cmocka_unit_test(test_random_uniform),   cmocka_unit_test(test_topk_and_oracle),
 		cmocka_unit_test(test_counts_and_shares),
 	};

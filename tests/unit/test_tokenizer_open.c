@@ -109,7 +109,7 @@ static void test_pair(void **state)
 	(void)state;
 	testing_temp_dir(dir);
 	write_in(dir, "vocab.json", "{\"<s>\":0,\"</s>\":1,\"<mask>\":2,\"a\":3,\"b\":4,\"ab\":5,\"\xc4\xa0\":6}");
-	refused(dir, MZM_EFORMAT, "no vocab.json with merges.txt");
+	refused(dir, MZM_EFORMAT, "or vocab.json with merges.txt");
 	write_in(dir, "merges.txt", "#version: 0.2\r\na b\r\n\n");
 	CHECK_IDS(dir, "ab<s> a", BOTH, 5, 0, 6, 3); /* special by their usual names */
 	CHECK_IDS(dir, "a <mask>", BOTH, 3, 2);     /* which takes the blanks before it */
@@ -158,7 +158,8 @@ static void test_model_file(void **state)
 	testing_write(path, pieces, sizeof pieces - 1);
 	CHECK_IDS(dir, "a a", BOTH, 1, 5, 5);
 	CHECK_IDS(dir, "aza</s>", BOTH, 1, 5, 0, 4, 2);
-	write_in(dir, "tokenizer_config.json", "{\"add_bos_token\":false,\"add_eos_token\":true,\"eos_token\":\"</s>\"}");
+	write_in(dir, "tokenizer_config.json",
+		 "{\"add_bos_token\":false,\"add_eos_token\":true,\"eos_token\":\"</s>\"}");
 	CHECK_IDS(dir, "a", BOTH, 5, 2);
 	write_in(dir, "added_tokens.json", "{\"<x>\":6}");
 	CHECK_IDS(dir, "a<x>", BOTH, 5, 6, 2);

@@ -1,6 +1,6 @@
-/* test_tokenizer_unigram.c - unigram models: SentencePiece's own ids for 269 texts and two models (tests/data/unigram, made by
- * tests/tools/unigram_vectors.py), read from its files and in the steps of published tokenizer.json; the best way
- * against all ways; ties; unknown characters; bytes; tables of replacements. */
+/* test_tokenizer_unigram.c - unigram models: SentencePiece's own ids for 269 texts and two models (tests/data/unigram,
+ * made by tests/tools/unigram_vectors.py), read from its files and in the steps of published tokenizer.json; the best
+ * way against all ways; ties; unknown characters; bytes; tables of replacements. */
 #include "testing.h"
 
 #include <jansson.h>
@@ -86,10 +86,10 @@ static bool same_ids(const mzm_tokenizer *tok, const char *text, size_t len, con
 	return same;
 }
 
-#define CHECK_IDS(tok, text, ...)                                                               \
-	do {                                                                                    \
-		const int32_t want_[] = {-1, __VA_ARGS__};                                      \
-		assert_true(same_ids(tok, text, strlen(text), want_ + 1, sizeof want_ / 4 - 1)); \
+#define CHECK_IDS(tok, text, ...)                                                                                      \
+	do {                                                                                                           \
+		const int32_t want_[] = {-1, __VA_ARGS__};                                                             \
+		assert_true(same_ids(tok, text, strlen(text), want_ + 1, sizeof want_ / 4 - 1));                       \
 	} while (0)
 
 /* Lines of the texts for which `skip_text` is not true: how many, and how many have SentencePiece's ids. */
@@ -168,20 +168,23 @@ static void set_steps(json_t *root, const char *normalizer, const char *pre)
 /* As published: the table, blanks at the end, runs of blanks, Metaspace; by its old and its new members; T5's steps. */
 static void test_published_steps(void **state)
 {
-	static const char *const old = "{'type':'Metaspace','replacement':'" MARK "','add_prefix_space':true}",
-			  *const new = "{'type':'Metaspace','replacement':'" MARK
-				       "','prepend_scheme':'always','split':true}",
-			  *const t5 = "{'type':'Sequence','pretokenizers':[{'type':'WhitespaceSplit'},{'type':'Metaspace',"
-				      "'replacement':'" MARK "','add_prefix_space':true}]}",
-			  *const rest = "{'type':'Sequence','normalizers':["
-					"{'type':'Strip','strip_left':false,'strip_right':true},"
-					"{'type':'Replace','pattern':{'Regex':' {2,}'},'content':'" MARK "'}]}";
+	static const char *const
+		old = "{'type':'Metaspace','replacement':'" MARK "','add_prefix_space':true}",
+		*const new = "{'type':'Metaspace','replacement':'" MARK "','prepend_scheme':'always','split':true}",
+		*const t5 = "{'type':'Sequence','pretokenizers':[{'type':'WhitespaceSplit'},{'type':'Metaspace',"
+			    "'replacement':'" MARK "','add_prefix_space':true}]}",
+		*const rest = "{'type':'Sequence','normalizers':["
+			      "{'type':'Strip','strip_left':false,'strip_right':true},"
+			      "{'type':'Replace','pattern':{'Regex':' {2,}'},'content':'" MARK "'}]}";
 	(void)state;
 	json_t *root = model_tree("nfkc"), *list = json_object_get(json_object_get(root, "normalizer"), "normalizers");
 	json_t *table = json_incref(json_array_get(list, 0));
 	assert_string_equal(json_string_value(json_object_get(table, "type")), "Precompiled");
 	for (int i = 0; i < 3; i++) {
-		set_steps(root, i == 2 ? "{'type':'Sequence','normalizers':[]}" : rest, i == 0 ? old : i == 1 ? new : t5);
+		set_steps(root, i == 2 ? "{'type':'Sequence','normalizers':[]}" : rest,
+			  i == 0   ? old
+			  : i == 1 ? new
+				   : t5);
 		json_array_insert(json_object_get(json_object_get(root, "normalizer"), "normalizers"), 0, table);
 		check_all(root, "nfkc", holds_next_line, 240);
 	}
@@ -226,9 +229,11 @@ static uint32_t type_of(const json_t *root, size_t id, const char *content)
 {
 	const json_t *one;
 	size_t i;
-	json_array_foreach(json_object_get(root, "added_tokens"), i, one)
-		if ((size_t)json_integer_value(json_object_get(one, "id")) == id)
-			return id == (size_t)json_integer_value(json_object_get(json_object_get(root, "model"), "unk_id")) ? 2 : 3;
+	json_array_foreach(json_object_get(root, "added_tokens"), i,
+			   one) if ((size_t)json_integer_value(json_object_get(one, "id")) == id) return id ==
+			(size_t)json_integer_value(json_object_get(json_object_get(root, "model"), "unk_id"))
+		? 2
+		: 3;
 	return mzm_byte_of_name(content, strlen(content)) >= 0 ? 6 : 1;
 }
 
@@ -260,11 +265,13 @@ static gb as_gguf(const json_t *root)
 	size_t n = json_array_size(vocab), i;
 	gb_string(&g, "tokenizer.ggml.model", "t5");
 	for (int part = 0; part < 3; part++) {
-		static const char *const keys[] = {"tokenizer.ggml.tokens", "tokenizer.ggml.scores", "tokenizer.ggml.token_type"};
+		static const char *const keys[] = {"tokenizer.ggml.tokens", "tokenizer.ggml.scores",
+						   "tokenizer.ggml.token_type"};
 		gb_key(&g, keys[part], 9);
 		gb_u32(&g.meta, part == 0 ? 8 : part == 1 ? 6 : 5);
 		gb_u64(&g.meta, n);
-		json_array_foreach(vocab, i, pair) {
+		json_array_foreach(vocab, i, pair)
+		{
 			const char *content = json_string_value(json_array_get(pair, 0));
 			float score = (float)json_number_value(json_array_get(pair, 1));
 			if (part == 0)
@@ -324,7 +331,8 @@ static void test_round_trip(void **state)
 		size_t len = testing_random(&rng) % sizeof s, n, n_back, used = 0, k;
 		for (size_t j = 0; j < len; j++)
 			s[j] = (char)(i & 1 ? testing_random(&rng)
-					    : (uint64_t)"Uma has \n\xe2\x82\xac\xf0\x9f\x98\x80 12"[testing_random(&rng) % 20]);
+					    : (uint64_t) "Uma has \n\xe2\x82\xac\xf0\x9f\x98\x80 12"
+						      [testing_random(&rng) % 20]);
 		if (memmem(s, len, MARK, 3))
 			continue;
 		assert_int_equal(mzm_tokenize(tok, s, len, 0, &ids, &n, NULL), MZM_OK);
@@ -443,25 +451,34 @@ static void test_unknown(void **state)
 	(void)state;
 	mzm_tokenizer *tok = open_quoted(UNIGRAM("'unk_id':0,", "['<unk>',0],['a',-1],['zb',-3]"));
 	CHECK_IDS(tok, "zz", 0);
-	CHECK_IDS(tok, "\xc3\xa9" "aqz\xe2\x82\xac" "aa", 0, 1, 0, 1, 1);
+	CHECK_IDS(tok,
+		  "\xc3\xa9"
+		  "aqz\xe2\x82\xac"
+		  "aa",
+		  0, 1, 0, 1, 1);
 	CHECK_IDS(tok, "zzb", 0, 2);
 	CHECK_IDS(tok, "<unk>", 0);
-	CHECK_IDS(tok, "\xff\xfe" "a\x80", 0, 1, 0);
+	CHECK_IDS(tok,
+		  "\xff\xfe"
+		  "a\x80",
+		  0, 1, 0);
 	CHECK_IDS(tok, "", );
 	mzm_tokenizer_close(tok);
 	tok = open_quoted(UNIGRAM("", "['a',-1]"));
 	CHECK_IDS(tok, "zaz", 0);
 	mzm_tokenizer_close(tok);
 	/* bytes where all of the unknown text has them */
-	tok = open_quoted(UNIGRAM("'byte_fallback':true,'unk_id':0,", "['<unk>',0],['a',-1],['<0xC3>',0],['<0xA9>',0],['',-2]"));
+	tok = open_quoted(
+		UNIGRAM("'byte_fallback':true,'unk_id':0,", "['<unk>',0],['a',-1],['<0xC3>',0],['<0xA9>',0],['',-2]"));
 	CHECK_IDS(tok, "a\xc3\xa9", 1, 2, 3);
 	CHECK_IDS(tok, "a\xc3\xa9z", 1, 0);
 	CHECK_IDS(tok, "\xc3", 2);
 	CHECK_IDS(tok, "<0xC3>", 0);
 	mzm_tokenizer_close(tok);
 	/* special tokens are not found in text, unless they are looked for */
-	tok = open_quoted("{'added_tokens':[{'id':1,'content':'<s>','special':true}],'model':{'type':'Unigram','unk_id':0,"
-			  "'vocab':[['<unk>',0],['<s>',0],['<',-1],['s',-1],['>',-1]]}}");
+	tok = open_quoted(
+		"{'added_tokens':[{'id':1,'content':'<s>','special':true}],'model':{'type':'Unigram','unk_id':0,"
+		"'vocab':[['<unk>',0],['<s>',0],['<',-1],['s',-1],['>',-1]]}}");
 	CHECK_IDS(tok, "<s>", 2, 3, 4);
 	mzm_tokenizer_close(tok);
 }
@@ -487,7 +504,8 @@ static double seconds_of(const mzm_tokenizer *tok, const char *unit, size_t len)
 static void test_long_texts(void **state)
 {
 	static const char *const names[] = {"nfkc", "bytes"};
-	static const char *const units[] = {"a", " ", "a ", "\t", "\xcc\x81", "e\xcc\x81", "\xf0\x9f\x98\x80", "\x80", "\xe1\x84\x80"};
+	static const char *const units[] = {
+		"a", " ", "a ", "\t", "\xcc\x81", "e\xcc\x81", "\xf0\x9f\x98\x80", "\x80", "\xe1\x84\x80"};
 	const size_t len = (size_t)1 << (getenv("MIRZAM_SHORT") ? 14 : 16);
 	(void)state;
 	for (int i = 0; i < 2; i++) {
@@ -570,7 +588,8 @@ static mzm_status parse_table(mzm_charsmap **map, const void *blob, size_t n, mz
 	char text[8192];
 	size_t len = 0;
 	for (size_t i = 0; i < n; i += 3) {
-		uint32_t bits = (uint32_t)b[i] << 16 | (i + 1 < n ? (uint32_t)b[i + 1] << 8 : 0) | (i + 2 < n ? b[i + 2] : 0);
+		uint32_t bits =
+			(uint32_t)b[i] << 16 | (i + 1 < n ? (uint32_t)b[i + 1] << 8 : 0) | (i + 2 < n ? b[i + 2] : 0);
 		for (int k = 3; k >= 0; k--)
 			text[len++] = digits[bits >> (6 * k) & 63];
 	}
@@ -589,9 +608,9 @@ static void test_hostile_tables(void **state)
 	(void)state;
 	memset(many, 'a', sizeof many);
 	t.bytes = sizeof t.units;
-	t.units[0] = 256u << 10;                          /* the root: children from 256 */
+	t.units[0] = 256u << 10;                                  /* the root: children from 256 */
 	t.units[256 ^ 'a'] = 'a' | (uint32_t)'a' << 10 | 1u << 8; /* back to 256, where a value stands */
-	t.units[256] = 1u << 31 | 1;                      /* texts[1] */
+	t.units[256] = 1u << 31 | 1;                              /* texts[1] */
 	memcpy(t.texts, "\0x\0", 4);
 	if (parse_table(&map, &t, sizeof t, &err) != MZM_OK)
 		fail_msg("%s", err.message);
@@ -603,9 +622,14 @@ static void test_hostile_tables(void **state)
 	assert_int_equal(parse_table(&map, &t, sizeof t, &err), MZM_EFORMAT);
 	assert_non_null(strstr(err.message, "names no text"));
 	t.units[256] = 1u << 31 | 1;
-	const struct { uint32_t bytes; const char *texts, *words; } cases[] = {
-		{sizeof t.units + 8, "\0x\0", "a trie of"}, {3, "\0x\0", "a trie of"},  {0, "\0x\0", "a trie of"},
-		{sizeof t.units, "\0xyz", "no end"},        {sizeof t.units, "\0\xff\0", "UTF-8"}};
+	const struct {
+		uint32_t bytes;
+		const char *texts, *words;
+	} cases[] = {{sizeof t.units + 8, "\0x\0", "a trie of"},
+		     {3, "\0x\0", "a trie of"},
+		     {0, "\0x\0", "a trie of"},
+		     {sizeof t.units, "\0xyz", "no end"},
+		     {sizeof t.units, "\0\xff\0", "UTF-8"}};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		err = (mzm_err){0};
 		t.bytes = cases[i].bytes;
@@ -655,11 +679,11 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_vectors),        cmocka_unit_test(test_published_steps),
-		cmocka_unit_test(test_gguf),
-		cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_best_way),
-		cmocka_unit_test(test_ties),           cmocka_unit_test(test_unknown),
-		cmocka_unit_test(test_long_texts),     cmocka_unit_test(test_damaged_models),
-		cmocka_unit_test(test_hostile_tables), cmocka_unit_test(test_no_memory),
+		cmocka_unit_test(test_gguf),           cmocka_unit_test(test_round_trip),
+		cmocka_unit_test(test_best_way),       cmocka_unit_test(test_ties),
+		cmocka_unit_test(test_unknown),        cmocka_unit_test(test_long_texts),
+		cmocka_unit_test(test_damaged_models), cmocka_unit_test(test_hostile_tables),
+		cmocka_unit_test(test_no_memory),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

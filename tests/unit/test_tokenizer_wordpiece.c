@@ -1,27 +1,57 @@
-/* test_tokenizer_wordpiece.c - WordPiece and what stands around it in BERT's files: normaliser, words, decoder. The published
- * vocabulary is in test_gguf_tokenizer.c. */
+/* test_tokenizer_wordpiece.c - WordPiece and what stands around it in BERT's files: normaliser, words, decoder. The
+ * published vocabulary is in test_gguf_tokenizer.c. */
 #include "testing.h"
 
 #include "base/str.h"
 #include "format/tokenizer_impl.h"
 
 /* Ids by place: [PAD] 0, [UNK] 1, [CLS] 2, [SEP] 3, then the words. */
-static const char *const words[] = {
-	"[PAD]",  "[UNK]", "[CLS]", "[SEP]", "hello", "world",        "un",           "##want", "##ed",
-	"runn",   "##ing", "!",     ",",     ".",     "how",          "are",          "you",    "?",
-	"don",    "'",     "##t",   "t",     "s",     "\xe5\x8d\x9a", "\xe6\x8e\xa8", "ah",     "zz",
-	"h\xc3\xa4llo", "Hello", "##\xc3\xa9", "caf", "'s", "a", "##a"};
+static const char *const words[] = {"[PAD]",
+				    "[UNK]",
+				    "[CLS]",
+				    "[SEP]",
+				    "hello",
+				    "world",
+				    "un",
+				    "##want",
+				    "##ed",
+				    "runn",
+				    "##ing",
+				    "!",
+				    ",",
+				    ".",
+				    "how",
+				    "are",
+				    "you",
+				    "?",
+				    "don",
+				    "'",
+				    "##t",
+				    "t",
+				    "s",
+				    "\xe5\x8d\x9a",
+				    "\xe6\x8e\xa8",
+				    "ah",
+				    "zz",
+				    "h\xc3\xa4llo",
+				    "Hello",
+				    "##\xc3\xa9",
+				    "caf",
+				    "'s",
+				    "a",
+				    "##a"};
 #define N_WORDS ((int)(sizeof words / sizeof *words))
 
 /* JSON is easier to read here with ' for "; words that hold a ' stand between ". -> mzm_str_free */
 static mzm_str make_json(const char *normalizer, const char *members)
 {
 	mzm_str s = {0};
-	mzm_str_printf(&s, "{'added_tokens':[{'id':2,'content':'[CLS]','special':true},"
-			   "{'id':3,'content':'[SEP]','special':true}],'normalizer':%s,"
-			   "'pre_tokenizer':{'type':'BertPreTokenizer'},'decoder':{'type':'WordPiece'},"
-			   "'post_processor':{'type':'BertProcessing','cls':['[CLS]',2],'sep':['[SEP]',3]},"
-			   "'model':{'type':'WordPiece',%s'vocab':{",
+	mzm_str_printf(&s,
+		       "{'added_tokens':[{'id':2,'content':'[CLS]','special':true},"
+		       "{'id':3,'content':'[SEP]','special':true}],'normalizer':%s,"
+		       "'pre_tokenizer':{'type':'BertPreTokenizer'},'decoder':{'type':'WordPiece'},"
+		       "'post_processor':{'type':'BertProcessing','cls':['[CLS]',2],'sep':['[SEP]',3]},"
+		       "'model':{'type':'WordPiece',%s'vocab':{",
 		       normalizer, members);
 	for (int i = 0; i < N_WORDS; i++)
 		mzm_str_printf(&s, strchr(words[i], '\'') ? "%s\"%s\":%d" : "%s'%s':%d", i ? "," : "", words[i], i);
@@ -68,7 +98,7 @@ static const char *tokens_of(const mzm_tokenizer *tok, const char *text, unsigne
 	return out;
 }
 
-#define BERT(members) "{'type':'BertNormalizer'" members "}"
+#define BERT(members)       "{'type':'BertNormalizer'" members "}"
 #define CHECK(text, tokens) assert_string_equal(tokens_of(tok, text, 0), tokens)
 
 static void test_pieces(void **state)
@@ -83,7 +113,9 @@ static void test_pieces(void **state)
 	CHECK("a[CLS]a", "a [UNK] [UNK] [UNK] a");
 	assert_string_equal(tokens_of(tok, "a[CLS]a", MZM_TOK_PARSE_SPECIAL), "a [CLS] a");
 	assert_string_equal(tokens_of(tok, "hello", MZM_TOK_ADD_SPECIAL), "[CLS] hello [SEP]");
-	CHECK("a\xff\xfe" "a", "a [UNK] a"); /* invalid bytes are one unknown word */
+	CHECK("a\xff\xfe"
+	      "a",
+	      "a [UNK] a"); /* invalid bytes are one unknown word */
 	mzm_tokenizer_close(tok);
 	tok = must_parse(BERT(""), "'max_input_chars_per_word':3,");
 	CHECK("aaa aaaa", "a ##a ##a [UNK]");
@@ -104,9 +136,11 @@ static void test_normalizer(void **state)
 	CHECK(" \tHeLLo!how  \n Are yoU?  ", "hello ! how are you ?");
 	CHECK("H\xc3\xa9llo", "hello");
 	CHECK("ah\xe5\x8d\x9a\xe6\x8e\xa8zz", "ah \xe5\x8d\x9a \xe6\x8e\xa8 zz");
-	CHECK("he\xc2\xadl\x01lo\xe2\x80\x8b \xef\xbf\xbd\x7f", "hello");             /* controls, U+00AD, U+200B, U+FFFD */
-	CHECK("hello\xc2\xa0world\xe3\x80\x80you\xe2\x80\xa8" "a", "hello world you a"); /* blanks of all kinds */
-	CHECK("hel\x0blo\xc2\x85", "hello");                                             /* these are controls */
+	CHECK("he\xc2\xadl\x01lo\xe2\x80\x8b \xef\xbf\xbd\x7f", "hello"); /* controls, U+00AD, U+200B, U+FFFD */
+	CHECK("hello\xc2\xa0world\xe3\x80\x80you\xe2\x80\xa8"
+	      "a",
+	      "hello world you a");          /* blanks of all kinds */
+	CHECK("hel\x0blo\xc2\x85", "hello"); /* these are controls */
 	mzm_tokenizer_close(tok);
 	tok = must_parse(BERT(",'strip_accents':false"), "");
 	CHECK("H\xc3\xa4LLo caf\xc3\x89", "h\xc3\xa4llo caf ##\xc3\xa9");
@@ -123,7 +157,8 @@ static void test_normalizer(void **state)
 	tok = must_parse(BERT(",'clean_text':false"), "");
 	CHECK("he\x01llo", "[UNK]");
 	mzm_tokenizer_close(tok);
-	tok = must_parse("{'type':'Sequence','normalizers':[{'type':'NFD'},{'type':'StripAccents'},{'type':'Lowercase'}]}", "");
+	tok = must_parse(
+		"{'type':'Sequence','normalizers':[{'type':'NFD'},{'type':'StripAccents'},{'type':'Lowercase'}]}", "");
 	CHECK("H\xc3\xa9LLo", "hello");
 	mzm_tokenizer_close(tok);
 }

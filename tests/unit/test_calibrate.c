@@ -1,0 +1,510 @@
+/* test_calibrate.c - calibration of the demo models: the side-car, the report, and the predictors that live on it. */
+#include "testing.h"
+
+#include "demo.h"
+#include "engine/engine.h"
+#include "model/forward.h"
+#include "predictors/fit.h"
+#include "temp_dir.h"
+
+#define TEXTS "data/gsmini-calib.jsonl"
+
+static char side_car[300];
+static const char *const cheap[] = {"cats", "static"};
+
+static mzm_calibrate_params small(void)
+{
+	mzm_calibrate_params p = mzm_calibrate_params_default();
+	p.n_train = 256;
+	p.n_test = 96;
+	p.n_report = 16;
+	p.fits = cheap;
+	p.n_fits = 2;
+	p.n_threads = 1;
+	return p;
+}
+
+static mzm_model *open_model(const char *from, const char *calib)
+{
+	mzm_model *m;
+	mzm_err err = {0};
+	mzm_model_params p = mzm_model_params_default();
+	p.calib = calib;
+	if (mzm_model_open(&m, from, &p, &err) != MZM_OK)
+		fail_msg("%s", err.message);
+	return m;
+}
+
+/* The first n texts. */
+static void add_texts(mzm_calibration *c, const mzm_model *m, int n)
+{
+	char *line = NULL, *text;
+	size_t cap = 0, n_ids;
+	FILE *f = fopen(TEXTS, "r");
+	assert_non_null(f);
+	for (int i = 0; i < n && getline(&line, &cap, f) > 0; i++) {
+		int32_t *ids;
+		json_t *o = json_loads(line, 0, NULL);
+		const char *question = json_string_value(json_object_get(o, "question"));
+		const char *answer = json_string_value(json_object_get(o, "answer"));
+		const mzm_tokenizer *tok = mzm_model_tokenizer(m);
+		assert_true(asprintf(&text, "Question: %s\nAnswer: %s", question, answer) > 0);
+		assert_int_equal(mzm_tokenize(tok, text, strlen(text), 0, &ids, &n_ids, NULL), MZM_OK);
+		assert_int_equal(mzm_calibration_add(c, ids, n_ids, NULL), MZM_OK);
+		mzm_ids_free(ids);
+		free(text);
+		json_decref(o);
+	}
+	free(line);
+	fclose(f);
+}
+
+static mzm_status calibrate(const mzm_model *m, const mzm_calibrate_params *p, const char *to, json_t **report,
+			    mzm_err *err)
+{
+	mzm_calibration *c;
+	char *text = NULL;
+	mzm_status st = mzm_calibration_create(&c, m, p, err);
+	if (st == MZM_OK) {
+		add_texts(c, m, 12);
+		st = mzm_calibration_finish(c, to, &text, err);
+		mzm_calibration_free(c);
+	}
+	if (report)
+		*report = text ? json_loads(text, 0, NULL) : NULL;
+	assert_true((st == MZM_OK) == (text != NULL));
+	mzm_string_free(text);
+	return st;
+}
+
+/* dir holds model.mzm, a link to the demo model, and its side-car model.mzc. */
+static mzm_model *calibrated(const char *demo)
+{
+	char whole[4096];
+	mzm_calibrate_params p = small();
+	assert_non_null(realpath(demo, whole));
+	assert_int_equal(symlink(whole, path), 0);
+	snprintf(side_car, sizeof side_car, "%s/model.mzc", dir);
+	mzm_model *m = open_model(path, NULL);
+	assert_null(m->calib);
+	assert_int_equal(calibrate(m, &p, side_car, NULL, NULL), MZM_OK);
+	mzm_model_close(m);
+	m = open_model(path, NULL);
+	assert_non_null(m->calib);
+	return m;
+}
+
+/* ---- the report ---- */
+
+static const json_t *row_of(const json_t *report, const char *predictor, double keep)
+{
+	size_t i;
+	json_t *row;
+	json_array_foreach(json_object_get(report, "report"), i, row)
+		if (strcmp(json_string_value(json_object_get(row, "predictor")), predictor) == 0 &&
+		    json_number_value(json_object_get(row, "keep")) == keep)
+			return row;
+	fail_msg("no row %s %g", predictor, keep);
+	return NULL;
+}
+
+static double mean(const json_t *report, const char *predictor, double keep, const char *key)
+{
+	const json_t *v = json_object_get(json_object_get(row_of(report, predictor, keep), "mean"), key);
+	assert_true(json_is_number(v));
+	return json_number_value(v);
+}
+
+static void report_is_plausible(void **state)
+{
+	(void)state;
+	json_t *r;
+	mzm_model *m = open_model(DEMO_MODEL, "off");
+	mzm_calibrate_params p = small();
+	assert_int_equal(calibrate(m, &p, NULL, &r, NULL), MZM_OK);
+	assert_int_equal(json_integer_value(json_object_get(r, "n_train")), 256);
+	assert_int_equal(json_integer_value(json_object_get(r, "n_test")), 96);
+	assert_int_equal(json_array_size(json_object_get(row_of(r, "topk", 0.25), "layers")), 6);
+	assert_true(mean(r, "oracle", 0.25, "recall") == 1);
+	assert_true(mean(r, "oracle", 0.25, "error") < mean(r, "topk", 0.25, "error"));
+	assert_true(mean(r, "topk", 0.25, "error") < 0.5 * mean(r, "random", 0.25, "error"));
+	assert_true(mean(r, "random", 0.25, "recall") > 0.2 && mean(r, "random", 0.25, "recall") < 0.3);
+	assert_true(mean(r, "static", 0.25, "recall") > mean(r, "random", 0.25, "recall") + 0.05);
+	assert_true(mean(r, "topk", 0.5, "error") < mean(r, "topk", 0.1, "error"));
+	double kept = mean(r, "cats", 0.25, "kept");
+	assert_true(kept > 0.2 && kept < 0.3);
+	assert_true(mean(r, "topk", 0.25, "read") == 0.5 && mean(r, "static", 0.25, "read") == 0.25);
+	assert_null(json_object_get(json_object_get(row_of(r, "topk", 0.25), "mean"), "active_recall"));
+	json_decref(r);
+	mzm_model_close(m);
+}
+
+static void report_of_relu_counts_active_neurons(void **state)
+{
+	(void)state;
+	json_t *r;
+	mzm_model *m = open_model(DEMO_MODEL_RELU, "off");
+	mzm_calibrate_params p = small();
+	assert_int_equal(calibrate(m, &p, NULL, &r, NULL), MZM_OK);
+	assert_true(mean(r, "cats", 0.5, "active_recall") > 0.999);
+	assert_true(mean(r, "cats", 0.5, "kept") < 0.1); /* not one that is 0 */
+	assert_true(mean(r, "cats", 0.5, "error") < 1e-3);
+	assert_true(mean(r, "random", 0.5, "active_recall") < 0.6);
+	json_decref(r);
+	mzm_model_close(m);
+}
+
+/* Of the report those predictors and keeps that were asked for. */
+static void report_on_what_was_asked(void **state)
+{
+	(void)state;
+	json_t *r;
+	static const char *const predictors[] = {"topk", "cats", "lowrank"};
+	static const float keep[] = {0.125f};
+	mzm_model *m = open_model(DEMO_MODEL, "off");
+	mzm_calibrate_params p = small();
+	p.predictors = predictors;
+	p.n_predictors = 3;
+	p.keep = keep;
+	p.n_keep = 1;
+	assert_int_equal(calibrate(m, &p, NULL, &r, NULL), MZM_OK);
+	assert_int_equal(json_array_size(json_object_get(r, "report")), 2); /* lowrank was not fitted */
+	(void)mean(r, "cats", 0.125, "recall");
+	json_decref(r);
+	mzm_model_close(m);
+}
+
+/* ---- the file ---- */
+
+static void file_depends_on_no_threads(void **state)
+{
+	(void)state;
+	char other[300];
+	size_t n, k;
+	mzm_model *m = open_model(DEMO_MODEL_RELU, "off");
+	mzm_calibrate_params p = small();
+	snprintf(side_car, sizeof side_car, "%s/a.mzc", dir);
+	snprintf(other, sizeof other, "%s/b.mzc", dir);
+	assert_int_equal(calibrate(m, &p, side_car, NULL, NULL), MZM_OK);
+	p.n_threads = 3;
+	assert_int_equal(calibrate(m, &p, other, NULL, NULL), MZM_OK);
+	char *a = testing_read(side_car, &n), *b = testing_read(other, &k);
+	assert_int_equal(n, k);
+	assert_memory_equal(a, b, n);
+	free(a);
+	free(b);
+	mzm_model_close(m);
+}
+
+static mzm_status opens(const char *from, const char *calib, const char *words)
+{
+	mzm_model *m;
+	mzm_err err = {0};
+	mzm_model_params p = mzm_model_params_default();
+	p.calib = calib;
+	mzm_status st = mzm_model_open(&m, from, &p, &err);
+	if (words && !strstr(err.message, words))
+		fail_msg("\"%s\" does not say \"%s\"", err.message, words);
+	mzm_model_close(m);
+	return st;
+}
+
+static void wrong_side_cars_are_refused(void **state)
+{
+	(void)state;
+	size_t n;
+	mzm_model_close(calibrated(DEMO_MODEL));
+	assert_int_equal(opens(DEMO_MODEL, side_car, NULL), MZM_OK); /* the same model elsewhere */
+	assert_int_equal(opens(DEMO_MODEL_RELU, side_car, "made for another model"), MZM_EFORMAT);
+	assert_int_equal(opens(DEMO_MODEL, "data/none.mzc", "no such side-car"), MZM_EFORMAT);
+	char *bytes = testing_read(side_car, &n);
+	bytes[n - 7] ^= 1;
+	testing_write(side_car, bytes, n);
+	assert_int_equal(opens(path, NULL, "damaged"), MZM_EFORMAT);
+	testing_write(side_car, bytes, n / 2);
+	assert_int_equal(opens(path, NULL, side_car), MZM_EFORMAT);
+	assert_int_equal(opens(path, NULL, "--calib off"), MZM_EFORMAT);
+	assert_int_equal(opens(path, "off", NULL), MZM_OK);
+	free(bytes);
+}
+
+static void side_car_has_its_place(void **state)
+{
+	(void)state;
+	char *at, want[300];
+	assert_int_equal(mzm_calibration_path(&at, "some.dir/model.mzm", NULL), MZM_OK);
+	assert_string_equal(at, "some.dir/model.mzc");
+	mzm_string_free(at);
+	assert_int_equal(mzm_calibration_path(&at, "some.dir/model", NULL), MZM_OK);
+	assert_string_equal(at, "some.dir/model.mzc");
+	mzm_string_free(at);
+	assert_int_equal(mzm_calibration_path(&at, ".hidden", NULL), MZM_OK);
+	assert_string_equal(at, ".hidden.mzc");
+	mzm_string_free(at);
+	assert_int_equal(mzm_calibration_path(&at, dir, NULL), MZM_OK);
+	snprintf(want, sizeof want, "%s/mirzam.mzc", dir);
+	assert_string_equal(at, want);
+	mzm_string_free(at);
+}
+
+static void plan_counts_it(void **state)
+{
+	(void)state;
+	mzm_plan with, without;
+	mzm_model_params p = mzm_model_params_default();
+	mzm_model_close(calibrated(DEMO_MODEL));
+	char *big = calloc(1, 64 << 20);
+	assert_non_null(big);
+	testing_write(side_car, big, 64 << 20); /* a plan reads nothing of it */
+	free(big);
+	assert_int_equal(mzm_plan_make(&with, path, &p, NULL), MZM_OK);
+	p.calib = "off";
+	assert_int_equal(mzm_plan_make(&without, path, &p, NULL), MZM_OK);
+	assert_true(with.needed_bytes > without.needed_bytes + (60 << 20));
+}
+
+/* ---- predictors that need it ---- */
+
+typedef struct record {
+	int32_t ids[160];
+	int32_t n;
+	mzm_gen_result result;
+	long    n_alloc; /* calls of the second time */
+} record;
+
+static record generate(const mzm_model *m, mzm_mode mode, const char *predictor, float keep, int threads)
+{
+	record r = {0};
+	mzm_err err = {0};
+	mzm_session *s;
+	mzm_session_params sp = {.n_ctx = 512, .n_threads = threads};
+	mzm_gen_params p = mzm_gen_params_default();
+	char *prompt = demo_prompt(7);
+	p.mode = mode;
+	p.predictor = predictor;
+	p.keep = keep;
+	p.max_tokens = 100;
+	assert_int_equal(mzm_session_create(&s, m, &sp, NULL), MZM_OK);
+	for (int i = 0; i < 2; i++) {
+		mzm_mem_fail_nth(0);
+		if (mzm_generate_text(s, prompt, &p, &r.result, &err) != MZM_OK)
+			fail_msg("%s", err.message);
+		r.n_alloc = mzm_mem_fail_nth(0);
+	}
+	r.n = r.result.n_tokens;
+	assert_in_range(r.n, 1, 100);
+	memcpy(r.ids, r.result.tokens, (size_t)r.n * sizeof r.ids[0]);
+	mzm_session_free(s);
+	free(prompt);
+	return r;
+}
+
+static bool same(const record *a, const record *b)
+{
+	return a->n == b->n && memcmp(a->ids, b->ids, (size_t)a->n * sizeof a->ids[0]) == 0;
+}
+
+static void expect_invariants(const char *demo)
+{
+	mzm_model *m = calibrated(demo);
+	record dense = generate(m, MZM_MODE_DENSE, "griffin", 0.5f, 1), griffin;
+	griffin = generate(m, MZM_MODE_SIRIUS, "griffin", 0.5f, 1);
+	for (size_t i = 0; i < sizeof cheap / sizeof cheap[0]; i++) {
+		record exact = generate(m, MZM_MODE_EXACT, cheap[i], 0.3f, 2);
+		record all = generate(m, MZM_MODE_SPARSE, cheap[i], 1, 1);
+		record one = generate(m, MZM_MODE_SPARSE, cheap[i], 0.3f, 1);
+		record two = generate(m, MZM_MODE_SPARSE, cheap[i], 0.3f, 2);
+		record sirius = generate(m, MZM_MODE_SIRIUS, cheap[i], 0.3f, 1);
+		assert_true(same(&exact, &dense));
+		assert_true(same(&all, &dense));
+		assert_true(same(&one, &two));
+		assert_true(one.result.density < 0.75 && one.result.density > 0.2);
+		assert_true(sirius.result.n_checks > 0);
+		assert_int_equal(sirius.n_alloc, griffin.n_alloc);
+	}
+	mzm_model_close(m);
+}
+
+static void predictors_keep_the_invariants(void **state)
+{
+	(void)state;
+	expect_invariants(DEMO_MODEL);
+}
+
+static void predictors_keep_the_invariants_with_relu(void **state)
+{
+	(void)state;
+	expect_invariants(DEMO_MODEL_RELU);
+}
+
+/* Or the test above could not fail. */
+static void static_sets_alter_the_text(void **state)
+{
+	(void)state;
+	mzm_model *m = calibrated(DEMO_MODEL);
+	record dense = generate(m, MZM_MODE_DENSE, "griffin", 0.5f, 1);
+	record sparse = generate(m, MZM_MODE_SPARSE, "static", 0.2f, 1);
+	assert_false(same(&sparse, &dense));
+	mzm_model_close(m);
+}
+
+static void predictors_say_what_they_need(void **state)
+{
+	(void)state;
+	mzm_err err;
+	mzm_session *s;
+	mzm_gen_result result;
+	mzm_session_params sp = {.n_ctx = 256, .n_threads = 1};
+	mzm_model *m = open_model(DEMO_MODEL, "off");
+	assert_int_equal(mzm_session_create(&s, m, &sp, NULL), MZM_OK);
+	for (int i = 0; mzm_predictor_at(i); i++) {
+		mzm_gen_params p = mzm_gen_params_default();
+		p.mode = MZM_MODE_SPARSE;
+		p.predictor = mzm_predictor_at(i)->name;
+		p.max_tokens = 2;
+		err = (mzm_err){0};
+		mzm_status st = mzm_generate_text(s, "Question:", &p, &result, &err);
+		assert_int_equal(st, mzm_predictor_at(i)->calibration ? MZM_EUNDEFINED : MZM_OK);
+		if (st != MZM_OK)
+			assert_non_null(strstr(err.message, "mirzam calibrate -m " DEMO_MODEL));
+		if (mzm_predictor_at(i)->calibration)
+			assert_non_null(mzm_fit_find(mzm_predictor_at(i)->calibration));
+	}
+	mzm_session_free(s);
+	mzm_model_close(m);
+}
+
+/* ---- misuse and misfortune ---- */
+
+static int stop_at(void *user, const char *stage, uint64_t done, uint64_t total)
+{
+	assert_true(done <= total);
+	return strcmp(stage, user) == 0;
+}
+
+static void a_cancelled_one_leaves_nothing(void **state)
+{
+	(void)state;
+	static char reading[] = "reading", fitting[] = "fitting", measuring[] = "measuring";
+	char *const stages[] = {reading, fitting, measuring};
+	mzm_model *m = open_model(DEMO_MODEL, "off");
+	mzm_calibrate_params p = small();
+	snprintf(side_car, sizeof side_car, "%s/a.mzc", dir);
+	for (int i = 0; i < 3; i++) {
+		p.progress = stop_at;
+		p.user = stages[i];
+		assert_int_equal(calibrate(m, &p, side_car, NULL, NULL), MZM_ECANCELLED);
+		assert_int_equal(testing_dir_entries(dir), 0);
+	}
+	mzm_model_close(m);
+}
+
+static void nonsense_is_refused(void **state)
+{
+	(void)state;
+	static const char *const unknown[] = {"none"}, *const twice[] = {"cats", "cats"};
+	static const float keep[] = {0};
+	mzm_model *m = open_model(DEMO_MODEL, "off");
+	mzm_calibration *c;
+	int32_t ids[] = {1, 2, 3, -1};
+	mzm_calibrate_params p = small();
+	p.fits = unknown;
+	p.n_fits = 1;
+	assert_int_equal(mzm_calibration_create(&c, m, &p, NULL), MZM_EARG);
+	p.fits = twice;
+	p.n_fits = 2;
+	assert_int_equal(mzm_calibration_create(&c, m, &p, NULL), MZM_EARG);
+	p = small();
+	p.keep = keep;
+	p.n_keep = 1;
+	assert_int_equal(mzm_calibration_create(&c, m, &p, NULL), MZM_EARG);
+	p = small();
+	p.predictors = unknown;
+	p.n_predictors = 1;
+	assert_int_equal(mzm_calibration_create(&c, m, &p, NULL), MZM_EARG);
+	p = small();
+	p.n_test = -1;
+	assert_int_equal(mzm_calibration_create(&c, m, &p, NULL), MZM_EARG);
+	assert_null(c);
+
+	p = small();
+	assert_int_equal(mzm_calibration_create(&c, m, &p, NULL), MZM_OK);
+	assert_int_equal(mzm_calibration_add(c, ids, 4, NULL), MZM_EARG);
+	assert_int_equal(mzm_calibration_add(c, ids, 3, NULL), MZM_OK);
+	assert_int_equal(mzm_calibration_finish(c, NULL, NULL, NULL), MZM_EARG); /* too little */
+	assert_int_equal(mzm_calibration_finish(c, NULL, NULL, NULL), MZM_EARG); /* once only */
+	mzm_calibration_free(c);
+	mzm_calibration_free(NULL);
+	mzm_model_close(m);
+}
+
+static void streamed_weights_are_refused(void **state)
+{
+	(void)state;
+	mzm_model *m;
+	mzm_calibration *c;
+	mzm_err err = {0};
+	mzm_model_params mp = mzm_model_params_default();
+	mp.store = "stream";
+	assert_int_equal(mzm_model_open(&m, DEMO_MODEL, &mp, NULL), MZM_OK);
+	assert_int_equal(mzm_calibration_create(&c, m, NULL, &err), MZM_EUNDEFINED);
+	assert_non_null(strstr(err.message, "--store resident"));
+	mzm_model_close(m);
+}
+
+static void failed_memory_is_reported(void **state)
+{
+	(void)state;
+	mzm_model *m = open_model(DEMO_MODEL, "off");
+	mzm_calibrate_params p = small();
+	static const float keep[] = {0.5f};
+	static const char *const predictors[] = {"cats", "griffin"};
+	p.n_train = 60;
+	p.n_test = 10;
+	p.n_report = 1;
+	p.keep = keep;
+	p.n_keep = 1;
+	p.predictors = predictors;
+	p.n_predictors = 2;
+	mzm_status st = MZM_ENOMEM;
+	size_t live = mzm_mem_live();
+	for (long nth = 1; st != MZM_OK; nth += testing_count(3, 1)) {
+		mzm_calibration *c;
+		int32_t ids[80];
+		for (int i = 0; i < 80; i++)
+			ids[i] = i * 7 % 1000;
+		mzm_mem_fail_nth(nth);
+		st = mzm_calibration_create(&c, m, &p, NULL);
+		if (st == MZM_OK)
+			st = mzm_calibration_add(c, ids, 80, NULL);
+		if (st == MZM_OK)
+			st = mzm_calibration_finish(c, NULL, NULL, NULL);
+		mzm_mem_fail_nth(0);
+		mzm_calibration_free(c);
+		assert_true(st == MZM_OK || st == MZM_ENOMEM);
+		assert_int_equal(mzm_mem_live(), live);
+	}
+	mzm_model_close(m);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(report_is_plausible),
+		cmocka_unit_test(report_of_relu_counts_active_neurons),
+		cmocka_unit_test(report_on_what_was_asked),
+		IN_DIR(file_depends_on_no_threads),
+		IN_DIR(wrong_side_cars_are_refused),
+		IN_DIR(side_car_has_its_place),
+		IN_DIR(plan_counts_it),
+		IN_DIR(predictors_keep_the_invariants),
+		IN_DIR(predictors_keep_the_invariants_with_relu),
+		IN_DIR(static_sets_alter_the_text),
+		cmocka_unit_test(predictors_say_what_they_need),
+		IN_DIR(a_cancelled_one_leaves_nothing),
+		cmocka_unit_test(nonsense_is_refused),
+		cmocka_unit_test(streamed_weights_are_refused),
+		cmocka_unit_test(failed_memory_is_reported),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
