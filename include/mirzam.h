@@ -32,10 +32,10 @@
  *     }
  *
  * Contents: errors - model - tokens - chat - session - generation - files - quality - calibration - bench -
- * synth. A model is immutable after it is opened and may be shared by any number of sessions and threads; a session belongs
- * to one thread at a time. Whatever a function hands out through **out belongs to the caller and is given back
- * to the function named beside it; free, close and destroy accept NULL. Pointers inside results
- * belong to the session and live until its next call.
+ * synth. A model is immutable after it is opened and may be shared by any number of sessions and threads; a
+ * session belongs to one thread at a time. Whatever a function hands out through **out belongs to the caller
+ * and is given back to the function named beside it; free, close and destroy accept NULL. Pointers inside
+ * results belong to the session and live until its next call.
  *
  * Every *_params struct comes from its *_params_default(); a NULL params pointer means the defaults. */
 #ifndef MIRZAM_H
@@ -266,8 +266,8 @@ typedef struct mzm_chat_message {
 } mzm_chat_message;
 
 /* The template text, or NULL for that of the model (of its tokenizer_config.json, chat_template.jinja or GGUF metadata;
- * of several the one named "default"). EFORMAT: the text is no template; EUNSUPPORTED: the model has none, or it uses what is beyond the
- * subset. The model must stay open. -> mzm_chat_free */
+ * of several the one named "default"). EFORMAT: the text is no template; EUNSUPPORTED: the model has none, or it uses
+ * what is beyond the subset. The model must stay open. -> mzm_chat_free */
 MZM_API mzm_status mzm_chat_create(mzm_chat **out, const mzm_model *model, const char *text, mzm_err *err);
 MZM_API void       mzm_chat_free(mzm_chat *chat);
 /* The conversation as the prompt that the model was trained with, up to where its answer begins if `generate`. EARG:

@@ -59,21 +59,26 @@ static double expected_share(const aware *p, const mzm_pred_env *env)
 	return (candidates + rest * kept) / ((1 + rest) * all);
 }
 
+static void aware_layout(aware *p, mzm_carve *c)
+{
+	p->weight = (const uint16_t **)mzm_carve_take(c, (size_t)p->guess.cfg->n_layers, sizeof *p->weight);
+	p->other = MZM_CARVE(c, float, p->guess.cfg->n_ffn);
+	p->own = MZM_CARVE(c, float, p->guess.cfg->n_ffn);
+	p->order = MZM_CARVE(c, int32_t, p->guess.cfg->n_ffn);
+}
+
 static mzm_status aware_create(mzm_predictor **out, const mzm_pred_env *env, mzm_err *err)
 {
 	mzm_status st;
 	mzm_carve c = {0};
 	mzm_guess *g;
 	aware *p;
-	size_t n = (size_t)env->cfg->n_ffn, n_layers = (size_t)env->cfg->n_layers;
 	MZM_TRY(mzm_guess_create(&g, sizeof *p, &mzm_pred_aware, env, err));
 	p = (aware *)g;
-	MZM_TRY_OUT(mzm_alloc_for((void **)&c.base, (n_layers * sizeof *p->weight) + 3 * n * sizeof(float) + 4 * MZM_ALIGN,
-				  "the predictor", err));
-	p->weight = (const uint16_t **)mzm_carve_take(&c, n_layers, sizeof *p->weight);
-	p->other = MZM_CARVE(&c, float, n);
-	p->own = MZM_CARVE(&c, float, n);
-	p->order = MZM_CARVE(&c, int32_t, n);
+	aware_layout(p, &c);
+	MZM_TRY_OUT(mzm_alloc_for((void **)&c.base, c.used, "the predictor", err));
+	c.used = 0;
+	aware_layout(p, &c);
 	MZM_TRY_OUT(find_weights(p, env, err));
 	p->share = expected_share(p, env);
 	*out = &g->base;

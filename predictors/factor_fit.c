@@ -86,7 +86,8 @@ static mzm_status factor_inputs(work *k, const mzm_fit_layer *l, mzm_err *err)
 	MZM_TRY(mzm_gram(k->lower, l->x, NULL, l->n_train, k->dim, l->team, err));
 	for (size_t i = 0; i < n; i++) {
 		for (size_t j = 0; j < n; j++)
-			k->lower[i * n + j] = k->lower[i * n + j] / l->n_train - (double)k->mean[i] * (double)k->mean[j];
+			k->lower[i * n + j] = k->lower[i * n + j] / l->n_train -
+					      (double)k->mean[i] * (double)k->mean[j];
 		trace += k->lower[i * n + i];
 	}
 	for (size_t i = 0; i < n; i++)
@@ -257,7 +258,8 @@ static mzm_status transpose(float **out, const float *m, int32_t n_rows, int32_t
 	return MZM_OK;
 }
 
-mzm_status mzm_factor_predict(float *y, const mzm_factor_fit *f, const float *x, int32_t n, mzm_team *team, mzm_err *err)
+mzm_status mzm_factor_predict(float *y, const mzm_factor_fit *f, const float *x, int32_t n, mzm_team *team,
+			      mzm_err *err)
 {
 	mzm_status st;
 	int32_t n_out = f->times * f->n_ffn;

@@ -18,7 +18,7 @@
 #include "predictors/linalg.h"
 #include "predictors/lowrank.h"
 
-#define SHARE      0.5   /* rank by the width of the model */
+#define SHARE      0.625 /* rank by the width of the model */
 #define BITS       8
 #define EPOCHS     8
 #define BATCH      256
@@ -309,12 +309,15 @@ static mzm_status begin(training *t, const mzm_fit_layer *l, mzm_factor_fit *f, 
 static mzm_status write_shares(const mzm_fit_layer *l, const mzm_factor_fit *f, mzm_calib_writer *out, mzm_err *err)
 {
 	mzm_status st;
-	float *y, share[LOWRANK_POINTS] = {0};
+	float *y, *x, share[LOWRANK_POINTS] = {0};
 	int32_t n = l->n_train < LOOKS ? l->n_train : LOOKS;
-	size_t n_y = (size_t)n * (size_t)f->n_ffn;
+	size_t n_y = (size_t)n * (size_t)f->n_ffn, dim = (size_t)f->dim;
 	uint64_t count[LOWRANK_POINTS] = {0}, sum = 0;
-	MZM_TRY(mzm_alloc_for((void **)&y, n_y * sizeof *y, "logits", err));
-	MZM_TRY_OUT(mzm_factor_predict(y, f, l->x, n, l->team, err));
+	MZM_TRY(mzm_alloc_for((void **)&y, (n_y + (size_t)n * dim) * sizeof *y, "logits", err));
+	x = y + n_y;
+	for (size_t i = 0; i < (size_t)n; i++) /* evenly over the text */
+		memcpy(x + i * dim, l->x + i * (size_t)l->n_train / (size_t)n * dim, dim * sizeof *x);
+	MZM_TRY_OUT(mzm_factor_predict(y, f, x, n, l->team, err));
 	for (size_t i = 0; i < n_y; i++) {
 		float at = (y[i] - LOWRANK_FIRST) / LOWRANK_STEP;
 		if (at >= 0)

@@ -2,7 +2,7 @@
  *
  * Workload: square matrices up to the width of a model, once a layer when it is calibrated. Products are those of the
  * row kernels, in f32; what is sensitive is in double. Work is split by output, so a result does not depend on the
- * number of threads. All matrices are row-major and packed. Not a LAPACK: nothing here is as fast as one could make it. */
+ * number of threads. All matrices are row-major and packed. Not a LAPACK: what it does is enough for fits, no more. */
 #ifndef MZM_LINALG_H
 #define MZM_LINALG_H
 

@@ -1,7 +1,7 @@
 /* lowrank.h - what the predictor lowrank has in the side-car besides its factors (factors.h).
  *
- * lowrank.share f32 [1, LOWRANK_POINTS]: of the neurons of a layer, the share whose logit is no less than that of point i,
- * LOWRANK_FIRST + i * LOWRANK_STEP. */
+ * lowrank.share f32 [1, LOWRANK_POINTS]: of the neurons of a layer, the share whose logit is no less than that of
+ * point i, LOWRANK_FIRST + i * LOWRANK_STEP. */
 #ifndef MZM_LOWRANK_H
 #define MZM_LOWRANK_H
 

@@ -275,7 +275,7 @@ void mzm_cli_bytes_add(mzm_cli_bytes *b, const void *data, size_t n);
 mzm_status mzm_cli_read_stream(mzm_cli_bytes *b, FILE *f, const char *name, mzm_err *err);
 
 /* The texts of a file, in order: of a .jsonl file one a line, "text" of the object or its "question" and "answer" as
- * the demo model was taught them; any other file is one text. The first failure of fn ends it; messages get the line. */
+ * the demo model was taught them; any other file is one text. A failure of fn ends it; messages get the line. */
 typedef mzm_status (*mzm_cli_text_fn)(void *user, const char *text, size_t len, mzm_err *err);
 mzm_status mzm_cli_read_texts(const char *path, mzm_cli_text_fn fn, void *user, mzm_err *err);
 

@@ -2,8 +2,8 @@
  * one layer.
  *
  * Workload: a few thousand positions. The inputs of all layers' FFNs are kept (as bf16: half the memory, and closer
- * than any predictor comes); what a layer makes of them is computed when its turn comes, once to learn from, and once, for
- * the held-out positions, to measure on. */
+ * than any predictor comes); what a layer makes of them is computed when its turn comes, once to learn from, and once,
+ * for the held-out positions, to measure on. */
 #ifndef MZM_CALIBRATE_H
 #define MZM_CALIBRATE_H
 

@@ -188,7 +188,8 @@ mzm_status mzm_model_check_predictor(const mzm_model *m, const mzm_predictor_ops
 {
 	const mzm_weights *w = m->weights;
 	bool streams = mzm_store_n_spans(w->store, MZM_ORDER_PASS) > 0;
-	if ((ops->needs_down_norm && !w->down_norm) || ((ops->stage == MZM_PRED_FULL || ops->stage == MZM_PRED_UP) && streams))
+	bool chooses_late = ops->stage == MZM_PRED_FULL || ops->stage == MZM_PRED_UP;
+	if ((ops->needs_down_norm && !w->down_norm) || (chooses_late && streams))
 		return mzm_fail(err, MZM_EUNDEFINED,
 				"predictor \"%s\" needs the whole model in memory (--store resident)", ops->name);
 	if (ops->calibration && mzm_calib_count(m->calib, ops->calibration, w->cfg.n_layers) < w->cfg.n_layers)

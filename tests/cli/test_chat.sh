@@ -3,6 +3,7 @@
 # terminal with editing and history.
 #
 # usage: test_chat.sh     environment: MIRZAM (the program), MIRZAM_ROOT (the tree). Prints TAP.
+# shellcheck disable=SC2016 # conditions are evaluated where they are reported
 set -u
 
 # shellcheck source=tests/cli/lib.sh
@@ -220,7 +221,7 @@ report "a file that cannot be made is told first" eval '[[ $code == 1 && ! -s $o
 
 # ---- a full context ----
 
-for i in {1..12}; do printf '%s\n' "$ben" "$tom"; done | chat --ctx 200 -n 40 --json
+for _ in {1..12}; do printf '%s\n' "$ben" "$tom"; done | chat --ctx 200 -n 40 --json
 report "more turns than the context holds: exit 0" test $code -eq 0
 report "all are answered" test "$(wc -l < "$out")" -eq 24
 report "and it is said on stderr" says "left out"

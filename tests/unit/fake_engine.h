@@ -197,7 +197,7 @@ typedef struct fake_run {
 
 static void fake_event(fake_run *r, mzm_token_kind kind, int32_t id)
 {
-	mzm_token_event event = {.kind = kind, .id = id};
+	mzm_token_event event = {.kind = kind, .id = id, .confidence = kind == MZM_TOKEN_ACCEPTED ? 0.9f : 0.25f};
 	char byte = (char)id;
 	if (r->cancelled)
 		return;

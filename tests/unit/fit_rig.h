@@ -40,7 +40,8 @@ static inline void fit_rig_feed(fit_rig *r, const char *text)
 	mzm_err err = {0};
 	int32_t *ids;
 	size_t n;
-	if (mzm_tokenize(mzm_model_tokenizer(r->model), text, strlen(text), MZM_TOK_ADD_SPECIAL, &ids, &n, &err) != MZM_OK)
+	const mzm_tokenizer *tok = mzm_model_tokenizer(r->model);
+	if (mzm_tokenize(tok, text, strlen(text), MZM_TOK_ADD_SPECIAL, &ids, &n, &err) != MZM_OK)
 		fail_msg("%s", err.message);
 	mzm_session_truncate(r->session, 0);
 	for (size_t i = 0; i < n && r->n < r->cap; i += 32) {
@@ -53,8 +54,8 @@ static inline void fit_rig_feed(fit_rig *r, const char *text)
 	mzm_ids_free(ids);
 }
 
-/* n positions of the model at work on the problems of a file, from the first-th on. */
-static inline void fit_rig_open(fit_rig *r, const char *model, const char *problems, int first, int32_t n, int n_threads)
+/* n positions of the model at work on the problems of a file. */
+static inline void fit_rig_open(fit_rig *r, const char *model, const char *problems, int32_t n, int n_threads)
 {
 	mzm_err err = {0};
 	mzm_session_params sp = mzm_session_params_default();
@@ -73,13 +74,12 @@ static inline void fit_rig_open(fit_rig *r, const char *model, const char *probl
 	assert_non_null(f);
 	char *line = NULL, text[8192];
 	size_t cap = 0;
-	for (int i = 0; r->n < n && getline(&line, &cap, f) > 0; i++) {
+	while (r->n < n && getline(&line, &cap, f) > 0) {
 		json_t *one = json_loads(line, 0, NULL);
 		snprintf(text, sizeof text, "Question: %s\nAnswer: %s",
 			 json_string_value(json_object_get(one, "question")),
 			 json_string_value(json_object_get(one, "answer")));
-		if (i >= first)
-			fit_rig_feed(r, text);
+		fit_rig_feed(r, text);
 		json_decref(one);
 	}
 	free(line);
@@ -108,8 +108,9 @@ static inline mzm_fit_layer fit_rig_layer(fit_rig *r, int32_t layer, int32_t n_t
 	size_t n_ffn = (size_t)cfg->n_ffn, n = (size_t)r->n * n_ffn;
 	fit_rig_widen(r->w_gate, &w->layer[layer].gate, kern);
 	fit_rig_widen(r->w_up, &w->layer[layer].up, kern);
-	assert_int_equal(mzm_times_t(r->pre, r->x[layer], r->w_gate, r->n, cfg->n_ffn, cfg->dim, r->team, NULL), MZM_OK);
-	assert_int_equal(mzm_times_t(r->z, r->x[layer], r->w_up, r->n, cfg->n_ffn, cfg->dim, r->team, NULL), MZM_OK);
+	const float *x = r->x[layer];
+	assert_int_equal(mzm_times_t(r->pre, x, r->w_gate, r->n, cfg->n_ffn, cfg->dim, r->team, NULL), MZM_OK);
+	assert_int_equal(mzm_times_t(r->z, x, r->w_up, r->n, cfg->n_ffn, cfg->dim, r->team, NULL), MZM_OK);
 	memcpy(r->gate, r->pre, n * sizeof(float));
 	for (int32_t i = 0; i < r->n; i++) {
 		size_t at = (size_t)i * n_ffn;
@@ -117,7 +118,7 @@ static inline mzm_fit_layer fit_rig_layer(fit_rig *r, int32_t layer, int32_t n_t
 		kern->mul(r->z + at, r->gate + at, cfg->n_ffn);
 	}
 	return (mzm_fit_layer){.cfg = cfg, .layer = layer, .n_train = r->n - n_test, .n_test = n_test, .x = r->x[layer],
-			       .gate = r->gate, .z = r->z, .w_gate = r->w_gate,
+			       .gate = r->gate, .z = r->z, .w_gate = r->w_gate, .w_up = r->w_up,
 			       .up_norm = w->up_norm + (size_t)layer * n_ffn,
 			       .down_norm = w->down_norm + (size_t)layer * n_ffn, .seed = 1, .team = r->team};
 }

@@ -62,8 +62,8 @@ static void test_refused(void **state)
 	static const struct {
 		const char *config, *template, *why;
 	} cases[] = {
-		{"[1]", "x", "not an object"}, {"{", "x", "tokenizer_config.json"}, {"\"{\"", "x", "tokenizer_config.json"},
-		{"{}", "\xff", "UTF-8"}, {NULL, "a\xc3", "UTF-8"},
+		{"[1]", "x", "not an object"}, {"{", "x", "tokenizer_config.json"},
+		{"\"{\"", "x", "tokenizer_config.json"}, {"{}", "\xff", "UTF-8"}, {NULL, "a\xc3", "UTF-8"},
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

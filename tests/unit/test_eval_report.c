@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include <ctype.h>
+#include <math.h>
 
 #include "eval_rig.h"
 
@@ -169,6 +170,25 @@ static const json_t *member(const json_t *row, const char *key, json_type type)
 	return value;
 }
 
+/* The fake engine's confidence is .9 in what it keeps and .25 in what it drops. */
+static void check_monitor(const json_t *rows)
+{
+	const json_t *checked = json_array_get(rows, 2), *monitor = member(checked, "monitor", JSON_OBJECT);
+	const json_t *bins = member(monitor, "bins", JSON_ARRAY), *low = json_array_get(bins, 0);
+	member(json_array_get(rows, 0), "monitor", JSON_NULL);
+	member(json_array_get(rows, 1), "monitor", JSON_NULL);
+	json_int_t n_kept = json_integer_value(member(checked, "accepted", JSON_INTEGER));
+	json_int_t n_dropped = json_integer_value(member(checked, "rollback_tokens", JSON_INTEGER));
+	assert_int_equal(json_integer_value(member(monitor, "judged", JSON_INTEGER)), n_kept + n_dropped);
+	assert_true(json_real_value(member(monitor, "auc", JSON_REAL)) == 1);
+	double brier = (0.1 * 0.1 * (double)n_kept + 0.25 * 0.25 * (double)n_dropped) / (double)(n_kept + n_dropped);
+	assert_true(fabs(json_real_value(member(monitor, "brier", JSON_REAL)) - brier) < 1e-9);
+	assert_int_equal(json_array_size(bins), 2);
+	assert_int_equal(json_integer_value(member(low, "n", JSON_INTEGER)), n_dropped);
+	assert_true(fabs(json_real_value(member(low, "confidence", JSON_REAL)) - 0.25) < 1e-9);
+	assert_true(json_real_value(member(low, "accepted", JSON_REAL)) == 0);
+}
+
 static void json_has_the_contract(void **state)
 {
 	(void)state;
@@ -216,6 +236,7 @@ static void json_has_the_contract(void **state)
 	assert_int_equal(json_integer_value(member(mcnemar, "c", JSON_INTEGER)), 4);
 	member(mcnemar, "p_holm", JSON_REAL);
 	member(json_array_get(rows, 0), "mcnemar", JSON_NULL);
+	check_monitor(rows);
 	member(member(json, "settings", JSON_OBJECT), "engine", JSON_OBJECT);
 	const json_t *machine = member(json, "machine", JSON_OBJECT);
 	assert_true(json_is_false(json_object_get(machine, "onednn"))); /* the build says "no oneDNN" */

@@ -254,12 +254,14 @@ static void mutated_result_lines(void **state)
 	static const char line[] =
 		"{\"row\":1,\"mode\":\"sparse\",\"id\":3,\"prompt_hash\":\"0123456789abcdef\",\"finish\":\"eos\","
 		"\"text\":\" a\","
-		"\"tokens\":[32,97],\"kinds\":\"FR\",\"event_ids\":[32,97],\"n_prompt\":5,\"checks\":1,\"gained\":1,"
+		"\"tokens\":[32,97],\"kinds\":\"FR\",\"event_ids\":[32,97],\"confidence\":[250000],\"n_prompt\":5,"
+		"\"checks\":1,\"gained\":1,"
 		"\"checks_paper\":0,\"gained_paper\":0,\"accepted\":0,\"corrected\":0,\"bonus\":0,\"rolled_back\":1,"
 		"\"sparse_passes\":2,\"dense_passes\":1,\"dense_positions\":4,\"bytes_read\":0,\"sparse_work\":1.5,"
 		"\"density\":0.75,\"read_density\":0.7,\"prefill_ns\":1,\"decode_ns\":2,\"wall_ns\":3}";
 	assert_int_equal(mze_item_parse(&item, &row, &id, line, sizeof line - 1, 257, &err), MZM_OK);
 	assert_true(row == 1 && id == 3 && item.gen.n_tokens == 2 && item.n_events == 2);
+	assert_true(item.n_drafts == 1 && item.confidence[0] == 250000);
 	mze_item_free(&item);
 	assert_int_equal(mze_item_parse(&item, &row, &id, line, sizeof line - 1, 97, &err), MZM_EFORMAT); /* token 97 */
 	for (size_t i = 0; i < sizeof line - 1; i++) {

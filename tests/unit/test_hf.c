@@ -560,7 +560,8 @@ static void test_leftover(void **state)
 static const checkpoint *named(const char *name)
 {
 	for (size_t k = 0; k < N_OF(checkpoints); k++)
-		if (strcmp(checkpoints[k].name, name) == 0)
+		if (strlen(checkpoints[k].name) == strlen(name) &&
+		    memcmp(checkpoints[k].name, name, strlen(name)) == 0)
 			return &checkpoints[k];
 	fail_msg("no checkpoint %s", name);
 	return NULL;
