@@ -110,8 +110,8 @@ static mzm_status aware_layer(const mzm_fit_layer *l, const mzm_fit_options *o, 
 	mzm_factor_fit f;
 	double explained;
 	bool ups = l->w_up && !mzm_act_is_sparse(l->cfg->act);
-	mzm_factor_want want = {.target = ups ? MZM_FACTOR_GATE_UP : MZM_FACTOR_GATE, .inputs = true, .rank = mzm_factor_rank(l->cfg, o->rank, SHARE),
-				.energy = o->rank > 0 ? 0 : ENERGY, .bits = 4, .round = true};
+	mzm_factor_want want = {.target = ups ? MZM_FACTOR_GATE_UP : MZM_FACTOR_GATE, .inputs = true,
+				.rank = mzm_factor_rank(l->cfg, o->rank, SHARE), .energy = o->rank > 0 ? 0 : ENERGY, .bits = 4, .round = true};
 	MZM_TRY(mzm_factor_make(&f, &explained, l, &want, err));
 	mzm_status st = mzm_factor_write(out, "aware", l->layer, &f, err);
 	if (st == MZM_OK)

@@ -1,7 +1,7 @@
 /* wina.c - topk by what a neuron is worth, not by its gate alone: |act(gate_j)| times the norms of the rows of up and
  * down that it meets (after WINA, arXiv 2505.19427, which weighs an activation by the norm of the weights behind it).
- * What up will make of the input is not known yet; for an input of no preferred direction the norm of its row is the best
- * guess. The gate is computed whole. */
+ * What up will make of the input is not known yet; for an input of no preferred direction the norm of its row is the
+ * best guess. The gate is computed whole. */
 #include "predictors/registry.h"
 
 #include "base/carve.h"

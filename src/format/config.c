@@ -510,7 +510,8 @@ mzm_status mzm_config_from_json(mzm_config *out, const json_t *obj, mzm_err *err
 	MZM_TRY(mzm_cfg_pick(act_names, N_OF(act_names), "act", act, &which, err));
 	c.act = (mzm_act)which;
 	if (!mzm_cfg_member(obj, "tied") || !mzm_cfg_member(obj, "eos_ids"))
-		return mzm_fail(err, MZM_EFORMAT, "\"%s\" is missing", mzm_cfg_member(obj, "tied") ? "eos_ids" : "tied");
+		return mzm_fail(err, MZM_EFORMAT, "\"%s\" is missing",
+				mzm_cfg_member(obj, "tied") ? "eos_ids" : "tied");
 	MZM_TRY(mzm_json_bool(obj, "tied", false, &c.tied, err));
 	MZM_TRY(mzm_cfg_need_real(obj, "norm_eps", 1e-30, 1, &eps, err));
 	c.norm_eps = (float)eps;

@@ -11,7 +11,7 @@ typedef enum mzm_rope_kind {
 	MZM_ROPE_PLAIN,
 	MZM_ROPE_LLAMA3, /* slow pairs stretched, fast ones kept */
 	MZM_ROPE_LINEAR, /* all positions divided by rope_factor */
-	MZM_ROPE_LONG,   /* "longrope": a divisor for each pair; two sets, for contexts up to rope_orig_ctx and longer */
+	MZM_ROPE_LONG,   /* "longrope": a divisor a pair; two sets, for contexts up to rope_orig_ctx and longer */
 	MZM_ROPE_NONE,   /* nothing rotates */
 } mzm_rope_kind;
 typedef enum mzm_norm_kind {

@@ -2,8 +2,8 @@
  *
  * Query heads that share a KV head, at all positions of the pass, share one walk over its keys and one over its values:
  * both are matrices with a row a token, so the row kernels do the work, in their fixed order. A position sees the
- * tokens up to its own, in a local layer the last few of them; the weights of the others are zeros, which add nothing. So
- * a row does not depend on how many positions share the pass. */
+ * tokens up to its own, in a local layer the last few of them; the weights of the others are zeros, which add nothing.
+ * So a row does not depend on how many positions share the pass. */
 #include <math.h>
 #include <string.h>
 

@@ -51,8 +51,8 @@ static mzm_product up_product(mzm_state *s, const mzm_layer *l, int32_t layer, m
 			     .z = g, .bias = s->w->layer[layer].b_up, .bias_at = of.rows};
 }
 
-/* z = g * up in place of g, and the output += z times the down rows, part by part: the rows of a neuron come together. g
- * lies in list order; without a gate it is z. Ends in a barrier. */
+/* z = g * up in place of g, and the output += z times the down rows, part by part: the rows of a neuron come together.
+ * g lies in list order; without a gate it is z. Ends in a barrier. */
 static void up_down(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_acts *h, mzm_neurons of, float *g,
 		    mzm_team *team, int rank)
 {

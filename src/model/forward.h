@@ -59,8 +59,8 @@ typedef struct mzm_pass {
 double     mzm_state_cost_share(const mzm_state *s, const mzm_predictor *p, bool draft);
 
 /* Runs the pass. *logits: [n_rows, n_vocab], the state's, until the next pass; may be NULL when n_rows is 0.
- * *ffn_share: share of the FFN weights that the pass read, the predictor's cost added; may be NULL. ids must be in the vocabulary and
- * the KV must have room: callers check, once, at the border. */
+ * *ffn_share: share of the FFN weights that the pass read, the predictor's cost added; may be NULL. ids must be in the
+ * vocabulary and the KV must have room: callers check, once, at the border. */
 mzm_status mzm_forward(mzm_state *s, const mzm_pass *pass, float **logits, double *ffn_share, mzm_err *err);
 
 #endif

@@ -36,7 +36,7 @@ typedef struct mzm_predictor_ops mzm_predictor_ops;
 
 typedef struct mzm_predictor {
 	const mzm_predictor_ops *ops;
-	int32_t                  n_keep; /* neurons per layer: floor(keep * n_ffn), at least 1; most that a layer keeps */
+	int32_t                  n_keep; /* most neurons that a layer keeps: floor(keep * n_ffn), at least 1 */
 	const int32_t           *keep_of; /* [n_layers] where layers differ, else NULL: the env's */
 	bool                     observes; /* wants observe() for dense passes over the prompt */
 } mzm_predictor; /* first member of every implementation's own struct */
@@ -70,7 +70,8 @@ struct mzm_predictor_ops {
 	/* Share of the FFN weights that a pass is expected to read; NULL: what the stage and n_keep say. */
 	double     (*share)(const mzm_predictor *p);
 	/* Fills rows with ascending neuron numbers and returns how many (1..n_ffn). score: [n_ffn] act(gate)
-	 * in stage GATE, up in stage UP, z in stage FULL (without a gate all are z), the normed layer input [dim] in stage INPUT. */
+	 * in stage GATE, up in stage UP, z in stage FULL (without a gate all are z), the normed layer input [dim] in
+	 * stage INPUT. */
 	int32_t    (*select)(mzm_predictor *p, int32_t layer, int32_t pos, const float *score, int32_t *rows);
 	/* The neurons, n at most, that it is likeliest to select, ascending; returns how many. Of what it then selects,
 	 * a pass uses those that are in memory; scores of the others are 0. NULL: it needs them all. */

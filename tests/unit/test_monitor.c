@@ -15,6 +15,8 @@
 #include "decode/monitor.h"
 #include "decode/token_class.h"
 #include "demo.h"
+#include "engine/engine.h"
+#include "temp_dir.h"
 
 /* ---- token classes ---- */
 
@@ -157,12 +159,44 @@ static void test_prior_and_log(void **state)
 	assert_true(mzm_monitor_confidence(&m, &digit) == before);
 }
 
+/* A model's own prior comes with its side-car, if it has the shape of ours. */
+static void test_prior_of_a_side_car(void **state)
+{
+	(void)state;
+	static const mzm_monitor_prior mine = {.weight = {-1, 2, 0, 0, -3, 0, 0, 0}, .precision = {9, 8, 7, 6, 5, 4, 3, 2}};
+	for (int n_rows = 1; n_rows <= 2; n_rows++) {
+		mzm_calib_writer *w;
+		mzm_model *model;
+		mzm_session *s;
+		mzm_err err = {0};
+		json_t *info = json_object();
+		assert_int_equal(mzm_model_open(&model, DEMO_MODEL, NULL, &err), MZM_OK);
+		assert_int_equal(mzm_calib_create(&w, mzm_model_get_info(model)->hash, &err), MZM_OK);
+		mzm_model_close(model);
+		assert_int_equal(mzm_calib_add(w, MZM_MONITOR_TENSOR, -1, MZM_F32, n_rows, MZM_MONITOR_FEATURES, &mine,
+					       &err), MZM_OK);
+		assert_int_equal(mzm_calib_finish(w, path, info, &err), MZM_OK);
+		mzm_calib_writer_free(w);
+		json_decref(info);
+		mzm_model_params params = {.calib = path};
+		if (mzm_model_open(&model, DEMO_MODEL, &params, &err) != MZM_OK)
+			fail_msg("%s", err.message);
+		assert_int_equal(mzm_session_create(&s, model, NULL, &err), MZM_OK);
+		const float *want = n_rows == 2 ? mine.weight : mzm_monitor_builtin.weight;
+		for (int j = 0; j < MZM_MONITOR_FEATURES; j++)
+			assert_true(s->monitor.weight[j] == (double)want[j]);
+		assert_true(n_rows == 1 || s->monitor.precision[1] == 8);
+		mzm_session_free(s);
+		mzm_model_close(model);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_class_of_bytes), cmocka_unit_test(test_classes_of_a_vocabulary),
 		cmocka_unit_test(test_fit_finds_the_weights), cmocka_unit_test(test_fit_of_little),
-		cmocka_unit_test(test_prior_and_log),
+		cmocka_unit_test(test_prior_and_log), IN_DIR(test_prior_of_a_side_car),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
