@@ -30,6 +30,14 @@ static double percent(int64_t part, int64_t whole)
 	return whole ? 100 * (double)part / (double)whole : (double)NAN;
 }
 
+/* "16", "auto", and "16 <0.8" where a confidence below .8 calls the check earlier. */
+static void period_cell(char out[96], const mzm_gen_params *g)
+{
+	int n = g->period ? snprintf(out, 96, "%d", g->period) : snprintf(out, 96, "auto");
+	if (g->check_below > 0)
+		snprintf(out + n, 96 - (size_t)n, " <%.4g", (double)g->check_below);
+}
+
 static void setting_cell(char out[96], const mzm_gen_params *g, int c)
 {
 	bool drafts = g->mode != MZM_MODE_DENSE;
@@ -40,10 +48,8 @@ static void setting_cell(char out[96], const mzm_gen_params *g, int c)
 		snprintf(out, 96, "%.80s", g->predictor);
 	else if (c == KEEP && drafts)
 		snprintf(out, 96, "%.4g", (double)g->keep);
-	else if (c == PERIOD && mze_has_checks(g->mode) && g->period)
-		snprintf(out, 96, "%d", g->period);
 	else if (c == PERIOD && mze_has_checks(g->mode))
-		snprintf(out, 96, "auto");
+		period_cell(out, g);
 	else if (c == THRESHOLD && g->mode == MZM_MODE_SIRIUS)
 		snprintf(out, 96, "%.4g", (double)g->threshold);
 }

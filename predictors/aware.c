@@ -2,9 +2,14 @@
  * model really has (factor_fit.h), and by the sizes of their down rows; ours.
  *
  * The factors guess gate g and up u. A neuron contributes |act(g) u| times the norm of its down row, where u^2 counts
- * with the variance that the guess leaves. From those the candidates are taken, half as many again as are kept; their
- * gates are computed as they are, and the best by the true act(g) and the guessed u stay. So two thirds of a wrong
+ * with the variance that the guess leaves. From those the candidates are taken, some more than are kept; their gates
+ * are computed as they are, and the best by the true act(g) and the guessed u stay. So two thirds of a wrong
  * candidate's weights are not read, and the gate of a chosen one is never a guess.
+ *
+ * Why up is guessed too: half of what decides is in it. On the SwiGLU demo model, layer 2, the best 15 % by the whole
+ * true gate and norms hold 59 % of the best by contribution; by gate and up from 4 bits of rank 96, at a quarter of the
+ * cost, 75 %; by the true gate and that up, 84 %. Over all layers and held-out text, keep 0.1, a pass reads 0.19 of the
+ * FFN and its output is off by 0.20, where topk reads 0.40 and is off by 0.23, and the oracle's is off by 0.16.
  *
  * Where most activations are zero (ReLU), gates alone decide: only they are guessed, as the mean of what the activation
  * may be, given the error that guesses have; all of whose true gate is not zero stay, up to keep. */
@@ -16,7 +21,9 @@
 #include "predictors/guess.h"
 #include "predictors/registry.h"
 
-#define CANDIDATES 1.5 /* for each neuron that is kept */
+/* For each neuron that is kept. At a quarter of the FFN read, the output is off by 0.156 with 1.0 or 1.5, by 0.152
+ * between 1.12 and 1.25, by 0.168 with 2. */
+#define CANDIDATES 1.25
 
 typedef struct aware {
 	mzm_guess guess;

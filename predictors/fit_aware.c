@@ -1,7 +1,9 @@
 /* fit_aware.c - what the predictor aware knows of a layer: factors of gate and up that are best for the inputs of the
  * sample, how far off they are, and how much each neuron weighs.
  *
- * The rank differs from layer to layer: the least that explains ENERGY of the outputs, up to SHARE of the width. */
+ * The rank differs from layer to layer: the least that explains ENERGY of the outputs, up to SHARE of the width. On
+ * the SwiGLU demo model, where a quarter of the FFN is read in all, the output is off by 0.154 with the rank of 0.375
+ * of the width, by 0.165 with that of 0.25, and by 0.168 with that of 0.5, which leaves less for neurons. */
 #include <math.h>
 #include <string.h>
 
@@ -111,7 +113,8 @@ static mzm_status aware_layer(const mzm_fit_layer *l, const mzm_fit_options *o, 
 	double explained;
 	bool ups = l->w_up && !mzm_act_is_sparse(l->cfg->act);
 	mzm_factor_want want = {.target = ups ? MZM_FACTOR_GATE_UP : MZM_FACTOR_GATE, .inputs = true,
-				.rank = mzm_factor_rank(l->cfg, o->rank, SHARE), .energy = o->rank > 0 ? 0 : ENERGY, .bits = 4, .round = true};
+				.rank = mzm_factor_rank(l->cfg, o->rank, SHARE), .energy = o->rank > 0 ? 0 : ENERGY,
+				.bits = 4, .round = true};
 	MZM_TRY(mzm_factor_make(&f, &explained, l, &want, err));
 	mzm_status st = mzm_factor_write(out, "aware", l->layer, &f, err);
 	if (st == MZM_OK)

@@ -1,7 +1,7 @@
 /* fit_svd.c - the truncated SVD of a gate's weights (arXiv 2603.14110); the inputs of the sample are not looked at. */
 #include "predictors/factor_fit.h"
 
-#define SHARE 0.375 /* rank by the width of the model: that of aware, so that the two cost the same */
+#define SHARE 0.375 /* rank by the width of the model: that of aware */
 
 static mzm_status svd_layer(const mzm_fit_layer *l, const mzm_fit_options *o, mzm_calib_writer *out, mzm_err *err)
 {

@@ -58,7 +58,7 @@ static const mzm_opt model_options[] = {
 	{.name = "io", .type = MZM_OPT_CHOICE, MODEL(io), .choice = io_choice, .arg = "KIND",
 	 .help = "How streaming reads; auto: io_uring where the system has it, else threads."},
 	{.name = "calib", .type = MZM_OPT_STRING, MODEL(calib), .arg = "FILE",
-	 .shown = "the model's path with .mzc, if it is there",
+	 .shown = "MODEL.mzc, if it is there",
 	 .help = "What mirzam calibrate wrote for this model, which some predictors need; off: none."},
 	{.name = "plan", .type = MZM_OPT_FLAG, MODEL(plan),
 	 .help = "Say before loading what will take how much memory and what a pass will read."},

@@ -13,9 +13,9 @@
 #define MAX_STEPS 50
 #define HALVINGS  30
 
-/* How firm a fitted weight may be, in judged tokens of middling confidence. What was fitted on is another text, and
+/* How firm a fitted weight may be. What was fitted on is another text, and
  * other settings, than what comes: the monitor is to go on learning. */
-#define MOST_PRECISION 20.0
+#define MOST_PRECISION 10.0
 
 typedef struct cases {
 	const mzm_monitor_case *at;

@@ -49,7 +49,7 @@ struct mzm_state {
 	float    *k, *v;    /* [max_pos, n_kv_heads * head_dim] before they go to the KV */
 	float    *att;      /* [max_pos, n_heads * head_dim] */
 	float    *proj;     /* [max_pos, dim] output of a block before it is added to x */
-	float    *post;     /* [max_pos, dim] output of the FFN, where that is normalised before it joins x; else NULL */
+	float    *post;     /* [max_pos, dim] output of the FFN, where that is normalised first; else NULL */
 	float    *gate;     /* [max_pos, n_ffn] act(gate), then z */
 	float    *up;       /* [max_pos, n_ffn] */
 	float    *rope;     /* [2, max_pos, rope_dim/2, 2] cos, sin; the second of local layers, if theirs differ */

@@ -227,8 +227,8 @@ static void layer_rig_make(layer_rig *r, int32_t rank, int n_threads)
 	for (size_t j = 0; j < N_FFN; j++)
 		r->norm[j] = 1;
 	r->l = (mzm_fit_layer){.cfg = &cfg, .n_train = N_TRAIN, .n_test = N_TEST, .x = r->x, .gate = r->gate,
-			       .z = r->z, .w_gate = r->w, .b_gate = r->b, .w_up = r->wu, .up_norm = r->norm, .down_norm = r->norm,
-			       .seed = 3, .team = r->team};
+			       .z = r->z, .w_gate = r->w, .b_gate = r->b, .w_up = r->wu, .up_norm = r->norm,
+			       .down_norm = r->norm, .seed = 3, .team = r->team};
 	free(tall);
 	free(wide);
 }
@@ -283,7 +283,7 @@ static void test_known_rank(void **state)
 	print_message("half the rank: error %.3f by the weights, %.3f by the inputs too (%.3f explained)\n", plain,
 		      aware, explained);
 	assert_true(aware < 0.9 * plain && explained < 0.999);
-	want.rank = DIM; /* with up there is no low rank, but all of it is exact; and the least that is enough is found */
+	want.rank = DIM; /* with up no low rank is exact, but all of it; and the least that is enough is found */
 	want.target = MZM_FACTOR_GATE_UP;
 	assert_true(error_of(&r, &want, &explained) < 1e-4);
 	want.target = MZM_FACTOR_GATE;
@@ -601,8 +601,8 @@ static void test_silu_demo(void **state)
 		for (int32_t i = 0; i < keep; i++)
 			d.counts[t * n_ffn + (size_t)rows[i]] = 1;
 	}
-	found f = demo_look(&d, &mzm_pred_aware, 0.1), plain = demo_look(&d, &mzm_pred_svd, 0.15);
-	assert_true(f.chosen < 1.51 && f.recall > 0.75 && plain.recall < f.recall - 0.2);
+	found f = demo_look(&d, &mzm_pred_aware, 0.1), plain = demo_look(&d, &mzm_pred_svd, 0.125);
+	assert_true(f.chosen < 1.26 && f.recall > 0.75 && plain.recall < f.recall - 0.2);
 	free(rows);
 	free(score);
 	demo_free(&d);

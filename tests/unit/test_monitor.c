@@ -163,7 +163,8 @@ static void test_prior_and_log(void **state)
 static void test_prior_of_a_side_car(void **state)
 {
 	(void)state;
-	static const mzm_monitor_prior mine = {.weight = {-1, 2, 0, 0, -3, 0, 0, 0}, .precision = {9, 8, 7, 6, 5, 4, 3, 2}};
+	static const mzm_monitor_prior mine = {.weight = {-1, 2, 0, 0, -3, 0, 0, 0},
+					       .precision = {9, 8, 7, 6, 5, 4, 3, 2}};
 	for (int n_rows = 1; n_rows <= 2; n_rows++) {
 		mzm_calib_writer *w;
 		mzm_model *model;
