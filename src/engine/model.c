@@ -158,9 +158,9 @@ mzm_status mzm_model_open_source(mzm_model **out, mzm_source *src, const char *n
 	pthread_mutex_init(&m->ledger->lock, NULL);
 	m->has_bf16 = mzm_plan_has_bf16(src);
 	MZM_TRY_OUT(open_tokenizer(m, src, err));
+	MZM_TRY_OUT(mzm_token_classes_create(&m->token_classes, m->tokenizer, mzm_source_config(src)->n_vocab, err));
 	MZM_TRY_OUT(keep_tokenizer_config(m, src, err));
 	MZM_TRY_OUT(load(m, src, params, err));
-	MZM_TRY_OUT(mzm_token_classes_create(&m->token_classes, m->tokenizer, m->weights->cfg.n_vocab, err));
 	fill_info(m, src);
 	if (m->weights->store) {
 		m->source = src;

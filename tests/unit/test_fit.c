@@ -569,6 +569,82 @@ static found demo_look(demo_layer *d, const mzm_predictor_ops *ops, double keep)
 	return f;
 }
 
+/* ---- the whole model ---- */
+
+/* A side-car for all layers, of fits that do not train. */
+static void car_of_model(car *c, fit_rig *r)
+{
+	mzm_calib_writer *w = new_writer();
+	mzm_fit_options o = {0};
+	for (int32_t l = 0; l < r->model->weights->cfg.n_layers; l++) {
+		mzm_fit_layer layer = fit_rig_layer(r, l, 16);
+		assert_int_equal(mzm_fit_svd.layer(&layer, &o, w, NULL), MZM_OK);
+		assert_int_equal(mzm_fit_aware.layer(&layer, &o, w, NULL), MZM_OK);
+	}
+	car_save(c, w);
+}
+
+/* Logits of a token behind a few others; keep 0: a dense pass. share: of the FFN that it read. */
+static void logits_of(float *out, double *share, const fit_rig *r, const car *c, const mzm_predictor_ops *ops,
+		      float keep, int n_threads)
+{
+	static const int32_t ids[] = {5, 9, 200, 31, 77, 5};
+	mzm_session *s;
+	mzm_predictor *p = NULL;
+	mzm_session_params sp = mzm_session_params_default();
+	mzm_pred_env env = {.cfg = &r->model->weights->cfg, .keep = keep, .kern = r->model->kern, .calib = c->calib};
+	float *logits;
+	sp.n_threads = n_threads;
+	assert_int_equal(mzm_session_create(&s, r->model, &sp, NULL), MZM_OK);
+	mzm_pass pass = {.ids = ids, .n_pos = 5};
+	assert_int_equal(mzm_forward(s->state, &pass, NULL, NULL, NULL), MZM_OK);
+	if (keep > 0)
+		assert_int_equal(ops->create(&p, &env, NULL), MZM_OK);
+	(void)mzm_mem_fail_nth(0); /* counts from here */
+	pass = (mzm_pass){.ids = ids + 5, .n_pos = 1, .n_rows = 1, .sparse = p};
+	assert_int_equal(mzm_forward(s->state, &pass, &logits, share, NULL), MZM_OK);
+	assert_int_equal(mzm_mem_fail_nth(0), 0); /* nothing was allocated */
+	memcpy(out, logits, (size_t)env.cfg->n_vocab * sizeof *out);
+	if (p)
+		ops->free(p);
+	mzm_session_free(s);
+}
+
+/* All neurons: the dense logits bit for bit. Some: the same for every number of threads, and what was read is counted,
+ * the predictor's own bytes too. */
+static void check_model(const char *path)
+{
+	fit_rig r;
+	car c;
+	double share;
+	fit_rig_open(&r, path, DEMO_PROBLEMS, 400, 1);
+	car_of_model(&c, &r);
+	size_t n = (size_t)r.model->weights->cfg.n_vocab * sizeof(float);
+	float *dense = malloc(n), *one = malloc(n), *three = malloc(n);
+	logits_of(dense, &share, &r, &c, NULL, 0, 1);
+	assert_true(fabs(share - 1) < 1e-9);
+	for (size_t i = 0; i < 2; i++) {
+		logits_of(one, &share, &r, &c, predictors[i], 1, 3);
+		assert_memory_equal(one, dense, n);
+		logits_of(one, &share, &r, &c, predictors[i], 0.1f, 1);
+		logits_of(three, &share, &r, &c, predictors[i], 0.1f, 3);
+		assert_memory_equal(one, three, n);
+		assert_true(memcmp(one, dense, n) != 0 && share > 0.04 && share < 0.25);
+	}
+	free(dense);
+	free(one);
+	free(three);
+	car_close(&c);
+	fit_rig_close(&r);
+}
+
+static void test_whole_models(void **state)
+{
+	(void)state;
+	check_model(DEMO_MODEL);
+	check_model(DEMO_MODEL_RELU);
+}
+
 /* Active neurons behind a ReLU: no more than half as many again as there are, and 95 of 100 of them found. */
 static void test_relu_demo(void **state)
 {
@@ -614,7 +690,7 @@ int main(void)
 		cmocka_unit_test(test_products),   cmocka_unit_test(test_eigen),      cmocka_unit_test(test_cholesky),
 		cmocka_unit_test(test_known_rank), cmocka_unit_test(test_fits_by_threads),
 		cmocka_unit_test(test_predictors), cmocka_unit_test(test_refusals),   cmocka_unit_test(test_relu_demo),
-		cmocka_unit_test(test_silu_demo),
+		cmocka_unit_test(test_silu_demo),  cmocka_unit_test(test_whole_models),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

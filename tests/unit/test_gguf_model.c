@@ -186,6 +186,61 @@ static void test_expected(void **state)
 	compare_file("stories260K-Q4_0.gguf", "q4", 0.3, 0.1);
 }
 
+/* The divergence of a file from the directory it was made of, over the ids that the directory leads to. */
+static double divergence_of(const bench *reference, const char *name, const json_t *prompts)
+{
+	char path[512], file[128];
+	mzm_quality *q;
+	mzm_quality_result result;
+	bench b;
+	snprintf(file, sizeof file, "%s/%s", folder, name);
+	assert_non_null(testing_shared(file, path));
+	open_bench(&b, path);
+	assert_int_equal(mzm_quality_create(&q, b.model, reference->model, NULL, NULL), MZM_OK);
+	for (size_t i = 0; i < json_array_size(prompts); i++) {
+		const json_t *o = json_array_get(prompts, i);
+		int32_t n_prompt, n_greedy;
+		int32_t *prompt = ids_of(json_object_get(o, "prompt_ids"), &n_prompt);
+		int32_t *greedy = ids_of(json_object_get(o, "greedy_ids"), &n_greedy);
+		int32_t *ids = malloc(((size_t)n_prompt + (size_t)n_greedy) * sizeof *ids);
+		memcpy(ids, prompt, (size_t)n_prompt * sizeof *ids);
+		memcpy(ids + n_prompt, greedy, (size_t)n_greedy * sizeof *ids);
+		assert_int_equal(mzm_quality_add(q, ids, (size_t)n_prompt + (size_t)n_greedy, NULL), MZM_OK);
+		free(prompt);
+		free(greedy);
+		free(ids);
+	}
+	assert_int_equal(mzm_quality_result_get(q, &result, NULL), MZM_OK);
+	print_message("%s: divergence %.2e nats a token, %.1f %% the same most likely one\n", name, result.kld_mean,
+		      100 * result.top1);
+	mzm_quality_free(q);
+	free(b.logits);
+	mzm_session_free(b.session);
+	mzm_model_close(b.model);
+	return result.kld_mean;
+}
+
+/* Bounds are three times what was measured. */
+static void test_divergence(void **state)
+{
+	(void)state;
+	char dir[512], expected[512];
+	bench reference;
+	if (!testing_shared("models/stories260K", dir) || !testing_shared("models/stories260K/expected.json", expected))
+		skip();
+	json_t *all = json_load_file(expected, 0, NULL), *prompts = json_object_get(all, "prompts");
+	assert_true(json_array_size(prompts) > 0);
+	open_bench(&reference, dir);
+	assert_true(divergence_of(&reference, "stories260K-F32.gguf", prompts) == 0);
+	assert_true(divergence_of(&reference, "stories260K-F16.gguf", prompts) < 2e-5);
+	assert_true(divergence_of(&reference, "stories260K-Q8_0.gguf", prompts) < 3e-3);
+	assert_true(divergence_of(&reference, "stories260K-Q4_0.gguf", prompts) < 0.2);
+	free(reference.logits);
+	mzm_session_free(reference.session);
+	mzm_model_close(reference.model);
+	json_decref(all);
+}
+
 /* A container of such a file is the same model. */
 static void test_import(void **state)
 {
@@ -308,6 +363,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_same_as_directory),
 		cmocka_unit_test(test_expected),
+		cmocka_unit_test(test_divergence),
 		cmocka_unit_test(test_import),
 		cmocka_unit_test(test_load_time),
 	};
