@@ -58,8 +58,9 @@ static double expected_share(const aware *p, const mzm_pred_env *env)
 	double rest = mzm_config_n_ffn_matrices(env->cfg) - 1;
 	for (int32_t l = 0; l < env->cfg->n_layers; l++) {
 		const float *active = mzm_calib_find(env->calib, "aware.active", l, MZM_F32, 1, 1);
-		double most = active ? (double)*active * env->cfg->n_ffn : env->cfg->n_ffn;
-		double keep = mzm_pred_keep(&p->guess.base, l);
+		double keep = mzm_pred_keep(&p->guess.base, l), most = keep;
+		if (active && *active >= 0 && *active < 1)
+			most = (double)*active * env->cfg->n_ffn;
 		candidates += n_candidates(p, l);
 		kept += keep < most ? keep : most;
 	}

@@ -8,6 +8,7 @@
 #include "predictors/linalg.h"
 
 #define RIDGE 1e-3 /* of the mean variance: directions that the sample never took keep a little weight */
+#define FLOOR 1e-8 /* where there is no variance at all */
 
 int32_t mzm_factor_rank(const mzm_config *cfg, int32_t wanted, double share)
 {
@@ -91,7 +92,7 @@ static mzm_status factor_inputs(work *k, const mzm_fit_layer *l, mzm_err *err)
 		trace += k->lower[i * n + i];
 	}
 	for (size_t i = 0; i < n; i++)
-		k->lower[i * n + i] += RIDGE * trace / (double)n + 1e-30;
+		k->lower[i * n + i] += RIDGE * trace / (double)n + FLOOR;
 	MZM_TRY(mzm_cholesky(k->lower, k->dim, l->team, err));
 	for (size_t i = 0; i < n; i++)
 		for (size_t j = 0; j <= i; j++)

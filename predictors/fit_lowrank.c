@@ -287,7 +287,7 @@ static mzm_status begin(training *t, const mzm_fit_layer *l, mzm_factor_fit *f, 
 	mzm_carve c = {0};
 	*t = (training){.l = l, .f = f, .rank = f->rank, .dim = l->cfg->dim, .n_ffn = l->cfg->n_ffn};
 	if (mzm_act_is_sparse(l->cfg->act))
-		t->sharp = SHARP / (deviation(f) + 1e-12f);
+		t->sharp = SHARP / (deviation(f) + 1e-6f); /* gates that are all the same have none */
 	training_layout(t, &c);
 	if (c.overflow)
 		return mzm_fail(err, MZM_ENOMEM, "a sample of %d positions is too large to train on", (int)l->n_train);

@@ -137,6 +137,7 @@ static const chat_command commands[] = {
 	{"keep", "SHARE", "share of FFN neurons that a sparse pass keeps", NULL},
 	{"period", "N|auto", "tokens a check", NULL},
 	{"predictor", "NAME", "what chooses the neurons of a sparse pass", NULL},
+	{"check-below", "P", "check early behind a draft token less likely to be kept; 0 = never", NULL},
 	{"threshold", "P", "probability from which sirius mode keeps a draft token", NULL},
 	{"accept", "RULE", "when sirius mode keeps a draft token", NULL},
 	{"check-temp", "T", "temperature of that test", NULL},

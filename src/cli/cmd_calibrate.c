@@ -41,7 +41,7 @@ static const mzm_opt calibrate_rows[] = {
 		 "repeated. For the demo model there is one."},
 	{.name = "limit", .type = MZM_OPT_INT, CALIBRATE(limit, "Texts"), .max = INT32_MAX, .arg = "N",
 	 .help = "Only the first N texts; 0: all."},
-	{.name = "tokens", .type = MZM_OPT_INT, CALIBRATE(tokens, "Texts"), .max = 1 << 22, .arg = "N", .shown = "5120",
+	{.name = "tokens", .type = MZM_OPT_INT, CALIBRATE(tokens, "Texts"), .min = 64, .max = 1 << 22, .arg = "N",
 	 .help = "How many tokens to draw from the texts, evenly; of five, one is held out to measure on."},
 	{.name = "fit", .type = MZM_OPT_STRING, CALIBRATE(fits, "Learning"), .arg = "NAME,...", .shown = "all",
 	 .help = "What to learn; \"list\" lists it."},

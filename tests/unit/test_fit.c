@@ -8,11 +8,9 @@
 
 #include <math.h>
 
-#include "base/half.h"
 #include "base/rng.h"
 #include "fit_rig.h"
 #include "predictors/factor_fit.h"
-#include "predictors/lowrank.h"
 
 static mzm_team *team_of(int n)
 {
@@ -359,6 +357,54 @@ static void test_fits_by_threads(void **state)
 	car_close(&three);
 }
 
+/* The n-th allocation fails: nothing is lost, and the reason is told. */
+static void test_fits_without_memory(void **state)
+{
+	(void)state;
+	layer_rig r;
+	mzm_fit_options o = {.rank = RANK, .n_epochs = 1};
+	layer_rig_make(&r, RANK, 1);
+	for (size_t i = 0; i < 3; i++) {
+		long nth = 1;
+		for (mzm_status st = MZM_ENOMEM; st != MZM_OK; nth++) {
+			size_t live = mzm_mem_live();
+			mzm_calib_writer *w = new_writer();
+			mzm_err err = {0};
+			mzm_mem_fail_nth(nth);
+			st = fits[i]->layer(&r.l, &o, w, &err);
+			mzm_mem_fail_nth(0);
+			assert_true(st == MZM_OK || (st == MZM_ENOMEM && err.code == MZM_ENOMEM));
+			mzm_calib_writer_free(w);
+			assert_int_equal(mzm_mem_live(), live);
+		}
+		assert_true(nth > 10);
+	}
+	layer_rig_free(&r);
+}
+
+static int stop_at_once(void *user, const char *stage, uint64_t done, uint64_t total)
+{
+	(void)stage, (void)done, (void)total;
+	return *(int *)user;
+}
+
+static void test_cancelled(void **state)
+{
+	(void)state;
+	layer_rig r;
+	int answer = 1;
+	mzm_err err = {0};
+	mzm_calib_writer *w = new_writer();
+	mzm_fit_options o = {.rank = RANK, .n_epochs = 1, .user = &answer};
+	layer_rig_make(&r, RANK, 1);
+	o.progress = stop_at_once;
+	assert_int_equal(mzm_fit_lowrank.layer(&r.l, &o, w, &err), MZM_ECANCELLED);
+	answer = 0;
+	assert_int_equal(mzm_fit_lowrank.layer(&r.l, &o, w, &err), MZM_OK);
+	mzm_calib_writer_free(w);
+	layer_rig_free(&r);
+}
+
 /* ---- predictors ---- */
 
 typedef struct scoring {
@@ -690,6 +736,7 @@ int main(void)
 		cmocka_unit_test(test_products),   cmocka_unit_test(test_eigen),      cmocka_unit_test(test_cholesky),
 		cmocka_unit_test(test_known_rank), cmocka_unit_test(test_fits_by_threads),
 		cmocka_unit_test(test_predictors), cmocka_unit_test(test_refusals),   cmocka_unit_test(test_relu_demo),
+		cmocka_unit_test(test_fits_without_memory), cmocka_unit_test(test_cancelled),
 		cmocka_unit_test(test_silu_demo),  cmocka_unit_test(test_whole_models),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
