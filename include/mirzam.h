@@ -545,6 +545,7 @@ typedef struct mzm_calibrate_params {
 	const float *keep;        /* [n_keep] to report on; NULL = 0.1, 0.25, 0.5 */
 	int32_t     n_keep;
 	int32_t     n_report;     /* held-out positions to report on; 0 = 64 */
+	int32_t     n_judged;     /* draft tokens of each of four settings that the monitor is fitted to; 0 = 1000 */
 	int32_t     n_threads;    /* 0 = the cores this process may use */
 	mzm_progress_fn progress; /* may be NULL */
 	void       *user;

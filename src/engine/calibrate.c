@@ -18,17 +18,23 @@ static const float default_keep[] = {0.1f, 0.25f, 0.5f};
 mzm_calibrate_params mzm_calibrate_params_default(void)
 {
 	return (mzm_calibrate_params){.n_train = 4096, .n_test = 1024, .keep = default_keep, .n_keep = 3,
-				      .n_report = 64};
+				      .n_report = 64, .n_judged = 1000};
+}
+
+/* Behind the fits of predictors stands that of the monitor. */
+static bool is_monitor(int i)
+{
+	return !mzm_fit_at(i) && (i == 0 || mzm_fit_at(i - 1));
 }
 
 const char *mzm_fit_name(int i)
 {
-	return mzm_fit_at(i) ? mzm_fit_at(i)->name : NULL;
+	return mzm_fit_at(i) ? mzm_fit_at(i)->name : is_monitor(i) ? MZM_MONITOR_TENSOR : NULL;
 }
 
 const char *mzm_fit_about(int i)
 {
-	return mzm_fit_at(i) ? mzm_fit_at(i)->about : NULL;
+	return mzm_fit_at(i) ? mzm_fit_at(i)->about : is_monitor(i) ? "when drafts are wrong, for --period auto" : NULL;
 }
 
 mzm_status mzm_calibrate_tell(const mzm_calibration *c, const char *stage, uint64_t done, uint64_t total, mzm_err *err)
@@ -53,12 +59,23 @@ static mzm_status add_fit(mzm_calibration *c, const mzm_fit *fit, const char *na
 	return MZM_OK;
 }
 
+static mzm_status name_fit(mzm_calibration *c, const char *name, mzm_err *err)
+{
+	if (strcmp(name, MZM_MONITOR_TENSOR) != 0)
+		return add_fit(c, mzm_fit_find(name), name, err);
+	if (c->fits_monitor)
+		return mzm_fail(err, MZM_EARG, "the fit \"%s\" was named twice", name);
+	c->fits_monitor = true;
+	return MZM_OK;
+}
+
 static mzm_status choose_fits(mzm_calibration *c, mzm_err *err)
 {
+	c->fits_monitor = !c->params.fits;
 	for (int i = 0; !c->params.fits && mzm_fit_at(i); i++)
 		MZM_TRY(add_fit(c, mzm_fit_at(i), mzm_fit_at(i)->name, err));
 	for (int32_t i = 0; c->params.fits && i < c->params.n_fits; i++)
-		MZM_TRY(add_fit(c, mzm_fit_find(c->params.fits[i]), c->params.fits[i], err));
+		MZM_TRY(name_fit(c, c->params.fits[i], err));
 	return MZM_OK;
 }
 
@@ -80,12 +97,13 @@ static mzm_status check_params(mzm_calibration *c, const mzm_calibrate_params *g
 	p->n_train = p->n_train ? p->n_train : defaults.n_train;
 	p->n_test = p->n_test ? p->n_test : defaults.n_test;
 	p->n_report = p->n_report ? p->n_report : defaults.n_report;
+	p->n_judged = p->n_judged ? p->n_judged : defaults.n_judged;
 	if (!p->keep) {
 		p->keep = defaults.keep;
 		p->n_keep = defaults.n_keep;
 	}
 	if (p->n_train < 1 || p->n_test < 2 || p->n_train > MOST_POSITIONS || p->n_test > MOST_POSITIONS ||
-	    p->n_report < 1 || p->rank < 0 || p->n_epochs < 0 || p->n_keep < 0 || p->n_predictors < 0 || p->n_fits < 0)
+	    p->n_report < 1 || p->n_judged < 1 || p->n_judged > MOST_POSITIONS || p->rank < 0 || p->n_epochs < 0 || p->n_keep < 0 || p->n_predictors < 0 || p->n_fits < 0)
 		return mzm_fail(err, MZM_EARG, "a calibration on %d and %d positions", (int)p->n_train, (int)p->n_test);
 	MZM_TRY(check_report(p, err));
 	return choose_fits(c, err);
@@ -266,10 +284,10 @@ static json_t *fits_json(const mzm_calibration *c, bool timed)
 static mzm_status describe(json_t **out, const mzm_calibration *c, const mzm_calibrate_report *r, bool timed,
 			   mzm_err *err)
 {
-	*out = json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:I, s:i, s:o, s:o}", "program", MZM_VERSION_STRING,
+	*out = json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:I, s:i, s:I, s:o, s:o}", "program", MZM_VERSION_STRING,
 			 "arch", c->model->info.arch, "model_hash", c->model->info.hash, "texts",
 			 (json_int_t)c->n_texts, "tokens", (json_int_t)c->n_ids, "n_train", (int)c->n_train, "n_test",
-			 (int)c->n_test, "seed", (json_int_t)c->params.seed, "rank", (int)c->params.rank, "fits",
+			 (int)c->n_test, "seed", (json_int_t)c->params.seed, "rank", (int)c->params.rank, "n_judged", (json_int_t)c->n_judged, "fits",
 			 fits_json(c, timed), "report", mzm_calibrate_report_json(r, timed));
 	return *out ? MZM_OK : mzm_fail(err, MZM_ENOMEM, "out of memory: the report");
 }
@@ -321,6 +339,8 @@ mzm_status mzm_calibration_finish(mzm_calibration *c, const char *out_path, char
 	MZM_TRY_OUT(mzm_calib_create(&w, c->model->info.hash, err));
 	MZM_TRY_OUT(mzm_calibrate_sample(c, err));
 	MZM_TRY_OUT(fit_all(c, w, err));
+	if (c->fits_monitor)
+		MZM_TRY_OUT(mzm_calibrate_monitor(c, w, err));
 	MZM_TRY_OUT(mzm_calib_preview(&fitted, w, err));
 	MZM_TRY_OUT(mzm_calibrate_report_make(&r, c, fitted, err));
 	st = write_results(c, r, w, out_path, report, err);

@@ -45,6 +45,8 @@ struct mzm_calibration {
 	const mzm_fit       *fits[MZM_MAX_FITS];
 	int32_t              n_fits;
 	double               fit_seconds[MZM_MAX_FITS];
+	bool                 fits_monitor;
+	size_t               n_judged; /* draft tokens that it was fitted to */
 	int32_t             *ids;      /* [n_ids] of ids_cap: all texts */
 	size_t              *ends;     /* [n_texts] of texts_cap: where each ends */
 	size_t               n_ids, ids_cap, n_texts, texts_cap;
@@ -75,6 +77,9 @@ mzm_status mzm_calibrate_report_make(mzm_calibrate_report **out, mzm_calibration
 				     mzm_err *err);
 json_t    *mzm_calibrate_report_json(const mzm_calibrate_report *r, bool timed); /* NULL: out of memory */
 void       mzm_calibrate_report_free(mzm_calibrate_report *r);
+
+/* Fits the confidence monitor to what checks find on the texts; without any of enough length nothing is added. */
+mzm_status mzm_calibrate_monitor(mzm_calibration *c, mzm_calib_writer *to, mzm_err *err);
 
 /* Tells the caller how far it is; ECANCELLED when it wants no more. */
 mzm_status mzm_calibrate_tell(const mzm_calibration *c, const char *stage, uint64_t done, uint64_t total, mzm_err *err);

@@ -1,4 +1,6 @@
 /* test_calibrate.c - calibration of the demo models: the side-car, the report, and the predictors that live on it. */
+#include <math.h>
+
 #include "testing.h"
 
 #include "demo.h"
@@ -348,6 +350,46 @@ static void static_sets_alter_the_text(void **state)
 	mzm_model_close(m);
 }
 
+/* Its numbers are the same from every number of threads, and a session starts from them. */
+static void monitor_is_fitted(void **state)
+{
+	(void)state;
+	static const char *const only[] = {MZM_MONITOR_TENSOR};
+	char whole[4096];
+	float fitted[2 * MZM_MONITOR_FEATURES];
+	mzm_calibrate_params p = small();
+	p.fits = only;
+	p.n_fits = 1;
+	p.n_judged = 150;
+	assert_non_null(realpath(DEMO_MODEL, whole));
+	assert_int_equal(symlink(whole, path), 0);
+	snprintf(side_car, sizeof side_car, "%s/model.mzc", dir);
+	for (p.n_threads = 1; p.n_threads <= 2; p.n_threads++) {
+		mzm_session *s;
+		json_t *report;
+		mzm_model *m = open_model(path, "off");
+		assert_int_equal(calibrate(m, &p, side_car, &report, NULL), MZM_OK);
+		assert_in_range(json_integer_value(json_object_get(report, "n_judged")), 400, 1200);
+		json_decref(report);
+		mzm_model_close(m);
+		m = open_model(path, NULL);
+		const float *found = mzm_calib_find(m->calib, MZM_MONITOR_TENSOR, -1, MZM_F32, 2, MZM_MONITOR_FEATURES);
+		assert_non_null(found);
+		if (p.n_threads == 1)
+			memcpy(fitted, found, sizeof fitted);
+		assert_memory_equal(fitted, found, sizeof fitted);
+		assert_int_equal(mzm_session_create(&s, m, NULL, NULL), MZM_OK);
+		double moved = 0;
+		for (int i = 0; i < MZM_MONITOR_FEATURES; i++) {
+			assert_true(s->monitor.weight[i] == (double)found[i]);
+			moved += fabs((double)found[i] - (double)mzm_monitor_builtin.weight[i]);
+		}
+		assert_true(moved > 0.01);
+		mzm_session_free(s);
+		mzm_model_close(m);
+	}
+}
+
 static void predictors_say_what_they_need(void **state)
 {
 	(void)state;
@@ -500,6 +542,7 @@ int main(void)
 		IN_DIR(predictors_keep_the_invariants),
 		IN_DIR(predictors_keep_the_invariants_with_relu),
 		IN_DIR(static_sets_alter_the_text),
+		IN_DIR(monitor_is_fitted),
 		cmocka_unit_test(predictors_say_what_they_need),
 		IN_DIR(a_cancelled_one_leaves_nothing),
 		cmocka_unit_test(nonsense_is_refused),
