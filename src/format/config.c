@@ -302,6 +302,17 @@ static const feature features[] = {
 	FEATURE(logit_softcap, REAL), FEATURE(rope_dim, INT), FEATURE(window, INT), FEATURE(rope_local_theta, REAL),
 };
 
+static double number_of(const feature *f, const mzm_config *c)
+{
+	const void *at = (const char *)c + f->offset;
+	switch (f->type) {
+	case FLAG: return *(const bool *)at;
+	case INT: return *(const int32_t *)at;
+	case REAL: return *(const double *)at;
+	default: return (double)*(const float *)at;
+	}
+}
+
 static bool features_to_json(const mzm_config *c, json_t *o)
 {
 	bool ok = true;
@@ -310,16 +321,12 @@ static bool features_to_json(const mzm_config *c, json_t *o)
 	if (ok && c->parallel != MZM_SERIAL)
 		ok = put(o, "parallel", json_string(parallel_names[c->parallel]));
 	for (size_t i = 0; ok && i < N_OF(features); i++) {
-		const void *at = (const char *)c + features[i].offset;
-		double real = features[i].type == REAL    ? *(const double *)at
-			      : features[i].type == FLOAT ? (double)*(const float *)at
-							  : 0;
-		if (features[i].type == FLAG && *(const bool *)at)
-			ok = put(o, features[i].key, json_true());
-		else if (features[i].type == INT && *(const int32_t *)at != 0)
-			ok = put(o, features[i].key, json_integer(*(const int32_t *)at));
-		else if (real != 0)
-			ok = put(o, features[i].key, json_real(real));
+		double value = number_of(&features[i], c);
+		if (value != 0)
+			ok = put(o, features[i].key,
+				 features[i].type == FLAG  ? json_true()
+				 : features[i].type == INT ? json_integer((json_int_t)value)
+							   : json_real(value));
 	}
 	return ok && (c->window == 0 || put(o, "local_layers", local_to_json(c)));
 }
@@ -331,9 +338,9 @@ const char *mzm_act_name(mzm_act act)
 
 bool mzm_config_is_plain(const mzm_config *c)
 {
-	json_t *o = json_object();
-	bool plain = o && features_to_json(c, o) && json_object_size(o) == 0;
-	json_decref(o);
+	bool plain = c->norm == MZM_NORM_RMS && c->parallel == MZM_SERIAL;
+	for (size_t i = 0; i < N_OF(features); i++)
+		plain = plain && number_of(&features[i], c) == 0;
 	return plain;
 }
 
