@@ -61,9 +61,12 @@ mzm_status mzm_talk_answer(mzm_talk *talk, const char *text, size_t n, mzm_err *
 		text++;
 		n--;
 	}
-	char *answer = strndup(n ? text : "", n);
+	char *answer = malloc(n + 1);
 	if (!answer)
 		return mzm_cli_set_err(err, MZM_ENOMEM, "out of memory for the conversation");
+	if (n)
+		memcpy(answer, text, n);
+	answer[n] = 0;
 	free(talk->turns[talk->n - 1].answer);
 	talk->turns[talk->n - 1].answer = answer;
 	return MZM_OK;
