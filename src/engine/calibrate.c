@@ -103,7 +103,8 @@ static mzm_status check_params(mzm_calibration *c, const mzm_calibrate_params *g
 		p->n_keep = defaults.n_keep;
 	}
 	if (p->n_train < 1 || p->n_test < 2 || p->n_train > MOST_POSITIONS || p->n_test > MOST_POSITIONS ||
-	    p->n_report < 1 || p->n_judged < 1 || p->n_judged > MOST_POSITIONS || p->rank < 0 || p->n_epochs < 0 || p->n_keep < 0 || p->n_predictors < 0 || p->n_fits < 0)
+	    p->n_report < 1 || p->n_judged < 1 || p->n_judged > MOST_POSITIONS || p->rank < 0 || p->n_epochs < 0 ||
+	    p->n_keep < 0 || p->n_predictors < 0 || p->n_fits < 0)
 		return mzm_fail(err, MZM_EARG, "a calibration on %d and %d positions", (int)p->n_train, (int)p->n_test);
 	MZM_TRY(check_report(p, err));
 	return choose_fits(c, err);
@@ -287,7 +288,8 @@ static mzm_status describe(json_t **out, const mzm_calibration *c, const mzm_cal
 	*out = json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:I, s:i, s:I, s:o, s:o}", "program", MZM_VERSION_STRING,
 			 "arch", c->model->info.arch, "model_hash", c->model->info.hash, "texts",
 			 (json_int_t)c->n_texts, "tokens", (json_int_t)c->n_ids, "n_train", (int)c->n_train, "n_test",
-			 (int)c->n_test, "seed", (json_int_t)c->params.seed, "rank", (int)c->params.rank, "n_judged", (json_int_t)c->n_judged, "fits",
+			 (int)c->n_test, "seed", (json_int_t)c->params.seed, "rank", (int)c->params.rank,
+			 "n_judged", (json_int_t)c->n_judged, "fits",
 			 fits_json(c, timed), "report", mzm_calibrate_report_json(r, timed));
 	return *out ? MZM_OK : mzm_fail(err, MZM_ENOMEM, "out of memory: the report");
 }
