@@ -4,30 +4,14 @@
 #include <math.h>
 #include <time.h>
 
-#include "gguf_build.h"
+#include "gguf_faults.h"
+#include "gguf_rig.h"
 
 #include "base/io.h"
 #include "base/mem.h"
 #include "format/gguf_source.h"
 #include "format/gguf_types.h"
 #include "kern/quant.h"
-
-static char dir[256], path[300];
-
-static int make_dir(void **state)
-{
-	(void)state;
-	testing_temp_dir(dir);
-	snprintf(path, sizeof path, "%s/model.gguf", dir);
-	return 0;
-}
-
-static int remove_dir(void **state)
-{
-	(void)state;
-	testing_remove(dir);
-	return 0;
-}
 
 static mzm_status open_bytes(const uint8_t *bytes, size_t n, bool as_model, mzm_err *err)
 {
@@ -648,28 +632,8 @@ static void test_faults(void **state)
 	gb_model(&g, 8, 32);
 	gb_bytes b = gb_file(&g);
 	testing_write(path, b.p, b.n);
-	size_t live = mzm_mem_live();
-	long n_memory = 0, n_reads = 0;
-	for (bool done = false; !done; n_memory++) {
-		mzm_err err = {0};
-		mzm_mem_fail_nth(n_memory + 1);
-		bool well = goes_well(&err);
-		done = mzm_mem_fail_nth(0) <= n_memory;
-		assert_int_equal(well, done);
-		assert_true(done || err.code == MZM_ENOMEM);
-		assert_int_equal(mzm_mem_live(), live);
-	}
-	for (bool done = false; !done; n_reads++) {
-		mzm_err err = {0};
-		mzm_io_fail_nth(n_reads + 1, 5);
-		bool well = goes_well(&err);
-		done = mzm_io_fail_nth(0, 0) <= n_reads;
-		assert_int_equal(well, done);
-		assert_true(done || err.code == MZM_EIO);
-		assert_int_equal(mzm_mem_live(), live);
-	}
-	print_message("%ld allocations, %ld reads\n", n_memory - 1, n_reads - 1);
-	assert_true(n_memory > 10 && n_reads > 5);
+	gguf_failures f = fail_each(goes_well);
+	assert_true(f.n_memory > 10 && f.n_reads > 5);
 	free(b.p);
 	gb_free(&g);
 }

@@ -1,40 +1,10 @@
 /* test_gguf_arch.c - architectures of GGUF files: what metadata comes to mean, and what is refused by its name. */
 #include <math.h>
 
-#include "gguf_build.h"
+#include "gguf_rig.h"
 
 #include "base/mem.h"
 #include "format/gguf_source.h"
-
-static char dir[256], path[300];
-
-static int make_dir(void **state)
-{
-	(void)state;
-	testing_temp_dir(dir);
-	snprintf(path, sizeof path, "%s/model.gguf", dir);
-	return 0;
-}
-
-static int remove_dir(void **state)
-{
-	(void)state;
-	testing_remove(dir);
-	return 0;
-}
-
-/* The file that g describes; g stays. */
-static mzm_source *open_model(gb *g)
-{
-	mzm_source *src;
-	mzm_err err = {0};
-	gb_bytes b = gb_file(g);
-	testing_write(path, b.p, b.n);
-	free(b.p);
-	if (mzm_source_open(&src, path, &err) != MZM_OK)
-		fail_msg("%s: %s", g->arch, err.message);
-	return src;
-}
 
 /* Its configuration. Frees g. */
 static mzm_config config_of(gb *g)

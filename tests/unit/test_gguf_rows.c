@@ -3,41 +3,11 @@
  * for bit. */
 #include <math.h>
 
-#include "gguf_build.h"
+#include "gguf_rig.h"
 
 #include "format/gguf_types.h"
 #include "format/source.h"
 #include "kern/quant.h"
-
-static char dir[256], path[300];
-
-static int make_dir(void **state)
-{
-	(void)state;
-	testing_temp_dir(dir);
-	snprintf(path, sizeof path, "%s/model.gguf", dir);
-	return 0;
-}
-
-static int remove_dir(void **state)
-{
-	(void)state;
-	testing_remove(dir);
-	return 0;
-}
-
-/* The file that g describes; g stays. */
-static mzm_source *open_model(gb *g)
-{
-	mzm_source *src;
-	mzm_err err = {0};
-	gb_bytes b = gb_file(g);
-	testing_write(path, b.p, b.n);
-	free(b.p);
-	if (mzm_source_open(&src, path, &err) != MZM_OK)
-		fail_msg("%s: %s", g->arch, err.message);
-	return src;
-}
 
 static float *read_f32(mzm_source *src, int32_t i)
 {

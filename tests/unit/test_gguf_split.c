@@ -1,6 +1,7 @@
 /* test_gguf_split.c - a GGUF model in parts: the same as in one file, and every way in which parts can fail to belong
  * together. */
 #include "gguf_build.h"
+#include "gguf_faults.h"
 
 #include "base/io.h"
 #include "base/mem.h"
@@ -322,27 +323,8 @@ static void test_no_memory(void **state)
 	parts p;
 	make_parts(&p, 8);
 	write_parts(&p);
-	size_t live = mzm_mem_live();
-	long n_memory = 0, n_reads = 0;
-	for (bool done = false; !done; n_memory++) {
-		mzm_err err = {0};
-		mzm_mem_fail_nth(n_memory + 1);
-		bool well = goes_well(&err);
-		done = mzm_mem_fail_nth(0) <= n_memory;
-		assert_int_equal(well, done);
-		assert_true(done || err.code == MZM_ENOMEM);
-		assert_int_equal(mzm_mem_live(), live);
-	}
-	for (bool done = false; !done; n_reads++) {
-		mzm_err err = {0};
-		mzm_io_fail_nth(n_reads + 1, 5);
-		bool well = goes_well(&err);
-		done = mzm_io_fail_nth(0, 0) <= n_reads;
-		assert_int_equal(well, done);
-		assert_true(done || err.code == MZM_EIO);
-		assert_int_equal(mzm_mem_live(), live);
-	}
-	print_message("%ld allocations, %ld reads\n", n_memory - 1, n_reads - 1);
+	gguf_failures f = fail_each(goes_well);
+	assert_true(f.n_memory > 10 && f.n_reads > 5);
 	free_parts(&p);
 }
 
