@@ -302,28 +302,13 @@ static void test_truncations(void **state)
 	free_parts(&p);
 }
 
-static bool goes_well(mzm_err *err)
-{
-	mzm_source *src;
-	mzm_status st = mzm_source_open(&src, part_path(0), err);
-	for (int32_t i = 0; st == MZM_OK && i < mzm_source_n_tensors(src); i++) {
-		mzm_tensor t = mzm_source_tensor(src, i);
-		char *data = malloc(mzm_tensor_bytes(&t));
-		st = mzm_source_read(src, i, data, err);
-		free(data);
-	}
-	mzm_source_close(src);
-	assert_int_equal(st, err->code);
-	return st == MZM_OK;
-}
-
 static void test_no_memory(void **state)
 {
 	(void)state;
 	parts p;
 	make_parts(&p, 8);
 	write_parts(&p);
-	gguf_failures f = fail_each(goes_well);
+	gguf_failures f = fail_each(part_path(0));
 	assert_true(f.n_memory > 10 && f.n_reads > 5);
 	free_parts(&p);
 }
