@@ -262,52 +262,68 @@ report "nothing typed, no history" test ! -e "$work/state"
 
 # ---- a terminal ----
 
-# at_terminal STEP... : types each step (as printf takes it) a moment after the one before; what the terminal shows is in
-# $out
+# at_terminal OPTIONS SHOWN STEP SHOWN STEP... : types each step (as printf takes it) once the terminal has shown, since
+# the step before it, what the expression before it asks for: however long the program takes, nothing comes too early.
+# What the terminal shows is in $out.
 at_terminal() {
-	local options=$1
+	local options=$1 at=0
 	shift
+	: > "$out"
+	touch "$work/talking"
 	{
-		sleep 1
-		for step in "$@"; do
+		while [[ $# -gt 0 ]]; do
+			for _ in {1..1500}; do
+				! tail -c "+$((at + 1))" "$out" | grep -aqE "$1" || break
+				sleep 0.02
+			done
+			at=$(stat -c %s "$out")
 			# shellcheck disable=SC2059
-			printf "$step"
-			sleep 0.7
+			printf "$2"
+			shift 2
 		done
-	} | script -qec "'$mirzam' chat --template plain --threads 1 $options" /dev/null > "$out" 2> "$err"
-	code=$?
+		for _ in {1..300}; do # the end of this input would be typed as Ctrl-D
+			[[ -e $work/talking ]] || break
+			sleep 0.1
+		done
+	} | {
+		script -qefc "'$mirzam' chat --template plain --threads 1 $options" /dev/null > "$out" 2> "$err"
+		code=$?
+		rm "$work/talking"
+	}
 }
 
 if ! command -v script > /dev/null || [[ ! -r /dev/ptmx ]]; then
 	skip "terminal" "script(1) is not there"
 else
-	at_terminal "" "$ben\r" '/stats\r' '\004'
+	shown='^> ' on='^\.* ' # the prompts: for a message, for its next line
+	at_terminal "" "$shown" "$ben\r" "$shown" '/stats\r' "$shown" '\004'
 	report "a terminal: exit 0 at Ctrl-D" test $code -eq 0
 	report "prompt, greeting, answer, command" eval 'grep -q "^> " "$out" && grep -q "/help lists" "$out" &&
 		grep -q "#### " "$out" && grep -q "^prompt [0-9]* tokens" "$out"'
-	at_terminal "" 'half' '\003' '\003'
+	at_terminal "" "$shown" 'half' half '\003' "again.*leaves" '\003'
 	report "Ctrl-C at the prompt: the line is gone; the second one leaves" \
 		eval '[[ $code == 0 ]] && grep -q "Ctrl-C again" "$out"'
-	at_terminal "" 'half' '\003' "$tom\r" '\003' '/quit\r'
+	at_terminal "" "$shown" 'half' half '\003' "again.*leaves" "$tom\r" "$shown" '\003' "again.*leaves" '/quit\r'
 	report "a line between them: it stays" eval '[[ $code == 0 ]] && test "$(grep -c "Ctrl-C again" "$out")" -eq 2'
-	at_terminal "--ignore-eos --temp 1.5 --ctx 1000" "$ben\r" '\003' '/tokens\r' '/quit\r'
+	at_terminal "--ignore-eos --mode exact --predictor topk --period 1" \
+		"$shown" "$ben\r" '####' '\003' "$shown" '/tokens\r' "$shown" '/quit\r'
 	report "Ctrl-C stops an answer, and the talk goes on with what was said" \
 		eval '[[ $code == 0 ]] && grep -q "left; 1 turn" "$out"'
 	history=$work/state/mirzam/history
 	if [[ -e $history ]]; then
 		report "history is written for the user alone" \
 			eval '[[ $(stat -c %a "$history") == 600 ]] && grep -q "Ben.*apples" "$history"'
-		at_terminal "" '\033[A' '\033[A' '\r' '/quit\r'
+		at_terminal "" "$shown" '\033[A' . '\033[A' . '\r' "$shown" '/quit\r'
 		report "and read again: the line before the last" grep -q "of 1024 tokens used" "$out"
-		at_terminal "" '/tok\t\r' '/quit\r'
+		at_terminal "" "$shown" '/tok\t\r' "$shown" '/quit\r'
 		report "a command is completed" grep -q "0 of 1024 tokens used" "$out"
 		rm -r "$work/state"
-		at_terminal "--no-history" '/tokens\r' '/quit\r'
+		at_terminal "--no-history" "$shown" '/tokens\r' "$shown" '/quit\r'
 		report "--no-history" test ! -e "$work/state"
 	else
 		skip "history" "built without libedit"
 	fi
-	at_terminal "" '"""\r' 'one\r' 'two"""\r' '/undo\r' '/quit\r'
+	at_terminal "" "$shown" '"""\r' "$on" 'one\r' "$on" 'two"""\r' "$shown" '/undo\r' "$shown" '/quit\r'
 	report "a block at a terminal" grep -q 'forgotten: one.ntwo' "$out"
 fi
 end
