@@ -31,6 +31,7 @@ static json_t *u64_json(uint64_t x)
 /* Every setting, also where the mode has no use for it. */
 json_t *mze_gen_json(const mzm_gen_params *g)
 {
+	char ablate[64];
 	json_t *o = json_object();
 	int bad = !o;
 	SET(o, "mode", json_string(mzm_mode_name(g->mode)));
@@ -43,6 +44,8 @@ json_t *mze_gen_json(const mzm_gen_params *g)
 	SET(o, "threshold", mze_json_float(g->threshold));
 	SET(o, "accept", json_string(mzm_accept_name(g->accept)));
 	SET(o, "check_temp", mze_json_float(g->check_temp));
+	mzm_ablation_print(ablate, g->ablate);
+	SET(o, "ablate", json_string(ablate));
 	SET(o, "temp", mze_json_float(g->temp));
 	SET(o, "top_k", json_integer(g->top_k));
 	SET(o, "top_p", mze_json_float(g->top_p));
@@ -165,6 +168,7 @@ json_t *mze_settings_json(const mze_eval *e)
 	SET(o, "model", model_json(e));
 	SET(o, "engine", engine_json(e));
 	SET(o, "rows", rows);
+	SET(o, "cost_kind", json_string(e->params.nominal_costs ? "nominal" : "measured"));
 	SET(o, "costs", costs);
 	return checked(o, bad);
 }

@@ -374,17 +374,33 @@ typedef struct mzm_token_event {
 typedef int (*mzm_token_fn)(void *user, const mzm_token_event *event);           /* non-zero stops */
 typedef int (*mzm_text_fn)(void *user, const char *bytes, size_t n_bytes);       /* non-zero stops */
 
+/* Parts of Sirius' correction. */
+typedef enum mzm_ablation {
+	MZM_ABLATE_KV_REWRITE = 1, /* kept tokens keep the rows that sparse passes made */
+	MZM_ABLATE_ROLLBACK = 2,   /* unlikely tokens stay; a check rewrites their rows and adds its own token */
+	MZM_ABLATE_BONUS = 4,      /* a check that rejects nothing adds nothing */
+} mzm_ablation;
+
+/* "none", or names with commas between them: kv-rewrite, rollback, bonus. */
+MZM_API mzm_status mzm_ablation_parse(uint32_t *out, const char *names, mzm_err *err);
+/* The other way round; nothing left out is "none". */
+MZM_API void mzm_ablation_print(char out[64], uint32_t ablate);
+
 typedef struct mzm_gen_params {
 	mzm_mode   mode;        /* MZM_MODE_DENSE */
 	const char *draft;      /* "sparse" */
 	const char *predictor;  /* "griffin" (arXiv 2404.01365); see mzm_predictor_name() */
 	float      keep;        /* 0.5: share of FFN neurons a sparse pass uses, 0 < keep <= 1 */
+	bool       no_alloc;    /* every layer keeps that share, even where a calibration knows better shares for each */
 	bool       no_draft_image; /* sparse passes read the model's own weights even if there is a draft image */
 	int32_t    period;      /* 16: tokens a check, 1..MZM_MAX_PERIOD; 0 = auto (confidence monitor) */
 	float      check_below; /* 0: a draft token that the monitor trusts less than this is checked at once */
 	mzm_accept accept;
 	float      threshold;   /* 0.1 */
 	float      check_temp;  /* 0.6 */
+	uint32_t   ablate;      /* 0: nothing; else bits of mzm_ablation: parts of the correction that sirius mode does
+				 * without, for studies of what each is worth. Other modes: EUNDEFINED (exact), or
+				 * nothing to leave out */
 
 	float      temp;           /* 0 = greedy. Defined in dense, sparse and exact mode */
 	int32_t    top_k;          /* 0 = off */
@@ -458,6 +474,10 @@ MZM_API mzm_status mzm_generate_text(mzm_session *session, const char *prompt, c
 
 /* Times sparse passes and checks of several lengths on this session; leaves no token behind. */
 MZM_API mzm_status mzm_session_measure_costs(mzm_session *session, const mzm_gen_params *params, mzm_costs *out,
+					     mzm_err *err);
+/* What these would cost on a machine bound by reading weights: a check 1, a sparse pass its density. The same
+ * everywhere. */
+MZM_API mzm_status mzm_session_nominal_costs(mzm_session *session, const mzm_gen_params *params, mzm_costs *out,
 					     mzm_err *err);
 
 /* ---- Files ---------------------------------------------------------------------------------- */

@@ -177,10 +177,12 @@ void mzm_cli_print_outcome(const mzm_plan *plan, const mzm_gen_result *r);
 void mzm_cli_print_streaming(const mzm_gen_result *r);
 
 /* --mode --draft --predictor --keep --period --check-below --no-draft-image --threshold --check-temp --accept --temp
- * --top-k --top-p --min-p --repeat-penalty --repeat-last --seed -n/--max-tokens --stop --ignore-eos --no-special */
+ * --ablate --top-k --top-p --min-p --repeat-penalty --repeat-last --seed -n/--max-tokens --stop --ignore-eos
+ * --no-special */
 typedef struct mzm_cli_decode {
 	mzm_gen_params gen;  /* filled but for the callbacks */
 	mzm_cli_list   stop;
+	const char    *ablate; /* NULL: none */
 } mzm_cli_decode;
 
 mzm_cli_decode mzm_cli_decode_default(void);

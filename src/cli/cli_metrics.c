@@ -130,14 +130,18 @@ json_t *mzm_cli_settings_json(const mzm_gen_params *gen)
 	char seed_text[24]; /* JSON readers lose integers beyond 63 bits */
 	snprintf(seed_text, sizeof seed_text, "%llu", (unsigned long long)gen->seed);
 	json_t *seed = gen->seed <= INT64_MAX ? json_integer((json_int_t)gen->seed) : json_string(seed_text);
-	return json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:i, s:o, s:o, s:o, s:i, s:o, s:i, s:b}",
+	char ablate[64];
+	mzm_ablation_print(ablate, gen->ablate);
+	return json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:s, s:o, s:o, s:s, "
+			 "s:o, s:i, s:o, s:o, s:o, s:i, s:o, s:i, s:b}",
 			 "mode", mzm_mode_name(gen->mode), "draft", gen->draft, "predictor", gen->predictor, "keep",
 			 mzm_cli_json_float(gen->keep), "period", period, "check_below",
 			 mzm_cli_json_float(gen->check_below), "accept", mzm_accept_name(gen->accept),
 			 "threshold", mzm_cli_json_float(gen->threshold), "check_temp",
-			 mzm_cli_json_float(gen->check_temp), "temp", mzm_cli_json_float(gen->temp), "top_k",
-			 (int)gen->top_k, "top_p", mzm_cli_json_float(gen->top_p), "min_p",
-			 mzm_cli_json_float(gen->min_p), "repeat_penalty", mzm_cli_json_float(gen->repeat_penalty),
+			 mzm_cli_json_float(gen->check_temp), "ablate", ablate, "temp",
+			 mzm_cli_json_float(gen->temp), "top_k", (int)gen->top_k, "top_p",
+			 mzm_cli_json_float(gen->top_p), "min_p", mzm_cli_json_float(gen->min_p), "repeat_penalty",
+			 mzm_cli_json_float(gen->repeat_penalty),
 			 "repeat_last", (int)gen->repeat_last, "seed", seed, "max_tokens", (int)gen->max_tokens,
 			 "ignore_eos", (int)gen->ignore_eos);
 }

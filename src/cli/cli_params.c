@@ -167,6 +167,8 @@ static const mzm_opt decode_options[] = {
 	 .arg = "NAME", .help = "What chooses the neurons of a sparse pass."},
 	{.name = "keep", .type = MZM_OPT_FLOAT, GEN(keep), DECODING, .open_min = true, .max = 1, .arg = "SHARE",
 	 .help = "Share of FFN neurons that a sparse pass keeps."},
+	{.name = "no-alloc", .type = MZM_OPT_FLAG, GEN(no_alloc), DECODING,
+	 .help = "Keep that share in every layer, even where the side-car has a better one for each."},
 	{.name = "period", .type = MZM_OPT_INT, GEN(period), DECODING, .min = 1, .max = MZM_MAX_PERIOD,
 	 .word = "auto", .word_value = 0, .arg = "N",
 	 .help = "Tokens a check, the corrected one included; auto: by measured costs and the confidence of "
@@ -182,6 +184,10 @@ static const mzm_opt decode_options[] = {
 	 .help = "Probability by the full model from which a draft token is kept (above 0.5: the dense model's text)."},
 	{.name = "check-temp", .type = MZM_OPT_FLOAT, GEN(check_temp), DECODING, .min = 0.01, .max = 100, .arg = "T",
 	 .help = "Temperature of that probability; of the test only."},
+	{.name = "ablate", .type = MZM_OPT_STRING, .at = offsetof(mzm_cli_decode, ablate), DECODING, .arg = "LIST",
+	 .shown = "none",
+	 .help = "For studies: parts of the correction that sirius mode does without, of kv-rewrite, rollback and "
+		 "bonus."},
 
 	{.name = "temp", .type = MZM_OPT_FLOAT, GEN(temp), SAMPLING, .max = 100, .arg = "T",
 	 .help = "Temperature; 0: always the likeliest token."},
@@ -223,7 +229,8 @@ int mzm_cli_decode_finish(const mzm_cli_command *cmd, mzm_cli_decode *d)
 	mzm_err err = {0};
 	d->gen.stop = d->stop.item;
 	d->gen.n_stop = d->stop.n;
-	if (mzm_gen_params_check(&d->gen, &err) == MZM_OK)
+	if ((!d->ablate || mzm_ablation_parse(&d->gen.ablate, d->ablate, &err) == MZM_OK) &&
+	    mzm_gen_params_check(&d->gen, &err) == MZM_OK)
 		return MZM_CLI_GO;
 	return mzm_cli_fail_usage(cmd, &err);
 }

@@ -1,50 +1,22 @@
-/* generate.c - the loop: prefill, then propose -> check -> roll back -> emit until the text ends.
- *
- * Invariants (Sirius, arXiv 2409.03856): at the top of the loop every KV row is the full model's, the KV has one row
- * fewer than there are tokens, and the last token is verified; a check gains at least one token;
- * only verified tokens reach the caller. Allocates before the first token only. */
-#include "engine/output.h"
+/* generate.c - a generation from the prompt to the end: prefill, then one token a pass, or the loop of checked.c. Only
+ * verified tokens reach the caller; nothing is allocated after the first. */
+#include "engine/generate_impl.h"
 
 #include <math.h>
 #include <string.h>
 
 #include "base/clock.h"
-#include "base/rng.h"
-
-#define FORCED_STREAM 0x666f /* of the random numbers of a forced acceptance */
-
-typedef struct generation {
-	mzm_session          *s;
-	const mzm_gen_params *p;
-	mzm_gen_result       *r;
-	mzm_err              *err;
-	mzm_output           *out, *probe;
-	mzm_kv               *kv;
-	int32_t               n;       /* verified tokens in s->ids */
-	int32_t               n_same;  /* of the prompt, from its first on: tokens whose rows the session has */
-	int32_t               limit;   /* tokens there may be */
-	bool                  done;
-	bool                  cancelled; /* by a callback */
-	int64_t               start_ns;
-	double                prefill_pass_ns; /* of the last pass over the prompt, if it had few positions; else 0 */
-	int32_t               last_gained; /* by the latest check */
-	double                ffn_share;   /* sum over sparse passes */
-	mzm_evidence          evidence[MZM_MAX_PERIOD];   /* of the draft under way */
-	float                 confidence[MZM_MAX_PERIOD];
-	float                 full_prob[MZM_MAX_PERIOD];  /* the full model's, of those it judged */
-	float                 next_prob;                  /* and of its own token behind them */
-} generation;
 
 /* ---- emitting ---- */
 
-static void finish(generation *g, mzm_finish why)
+void mzm_gen_end(mzm_generation *g, mzm_finish why)
 {
 	if (!g->done)
 		g->r->finish = why;
 	g->done = true;
 }
 
-static mzm_token_event event_at(const generation *g, mzm_token_kind kind, int32_t pos, int32_t id)
+mzm_token_event mzm_gen_event(const mzm_generation *g, mzm_token_kind kind, int32_t pos, int32_t id)
 {
 	return (mzm_token_event){
 		.kind = kind, .pos = pos, .id = id, .draft_prob = NAN, .margin = NAN, .entropy = NAN, .confidence = NAN,
@@ -52,40 +24,52 @@ static mzm_token_event event_at(const generation *g, mzm_token_kind kind, int32_
 	};
 }
 
-static void report(generation *g, const mzm_token_event *e)
+void mzm_gen_report(mzm_generation *g, const mzm_token_event *e)
 {
 	if (!g->cancelled && g->p->on_token && g->p->on_token(g->p->user, e)) {
 		g->cancelled = true; /* nothing more reaches the caller */
-		finish(g, MZM_FINISH_CANCELLED);
+		mzm_gen_end(g, MZM_FINISH_CANCELLED);
 	}
 }
 
-/* Appends a verified token: the only way into the text. */
-static void emit(generation *g, const mzm_token_event *e)
+void mzm_gen_emit(mzm_generation *g, const mzm_token_event *e)
 {
 	g->s->ids[g->n++] = e->id;
 	g->r->n_tokens++;
-	report(g, e);
+	mzm_gen_report(g, e);
 	if (g->cancelled)
 		return;
 	mzm_verdict v = mzm_output_push(g->out, e->id);
 	if (v != MZM_GO_ON)
-		finish(g, v == MZM_AT_EOS ? MZM_FINISH_EOS : MZM_FINISH_STOP);
+		mzm_gen_end(g, v == MZM_AT_EOS ? MZM_FINISH_EOS : MZM_FINISH_STOP);
 	if (g->out->cancelled) {
 		g->cancelled = true;
-		finish(g, MZM_FINISH_CANCELLED);
+		mzm_gen_end(g, MZM_FINISH_CANCELLED);
 	}
 	if (g->p->max_tokens && g->r->n_tokens >= g->p->max_tokens)
-		finish(g, MZM_FINISH_LENGTH);
+		mzm_gen_end(g, MZM_FINISH_LENGTH);
 	if (g->n >= g->limit)
-		finish(g, MZM_FINISH_CONTEXT);
+		mzm_gen_end(g, MZM_FINISH_CONTEXT);
+}
+
+float mzm_gen_traced_prob(mzm_generation *g, const float *logits, int32_t id)
+{
+	return g->p->on_token ? mzm_sampler_prob(g->s->sampler, logits, id, 1.0f, NULL, NULL) : NAN;
+}
+
+int32_t mzm_gen_choose(mzm_generation *g, const float *logits, int32_t n, float *prob)
+{
+	const float *processed = mzm_sampler_process(g->s->sampler, logits, g->s->ids, n);
+	int32_t id = mzm_sampler_choose(g->s->sampler, processed, n);
+	*prob = mzm_gen_traced_prob(g, processed, id);
+	return id;
 }
 
 /* ---- prefill ---- */
 
 /* The next dense pass over the prompt. A kept prefix may end in the middle of what the predictor has observed already:
  * up to there it does not look again. */
-static mzm_status read_prompt(generation *g, mzm_predictor *observer, float **logits)
+static mzm_status read_prompt(mzm_generation *g, mzm_predictor *observer, float **logits)
 {
 	mzm_session *s = g->s;
 	int32_t left = g->n - g->kv->len, most = mzm_state_max_pos(s->state);
@@ -106,7 +90,7 @@ static mzm_status read_prompt(generation *g, mzm_predictor *observer, float **lo
 }
 
 /* Dense passes over the prompt: whole chunks of the grid through oneDNN, the rest by rows. */
-static mzm_status prefill(generation *g, float **logits)
+static mzm_status prefill(mzm_generation *g, float **logits)
 {
 	mzm_session *s = g->s;
 	mzm_predictor *pred = g->p->mode == MZM_MODE_DENSE ? NULL : s->predictor;
@@ -124,23 +108,9 @@ static mzm_status prefill(generation *g, float **logits)
 	return pred && s->drafting.held ? mzm_state_hold(s->state, pred, g->err) : MZM_OK;
 }
 
-/* The probability of a token, when somebody listens: it costs a pass over the vocabulary. */
-static float traced_prob(generation *g, const float *logits, int32_t id)
-{
-	return g->p->on_token ? mzm_sampler_prob(g->s->sampler, logits, id, 1.0f, NULL, NULL) : NAN;
-}
-
-static int32_t choose(generation *g, const float *logits, int32_t n, float *prob)
-{
-	const float *processed = mzm_sampler_process(g->s->sampler, logits, g->s->ids, n);
-	int32_t id = mzm_sampler_choose(g->s->sampler, processed, n);
-	*prob = traced_prob(g, processed, id);
-	return id;
-}
-
 /* ---- one token a pass: dense and sparse mode ---- */
 
-static mzm_status decode_plain(generation *g)
+static mzm_status decode_plain(mzm_generation *g)
 {
 	bool sparse = g->p->mode == MZM_MODE_SPARSE;
 	mzm_drafting d = g->s->drafting;
@@ -151,8 +121,8 @@ static mzm_status decode_plain(generation *g)
 				 .sparse = sparse ? g->s->predictor : NULL, .draft = sparse && d.image,
 				 .held = sparse && d.held};
 		MZM_TRY(mzm_forward(g->s->state, &pass, &logits, &share, g->err));
-		mzm_token_event e = event_at(g, MZM_TOKEN_PLAIN, g->n, 0);
-		e.id = choose(g, logits, g->n, sparse ? &e.draft_prob : &e.full_prob);
+		mzm_token_event e = mzm_gen_event(g, MZM_TOKEN_PLAIN, g->n, 0);
+		e.id = mzm_gen_choose(g, logits, g->n, sparse ? &e.draft_prob : &e.full_prob);
 		if (sparse) {
 			g->r->n_sparse_passes++;
 			g->ffn_share += share;
@@ -160,143 +130,8 @@ static mzm_status decode_plain(generation *g)
 			g->r->n_dense_passes++;
 			g->r->n_dense_positions++;
 		}
-		emit(g, &e);
+		mzm_gen_emit(g, &e);
 	}
-	return MZM_OK;
-}
-
-/* ---- drafts and checks: sirius and exact mode ---- */
-
-static bool draft_is_stop(void *ctx, int32_t id)
-{
-	return mzm_output_push(ctx, id) != MZM_GO_ON;
-}
-
-static mzm_status draft(generation *g, const mzm_drafter *drafter, int32_t *n_draft)
-{
-	mzm_session *s = g->s;
-	int32_t room = g->limit - g->n; /* tokens still allowed: a check brings one more than it keeps */
-	int32_t block = g->p->period ? g->p->period : MZM_MAX_PERIOD;
-	mzm_draft_job job = {
-		.state = s->state, .sampler = s->sampler, .predictor = s->predictor, .monitor = &s->monitor,
-		.image = s->drafting.image, .held = s->drafting.held, .adaptive = g->p->period == 0,
-		.ids = s->ids, .n = g->n, .max = (block < room ? block : room) - 1,
-		.check_below = g->p->check_below, .classes = s->model->token_classes,
-		.is_stop = draft_is_stop, .ctx = g->probe, .evidence = g->evidence, .confidence = g->confidence,
-	};
-	mzm_output_probe(g->probe, g->out);
-	MZM_TRY(drafter->propose(&job, g->err));
-	g->r->n_sparse_passes += job.n_passes;
-	g->ffn_share += job.ffn_share;
-	*n_draft = job.n_draft;
-	return MZM_OK;
-}
-
-/* A benchmark's decision, see engine.h. */
-static bool chance_keeps(const mzm_session *s, int32_t pos)
-{
-	return mzm_rng_unit(s->forced_seed, FORCED_STREAM, (uint64_t)pos) < s->forced_accept;
-}
-
-/* How many of the n draft tokens behind g->n stand; *next: the full model's own token after those. */
-static int32_t judge(generation *g, const mzm_verifier *verifier, const float *rows, int32_t n, int32_t *next)
-{
-	const int32_t *ids = g->s->ids;
-	size_t n_vocab = (size_t)g->s->model->weights->cfg.n_vocab;
-	for (int32_t i = 0;; i++) {
-		const float *logits = mzm_sampler_process(g->s->sampler, rows + (size_t)i * n_vocab, ids, g->n + i);
-		*next = mzm_sampler_choose(g->s->sampler, logits, g->n + i);
-		bool stands = false;
-		if (i < n) {
-			mzm_judgement j = {logits, ids[g->n + i], *next, g->p->accept, g->p->threshold,
-					   g->p->check_temp, g->s->sampler};
-			stands = g->s->forced_accept > 0 ? chance_keeps(g->s, g->n + i) : verifier->stands(&j);
-			g->full_prob[i] = traced_prob(g, logits, ids[g->n + i]);
-		}
-		if (!stands) {
-			g->next_prob = traced_prob(g, logits, *next);
-			return i;
-		}
-	}
-}
-
-static mzm_token_event draft_event(const generation *g, mzm_token_kind kind, int32_t first, int32_t i, int32_t block)
-{
-	mzm_token_event e = event_at(g, kind, first + i, g->s->ids[first + i]);
-	e.draft_prob = g->evidence[i].certainty.prob;
-	e.margin = g->evidence[i].certainty.margin;
-	e.entropy = g->evidence[i].certainty.entropy;
-	e.confidence = g->confidence[i];
-	e.check = g->r->n_checks;
-	e.block = block;
-	return e;
-}
-
-/* Emits what the check kept, reports what it dropped, and writes the full model's token behind it. */
-static void settle_check(generation *g, int32_t n_draft, int32_t n_kept, int32_t next)
-{
-	int32_t first = g->n, block = n_draft + 1, emitted = 0;
-	for (; emitted < n_kept && !g->done; emitted++) {
-		mzm_token_event e = draft_event(g, MZM_TOKEN_ACCEPTED, first, emitted, block);
-		e.full_prob = g->full_prob[emitted];
-		emit(g, &e);
-		g->r->n_accepted++;
-	}
-	for (int32_t i = emitted; i < n_draft; i++) {
-		mzm_token_event e = draft_event(g, MZM_TOKEN_ROLLED_BACK, first, i, block);
-		if (i <= n_kept)
-			e.full_prob = g->full_prob[i];
-		report(g, &e);
-		g->r->n_rolled_back++;
-	}
-	if (!g->done) {
-		bool bonus = n_kept == n_draft;
-		mzm_token_event e = event_at(g, bonus ? MZM_TOKEN_BONUS : MZM_TOKEN_CORRECTED, g->n, next);
-		e.full_prob = g->next_prob;
-		e.check = g->r->n_checks;
-		e.block = block;
-		emit(g, &e);
-		*(bonus ? &g->r->n_bonus : &g->r->n_corrected) += 1;
-	}
-	g->last_gained = g->n - first;
-	g->r->n_gained += g->last_gained;
-}
-
-/* Before a check: held neurons that stream by with it anyway are chosen anew. Who learns from it, or NULL. */
-static mzm_predictor *refresh(const generation *g)
-{
-	mzm_session *s = g->s;
-	const mzm_predictor_ops *ops = s->predictor->ops;
-	bool held = s->drafting.held && ops->learns;
-	if (held)
-		mzm_state_rehold(s->state, s->predictor);
-	return held || ops->refreshes ? s->predictor : NULL;
-}
-
-static mzm_status decode_checked(generation *g)
-{
-	const mzm_drafter *drafter = mzm_drafter_find(g->p->draft);
-	const mzm_verifier *verifier = mzm_verifier_for(g->p->mode);
-	while (!g->done) {
-		int32_t base = g->n - 1, n_draft = 0, next = 0;
-		float *rows;
-		MZM_TRY(draft(g, drafter, &n_draft));
-		mzm_kv_truncate(g->kv, base);
-		mzm_pass pass = {.ids = g->s->ids + base, .n_pos = n_draft + 1, .n_rows = n_draft + 1,
-				 .observer = refresh(g)};
-		MZM_TRY(mzm_forward(g->s->state, &pass, &rows, NULL, g->err));
-		if (g->s->predictor->ops->refreshes)
-			g->s->predictor->ops->settle(g->s->predictor);
-		g->r->n_checks++;
-		g->r->n_dense_passes++;
-		g->r->n_dense_positions += n_draft + 1;
-		int32_t n_kept = judge(g, verifier, rows, n_draft, &next);
-		mzm_monitor_learn(&g->s->monitor, g->evidence, n_draft, n_kept);
-		settle_check(g, n_draft, n_kept, next);
-		mzm_kv_truncate(g->kv, g->n - 1);
-	}
-	g->r->n_checks_paper = g->r->n_checks > 0 ? g->r->n_checks - 1 : 0;
-	g->r->n_gained_paper = g->r->n_gained - g->last_gained;
 	return MZM_OK;
 }
 
@@ -319,15 +154,10 @@ static mzm_status check_prompt(const mzm_session *s, const int32_t *prompt, int3
 	return MZM_OK;
 }
 
-static bool is_checked(mzm_mode mode)
-{
-	return mzm_verifier_for(mode) != NULL;
-}
-
 /* How many of the prompt's tokens keep their rows: those that the session has, but the last one, whose logits are
  * wanted. A predictor that learns from prompts must have observed these, and nothing that is gone: else all is read
  * again. */
-static mzm_status keep_rows(generation *g)
+static mzm_status keep_rows(mzm_generation *g)
 {
 	mzm_session *s = g->s;
 	int32_t n_same = g->n_same;
@@ -348,7 +178,7 @@ static mzm_status keep_rows(generation *g)
 }
 
 /* Everything a generation needs, so that decoding allocates nothing. */
-static mzm_status prepare(generation *g)
+static mzm_status prepare(mzm_generation *g)
 {
 	mzm_session *s = g->s;
 	int32_t n_ctx = mzm_session_n_ctx(s);
@@ -361,7 +191,7 @@ static mzm_status prepare(generation *g)
 }
 
 /* The costs that the monitor reckons with: given, measured once a session, or nominal when it has no say. */
-static mzm_status settle_costs(generation *g)
+static mzm_status settle_costs(mzm_generation *g)
 {
 	mzm_session *s = g->s;
 	mzm_costs costs = {0};
@@ -386,7 +216,7 @@ static mzm_status settle_costs(generation *g)
 	return MZM_OK;
 }
 
-static void fill_densities(generation *g)
+static void fill_densities(mzm_generation *g)
 {
 	mzm_gen_result *r = g->r;
 	const mzm_model *m = g->s->model;
@@ -399,28 +229,30 @@ static void fill_densities(generation *g)
 	r->sparse_work = r->density * r->n_sparse_passes; /* density is linear in the share */
 }
 
-static mzm_status run(generation *g)
+static mzm_status run(mzm_generation *g)
 {
 	float *logits;
 	MZM_TRY(prepare(g));
+	if (mzm_gen_is_checked(g->p->mode))
+		MZM_TRY(mzm_gen_prepare_checked(g));
 	MZM_TRY(prefill(g, &logits));
-	mzm_token_event first = event_at(g, MZM_TOKEN_FIRST, g->n, 0);
-	first.id = choose(g, logits, g->n, &first.full_prob);
-	if (is_checked(g->p->mode))
+	mzm_token_event first = mzm_gen_event(g, MZM_TOKEN_FIRST, g->n, 0);
+	first.id = mzm_gen_choose(g, logits, g->n, &first.full_prob);
+	if (mzm_gen_is_checked(g->p->mode))
 		MZM_TRY(settle_costs(g));
 	int64_t decode_start = mzm_now_ns();
 	g->r->prefill_ns = decode_start - g->start_ns;
-	emit(g, &first);
-	mzm_status st = is_checked(g->p->mode) ? decode_checked(g) : decode_plain(g);
+	mzm_gen_emit(g, &first);
+	mzm_status st = mzm_gen_is_checked(g->p->mode) ? mzm_gen_decode_checked(g) : decode_plain(g);
 	if (st == MZM_ECANCELLED) { /* by on_stream, in the middle of a pass: what was verified stands */
-		finish(g, MZM_FINISH_CANCELLED);
+		mzm_gen_end(g, MZM_FINISH_CANCELLED);
 		mzm_kv_truncate(g->kv, g->n - 1);
 		g->cancelled = true;
 		st = MZM_OK;
 		if (g->err)
 			*g->err = (mzm_err){0};
 	}
-	if (st == MZM_OK && g->p->mode != MZM_MODE_SPARSE)
+	if (st == MZM_OK && g->p->mode != MZM_MODE_SPARSE && !g->sparse_rows)
 		g->s->n_full = g->kv->len;
 	if (!g->cancelled)
 		mzm_output_finish(g->out);
@@ -452,7 +284,7 @@ mzm_status mzm_generate(mzm_session *s, const int32_t *prompt, int32_t n_prompt,
 			mzm_gen_result *result, mzm_err *err)
 {
 	mzm_gen_params defaults = mzm_gen_params_default();
-	generation g = {.s = s, .p = params ? params : &defaults, .r = result, .err = err, .n = n_prompt};
+	mzm_generation g = {.s = s, .p = params ? params : &defaults, .r = result, .err = err, .n = n_prompt};
 	memset(result, 0, sizeof *result);
 	MZM_TRY(mzm_gen_params_check(g.p, err));
 	MZM_TRY(check_prompt(s, prompt, n_prompt, err));
@@ -468,6 +300,7 @@ mzm_status mzm_generate(mzm_session *s, const int32_t *prompt, int32_t n_prompt,
 	mzm_state_watch(s->state, NULL, NULL);
 	count_times(result, &before, s->model);
 	result->bytes_read = mzm_state_bytes_streamed(s->state) - streamed;
+	mzm_gen_free_checked(&g);
 	mzm_output_free(g.out);
 	mzm_output_free(g.probe);
 	return st;

@@ -2,12 +2,14 @@
 #include "engine/engine.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "format/tokenizer_utf8.h"
 
 static const char *const mode_names[] = {"dense", "sparse", "sirius", "exact"};
 static const char *const accept_names[] = {"sirius", "reference", "relative", "typical"};
+static const char *const ablation_names[] = {"kv-rewrite", "rollback", "bonus"}; /* of bit 0, 1, 2 */
 static const char *const kind_names[] = {"first", "plain", "accepted", "corrected", "bonus", "rolled_back"};
 static const char *const finish_names[] = {"eos", "stop", "length", "context", "cancelled"};
 
@@ -58,6 +60,37 @@ mzm_status mzm_accept_parse(mzm_accept *out, const char *name, mzm_err *err)
 		}
 	}
 	return mzm_fail(err, MZM_EARG, "unknown rule \"%s\"; there are sirius, reference, relative and typical", name);
+}
+
+void mzm_ablation_print(char out[64], uint32_t ablate)
+{
+	int n = snprintf(out, 64, "%s", ablate ? "" : "none");
+	for (unsigned i = 0; i < COUNT(ablation_names); i++) {
+		if (ablate & 1u << i)
+			n += snprintf(out + n, 64 - (size_t)n, "%s%s", n ? "," : "", ablation_names[i]);
+	}
+}
+
+mzm_status mzm_ablation_parse(uint32_t *out, const char *names, mzm_err *err)
+{
+	*out = 0;
+	if (strcmp(names, "none") == 0)
+		return MZM_OK;
+	for (;;) {
+		size_t n = strcspn(names, ",");
+		unsigned i = 0;
+		while (i < COUNT(ablation_names) &&
+		       (strlen(ablation_names[i]) != n || strncmp(names, ablation_names[i], n) != 0))
+			i++;
+		if (i == COUNT(ablation_names))
+			return mzm_fail(err, MZM_EARG,
+					"unknown part \"%.*s\"; there are kv-rewrite, rollback and bonus",
+					n < 100 ? (int)n : 100, names);
+		*out |= 1u << i;
+		if (!names[n])
+			return MZM_OK;
+		names += n + 1;
+	}
 }
 
 mzm_gen_params mzm_gen_params_default(void)
@@ -134,6 +167,10 @@ mzm_status mzm_gen_params_check(const mzm_gen_params *p, mzm_err *err)
 	MZM_TRY(check_range("check-below", p->check_below, 0, 1, err));
 	MZM_TRY(check_range("threshold", p->threshold, 0, 1, err));
 	MZM_TRY(check_range("check-temp", p->check_temp, 0.01, 100, err));
+	MZM_TRY(check_range("ablate", p->ablate, 0, (1 << COUNT(ablation_names)) - 1, err));
+	if (p->ablate && p->mode == MZM_MODE_EXACT)
+		return mzm_fail(err, MZM_EUNDEFINED,
+				"exact mode leaves no part of its checks out (ablate); use sirius");
 	MZM_TRY(check_range("max-tokens", p->max_tokens, 0, MZM_MAX_CTX, err));
 	MZM_TRY(check_stops(p, err));
 	if (p->costs && p->period == 0)

@@ -96,7 +96,7 @@ usage "unknown option for command" "unknown option --frobnicate" --frobnicate
 usage "help on an unknown command" "unknown command nothing" help nothing
 
 model_options="--model --isa --threads --ctx --no-onednn"
-decoding="--mode --draft --predictor --keep --period --check-below --threshold --check-temp --accept --temp --top-k --top-p --min-p
+decoding="--mode --draft --predictor --keep --period --check-below --threshold --check-temp --accept --ablate --temp --top-k --top-p --min-p
 	--repeat-penalty --repeat-last --seed --max-tokens --stop --ignore-eos"
 declare -A contract=(
 	[run]="$model_options $decoding --prompt --file --question --json --trace --stats --compare --show-drafts"
@@ -156,6 +156,8 @@ usage "run: period 33" 'not "33"' run -p a --period 33
 usage "run: check-below" "--check-below wants a number from 0 to 1" run -p a --check-below 1.1
 usage "run: threshold" "--threshold wants a number from 0 to 1" run -p a --threshold 1.1
 usage "run: check-temp" "--check-temp wants a number from 0.01" run -p a --check-temp 0
+usage "run: ablate" 'unknown part "roll"; there are kv-rewrite, rollback and bonus' run -p a --mode sirius --ablate bonus,roll
+usage "run: ablate exact" "exact mode leaves no part" run -p a --mode exact --ablate bonus
 usage "run: threads" "--threads wants a whole number from 0" run -p a --threads -1
 usage "run: max tokens" "--max-tokens wants a whole number of 0 or more" run -p a -n -5
 usage "run: number with a tail" 'not "5x"' run -p a -n 5x
