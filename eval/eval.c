@@ -161,7 +161,7 @@ static void close_sessions(mze_eval *e)
 	e->session = NULL;
 }
 
-/* Costs of rows with an automatic period: the stored run's, so that it goes on as it began, else measured
+/* Costs of rows with an automatic period: the stored run's, so that it goes on as it began, else nominal or measured
  * once. Either way every answer sees the same. */
 static mzm_status set_costs(mze_eval *e, const json_t *stored, mzm_err *err)
 {
@@ -175,7 +175,8 @@ static mzm_status set_costs(mze_eval *e, const json_t *stored, mzm_err *err)
 		else if (gen->costs)
 			e->costs[i] = *gen->costs;
 		else
-			MZE_TRY(mzm_session_measure_costs(e->session[0], gen, &e->costs[i], err));
+			MZE_TRY((e->params.nominal_costs ? mzm_session_nominal_costs : mzm_session_measure_costs)(
+				e->session[0], gen, &e->costs[i], err));
 		gen->costs = &e->costs[i];
 		e->has_costs[i] = true;
 	}

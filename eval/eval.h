@@ -43,6 +43,7 @@ typedef struct mze_params {
 	uint64_t    sample_seed;
 	bool        skip_bad_lines;
 	bool        no_onednn;    /* how the model was opened; recorded only */
+	bool        nominal_costs; /* automatic periods reckon with mzm_session_nominal_costs, not with measured ones */
 
 	const mzm_gen_params *rows; /* [n_rows]; stop, callbacks, fresh_monitor and costs are set by the run */
 	int32_t n_rows;
@@ -96,6 +97,9 @@ typedef struct mze_row {
 	int64_t n_accepted, n_corrected, n_bonus, n_rolled_back;
 	int64_t n_sparse_passes, n_dense_passes, n_dense_positions;
 	double  sparse_work;          /* sum of densities over sparse passes */
+	int64_t n_sparse_positions;   /* more than passes with trees; and the work weighted by them */
+	double  sparse_node_work;
+	int64_t n_nodes, n_live_nodes, n_dead_nodes, n_cut_nodes; /* of trees */
 	double  aal, aal_paper;       /* 0 without checks */
 	double  density, read_density, effective_density;
 	double  work_per_token, w_nodes;

@@ -22,6 +22,14 @@
 	X("dense_positions", n_dense_positions) \
 	X("bytes_read", bytes_read)
 
+/* Of answers by trees of drafts only. */
+#define TREE_COUNTERS(X)                          \
+	X("nodes", n_nodes)                       \
+	X("live_nodes", n_live)                   \
+	X("dead_nodes", n_dead)                   \
+	X("cut_nodes", n_cut)                     \
+	X("sparse_positions", n_sparse_positions)
+
 /* The times of a line, at its end: the only members that differ between two runs. */
 #define TIMES(X)                            \
 	X("prefill_ns", gen.prefill_ns)     \
@@ -83,6 +91,12 @@ static int set_counters(json_t *line, const mzm_gen_result *gen)
 	COUNTERS(X)
 #undef X
 	bad |= json_object_set_new(line, "sparse_work", mze_json_real(gen->sparse_work));
+	if (gen->n_nodes > 0) {
+#define X(key, field) bad |= json_object_set_new(line, key, json_integer((json_int_t)gen->field));
+		TREE_COUNTERS(X)
+#undef X
+		bad |= json_object_set_new(line, "sparse_node_work", mze_json_real(gen->sparse_node_work));
+	}
 	bad |= json_object_set_new(line, "density", mze_json_real(gen->density));
 	bad |= json_object_set_new(line, "read_density", mze_json_real(gen->read_density));
 	return bad;
@@ -199,6 +213,14 @@ static mzm_status get_numbers(mze_item *item, const json_t *line, mzm_err *err)
 	item->field = value;
 	STREAM_TIMES(X)
 #undef X
+	if (json_object_get(line, "nodes")) {
+#define X(key, field)                                                        \
+	MZE_TRY(get_int(&value, line, key, INT64_MAX / 4096, err));          \
+	gen->field = value;
+		TREE_COUNTERS(X)
+#undef X
+		MZE_TRY(get_real(&gen->sparse_node_work, line, "sparse_node_work", err));
+	}
 	MZE_TRY(get_real(&gen->sparse_work, line, "sparse_work", err));
 	MZE_TRY(get_real(&gen->density, line, "density", err));
 	return get_real(&gen->read_density, line, "read_density", err);

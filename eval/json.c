@@ -118,9 +118,14 @@ static int set_work(json_t *o, const mze_row *r)
 	INT("tokens", r->n_tok);
 	INT("prompt_tokens", r->n_prompt_tok);
 	INT("sparse_passes", r->n_sparse_passes);
+	INT("sparse_positions", r->n_sparse_positions);
 	INT("dense_passes", r->n_dense_passes);
 	INT("dense_positions", r->n_dense_positions);
 	REAL("sparse_work", r->sparse_work);
+	INT("nodes", r->n_nodes);
+	INT("live_nodes", r->n_live_nodes);
+	INT("dead_nodes", r->n_dead_nodes);
+	INT("cut_nodes", r->n_cut_nodes);
 	INT("accepted", r->n_accepted);
 	INT("corrected", r->n_corrected);
 	INT("bonus", r->n_bonus);

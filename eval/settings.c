@@ -41,6 +41,8 @@ json_t *mze_gen_json(const mzm_gen_params *g)
 	SET(o, "draft_image", json_boolean(!g->no_draft_image));
 	SET(o, "period", g->period ? json_integer(g->period) : json_string("auto"));
 	SET(o, "check_below", mze_json_float(g->check_below));
+	SET(o, "tree", json_integer(g->tree_width));
+	SET(o, "tree_path", json_string(mzm_tree_path_name(g->tree_path)));
 	SET(o, "threshold", mze_json_float(g->threshold));
 	SET(o, "accept", json_string(mzm_accept_name(g->accept)));
 	SET(o, "check_temp", mze_json_float(g->check_temp));

@@ -33,6 +33,12 @@ static void add_counters(mze_row *r, const mzm_gen_result *g)
 	r->n_dense_passes += g->n_dense_passes;
 	r->n_dense_positions += g->n_dense_positions;
 	r->sparse_work += g->sparse_work;
+	r->n_sparse_positions += g->n_nodes ? g->n_sparse_positions : g->n_sparse_passes;
+	r->sparse_node_work += g->n_nodes ? g->sparse_node_work : g->sparse_work;
+	r->n_nodes += g->n_nodes;
+	r->n_live_nodes += g->n_live;
+	r->n_dead_nodes += g->n_dead;
+	r->n_cut_nodes += g->n_cut;
 	r->density += g->density;           /* sums until derive() divides them */
 	r->read_density += g->read_density;
 	r->prefill_ns += g->prefill_ns;
@@ -86,7 +92,7 @@ static void derive(mze_row *r, int32_t n_jobs)
 		r->density = r->read_density = 1;
 	r->effective_density = effective_density(r);
 	r->work_per_token = ratio(r->sparse_work + (double)r->n_dense_passes, decoded);
-	r->w_nodes = ratio(r->sparse_work + (double)r->n_dense_positions, decoded);
+	r->w_nodes = ratio(r->sparse_node_work + (double)r->n_dense_positions, decoded);
 	r->prefill_tok_per_s = ratio((double)r->n_prompt_tok * 1e9, (double)r->prefill_ns);
 	r->tok_per_s = ratio(decoded * 1e9, (double)r->decode_ns);
 	r->tok_per_s_aggregate = r->tok_per_s * n_jobs;

@@ -30,12 +30,14 @@ static double percent(int64_t part, int64_t whole)
 	return whole ? 100 * (double)part / (double)whole : (double)NAN;
 }
 
-/* "16", "auto", and "16 <0.8" where a confidence below .8 calls the check earlier. */
+/* "16", "auto"; "16 <0.8" where a confidence below .8 calls the check earlier; "16 x4" with trees of four lines. */
 static void period_cell(char out[96], const mzm_gen_params *g)
 {
 	int n = g->period ? snprintf(out, 96, "%d", g->period) : snprintf(out, 96, "auto");
 	if (g->check_below > 0)
-		snprintf(out + n, 96 - (size_t)n, " <%.4g", (double)g->check_below);
+		n += snprintf(out + n, 96 - (size_t)n, " <%.4g", (double)g->check_below);
+	if (g->tree_width > 1)
+		snprintf(out + n, 96 - (size_t)n, " x%d", (int)g->tree_width);
 }
 
 static void setting_cell(char out[96], const mzm_gen_params *g, int c)

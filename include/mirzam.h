@@ -335,6 +335,18 @@ typedef enum mzm_accept {
 MZM_API const char *mzm_accept_name(mzm_accept accept);
 MZM_API mzm_status  mzm_accept_parse(mzm_accept *out, const char *name, mzm_err *err);
 
+/* Which path of a tree of drafts a check keeps. Exact mode keeps what dense decoding would write, whatever this says. */
+typedef enum mzm_tree_path {
+	MZM_TREE_LONGEST,   /* where most tokens stand; of several the one the draft found likeliest (default) */
+	MZM_TREE_LIKELIEST, /* the line that the full model finds likeliest, as far as its tokens stand */
+	MZM_TREE_JUMP,      /* the draft's best line; where a token does not stand, over to a line with the full model's */
+} mzm_tree_path;
+
+#define MZM_MAX_TREE_WIDTH 10
+
+MZM_API const char *mzm_tree_path_name(mzm_tree_path path);
+MZM_API mzm_status  mzm_tree_path_parse(mzm_tree_path *out, const char *name, mzm_err *err);
+
 /* Costs in units of one dense single-token pass; what --period auto decides by. Costs once measured
  * are frozen, so that a run can be repeated: hand them in again. */
 #define MZM_MAX_PERIOD 32
@@ -395,6 +407,9 @@ typedef struct mzm_gen_params {
 	bool       no_draft_image; /* sparse passes read the model's own weights even if there is a draft image */
 	int32_t    period;      /* 16: tokens a check, 1..MZM_MAX_PERIOD; 0 = auto (confidence monitor) */
 	float      check_below; /* 0: a draft token that the monitor trusts less than this is checked at once */
+	int32_t    tree_width;  /* 1: drafts are lines. Else trees of so many, up to MZM_MAX_TREE_WIDTH; greedy only.
+				 * period 0 and check_below then go by the best line */
+	mzm_tree_path tree_path;
 	mzm_accept accept;
 	float      threshold;   /* 0.1 */
 	float      check_temp;  /* 0.6 */
@@ -457,7 +472,12 @@ typedef struct mzm_gen_result {
 	int32_t  n_accepted, n_corrected, n_bonus, n_rolled_back;
 	int32_t  n_sparse_passes, n_dense_passes; /* after the prefill; a check is one dense pass */
 	int64_t  n_dense_positions;            /* positions those dense passes covered */
+	int64_t  n_sparse_positions;           /* of sparse passes: as many as passes, but with trees */
 	double   sparse_work;                  /* sum of densities over sparse passes */
+	double   sparse_node_work;             /* the same, each weighted by its positions */
+	/* With trees: drafted nodes, their roots counted too, and what became of them. Live ones were checked; dead ones
+	 * belonged to no line that was alive in the end; those cut did, but went beyond the nodes that a check can hold. */
+	int64_t  n_nodes, n_live, n_dead, n_cut;
 	double   density;                      /* of a sparse pass: share of all parameters it uses */
 	double   read_density;                 /* same, of the weights a dense pass reads */
 	int64_t  prefill_ns, decode_ns;

@@ -152,8 +152,7 @@ static int32_t aware_select(mzm_predictor *base, int32_t layer, int32_t pos, con
 		judge_sparse(p, layer);
 	else
 		judge_dense(p, layer);
-	mzm_select_top(rows, n, g->score, g->cfg->n_ffn, g->scratch);
-	return n;
+	return mzm_guess_best(g, layer, n, rows);
 }
 
 static int32_t aware_refine(mzm_predictor *base, int32_t layer, float *gate, int32_t *rows, int32_t n)
@@ -190,11 +189,16 @@ const mzm_predictor_ops mzm_pred_aware = {
 	.source = "candidates by low-rank gate and up made for the model's inputs, then true gates",
 	.stage = MZM_PRED_INPUT,
 	.calibration = "aware",
+	.allocates = true,
+	.learns = true,
 	.create = aware_create,
 	.free = aware_free,
 	.score = mzm_guess_score,
 	.refine = aware_refine,
 	.cost = aware_cost,
 	.share = aware_share,
+	.reset = mzm_guess_reset,
+	.observe = mzm_guess_observe,
 	.select = aware_select,
+	.want = mzm_guess_want,
 };

@@ -25,23 +25,25 @@ static float threshold_at(const float *found, double keep)
 	return (float)((double)found[i - 1] + (low - (double)found[i - 1]) * (keep - from) / (to - from));
 }
 
-static mzm_status cats_create(mzm_predictor **out, const mzm_pred_env *env, mzm_err *err)
+mzm_status mzm_cats_create(mzm_predictor **out, const mzm_pred_env *env, const mzm_predictor_ops *ops,
+			   const char *tensor, mzm_err *err)
 {
 	mzm_carve c = {0};
 	int32_t n_layers = env->cfg->n_layers;
 	MZM_CARVE(&c, cats, 1);
 	MZM_CARVE(&c, float, n_layers);
-	MZM_TRY(mzm_alloc_for((void **)&c.base, c.used, "the cats predictor", err));
+	MZM_TRY(mzm_alloc_for((void **)&c.base, c.used, "a predictor by thresholds", err));
 	c.used = 0;
 	cats *p = MZM_CARVE(&c, cats, 1);
-	p->base = (mzm_predictor){.ops = &mzm_pred_cats, .n_keep = mzm_pred_n_keep(env), .keep_of = env->keep_of};
+	p->base = (mzm_predictor){.ops = ops, .n_keep = mzm_pred_most(env), .keep_of = env->keep_of};
 	p->n_ffn = env->cfg->n_ffn;
 	p->threshold = MZM_CARVE(&c, float, n_layers);
 	for (int32_t l = 0; l < n_layers; l++) {
-		const float *found = mzm_calib_find(env->calib, "cats", l, MZM_F32, CATS_POINTS, 1);
+		const float *found = mzm_calib_find(env->calib, tensor, l, MZM_F32, CATS_POINTS, 1);
 		if (!found) {
 			mzm_free(p);
-			return mzm_fail(err, MZM_EFORMAT, "the side-car has no fitting \"cats\" of layer %d", (int)l);
+			return mzm_fail(err, MZM_EFORMAT, "the side-car has no fitting \"%s\" of layer %d", tensor,
+					(int)l);
 		}
 		double keep = env->keep_of ? (double)env->keep_of[l] / p->n_ffn : (double)env->keep;
 		p->threshold[l] = keep >= 1 ? -1 : threshold_at(found, keep);
@@ -50,7 +52,7 @@ static mzm_status cats_create(mzm_predictor **out, const mzm_pred_env *env, mzm_
 	return MZM_OK;
 }
 
-static void cats_free(mzm_predictor *p)
+void mzm_cats_free(mzm_predictor *p)
 {
 	mzm_free(p);
 }
@@ -68,7 +70,7 @@ static int32_t largest(const float *score, int32_t n)
 	return best;
 }
 
-static int32_t cats_select(mzm_predictor *base, int32_t layer, int32_t pos, const float *score, int32_t *rows)
+int32_t mzm_cats_select(mzm_predictor *base, int32_t layer, int32_t pos, const float *score, int32_t *rows)
 {
 	const cats *p = (const cats *)base;
 	float threshold = p->threshold[layer];
@@ -83,12 +85,17 @@ static int32_t cats_select(mzm_predictor *base, int32_t layer, int32_t pos, cons
 	return n;
 }
 
+static mzm_status cats_create(mzm_predictor **out, const mzm_pred_env *env, mzm_err *err)
+{
+	return mzm_cats_create(out, env, &mzm_pred_cats, "cats", err);
+}
+
 const mzm_predictor_ops mzm_pred_cats = {
 	.name = "cats",
 	.source = "|act(gate)| above the layer's calibrated threshold (arXiv 2404.08763)",
 	.stage = MZM_PRED_GATE,
 	.calibration = "cats",
 	.create = cats_create,
-	.free = cats_free,
-	.select = cats_select,
+	.free = mzm_cats_free,
+	.select = mzm_cats_select,
 };

@@ -1,6 +1,6 @@
 /* countdown.c - M-COUNTDOWN (arXiv 2505.17701): the choice falls by |up x|, the coefficient that the down projection
  * will meet but for the gate; up is computed whole, gate and down for the chosen. Its D form predicts that coefficient:
- * that is lowrank with labels by contribution (fit_lowrank.c). */
+ * countdown-d in lowrank.c. */
 #include "predictors/registry.h"
 
 #include "base/carve.h"
@@ -19,7 +19,7 @@ static mzm_status countdown_create(mzm_predictor **out, const mzm_pred_env *env,
 	MZM_TRY(mzm_alloc_for((void **)&c.base, c.used, "the countdown predictor", err));
 	c.used = 0;
 	countdown *p = MZM_CARVE(&c, countdown, 1);
-	p->base = (mzm_predictor){.ops = &mzm_pred_countdown, .n_keep = mzm_pred_n_keep(env), .keep_of = env->keep_of};
+	p->base = (mzm_predictor){.ops = &mzm_pred_countdown, .n_keep = mzm_pred_most(env), .keep_of = env->keep_of};
 	p->n_ffn = env->cfg->n_ffn;
 	p->scratch = MZM_CARVE(&c, float, p->n_ffn);
 	*out = &p->base;
@@ -44,6 +44,7 @@ const mzm_predictor_ops mzm_pred_countdown = {
 	.name = "countdown",
 	.source = "largest |up| of each token (M-COUNTDOWN, arXiv 2505.17701)",
 	.stage = MZM_PRED_UP,
+	.allocates = true,
 	.create = countdown_create,
 	.free = countdown_free,
 	.select = countdown_select,

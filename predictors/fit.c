@@ -5,10 +5,12 @@
 
 static const mzm_fit *const fits[] = {
 	&mzm_fit_cats,
+	&mzm_fit_teal,
 	&mzm_fit_static,
 	&mzm_fit_svd,
 	&mzm_fit_aware,
 	&mzm_fit_lowrank,
+	&mzm_fit_countdown_d,
 };
 
 const mzm_fit *mzm_fit_at(int i)

@@ -39,12 +39,13 @@ typedef struct mzm_fit {
 	const char *name;  /* "lowrank": that of the predictor which needs it */
 	const char *about; /* one line */
 	bool        slow;  /* trains: more than a pass over the sample */
+	bool        named_only; /* not among those of a calibration that names none */
 	mzm_status (*layer)(const mzm_fit_layer *l, const mzm_fit_options *o, mzm_calib_writer *out, mzm_err *err);
 } mzm_fit;
 
 const mzm_fit *mzm_fit_at(int i);              /* NULL past the last */
 const mzm_fit *mzm_fit_find(const char *name); /* NULL: unknown */
 
-extern const mzm_fit mzm_fit_cats, mzm_fit_static, mzm_fit_lowrank, mzm_fit_svd, mzm_fit_aware;
+extern const mzm_fit mzm_fit_cats, mzm_fit_teal, mzm_fit_static, mzm_fit_lowrank, mzm_fit_svd, mzm_fit_aware, mzm_fit_countdown_d;
 
 #endif

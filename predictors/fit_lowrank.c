@@ -9,8 +9,12 @@
  * (training: 93 and 84 %). 4 bits instead of 8 take 5 points off; rank 128 instead of 96 adds 5. With rank 160 and
  * 9,600 positions, over all layers and held-out text, 1.37 neurons are chosen for each active one, and 97.4 % found.
  *
+ * D-COUNTDOWN (arXiv 2505.17701) learns in the same way what its paper's predictor does: hard labels for the largest
+ * coefficients |z| of the down projection, whatever the activation and the norms of what they meet.
+ *
  * Each step is a few products over a batch; every output is one rank's of the team, so no sum depends on how many. */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/rng.h"
@@ -37,8 +41,15 @@ typedef struct adam {
 	size_t n;
 } adam;
 
+/* What is learnt: of which predictor, and how it is labelled. */
+typedef struct lesson {
+	const char *name;
+	bool        contributes; /* by |z| times the norm of the down row, and behind a ReLU softly by the gate; else |z| */
+} lesson;
+
 typedef struct training {
 	const mzm_fit_layer *l;
+	const lesson        *of_what;
 	mzm_factor_fit      *f;
 	int32_t  rank, dim, n_ffn, n_batch;
 	float   *at, *bt;      /* [rank, dim], [n_ffn, rank] what is trained; f is their transpose */
@@ -91,6 +102,7 @@ static void training_layout(training *t, mzm_carve *c)
 
 typedef struct labelling {
 	const mzm_fit_layer *l;
+	bool     contributes;
 	uint8_t *label;
 	float   *score, *scratch; /* [n_ranks, n_ffn] */
 	int32_t *rows;            /* [n_ranks, n_ffn] */
@@ -104,11 +116,11 @@ static void label_position(const labelling *q, int32_t p, int rank)
 	uint8_t *label = q->label + (size_t)p * n;
 	int32_t keep = (int32_t)(LABELLED * (float)n) + 1;
 	for (size_t j = 0; j < n; j++)
-		q->score[mine + j] = z[j] * l->down_norm[j];
+		q->score[mine + j] = z[j] * (q->contributes ? l->down_norm[j] : 1);
 	mzm_select_top(q->rows + mine, keep, q->score + mine, (int32_t)n, q->scratch + mine);
 	memset(label, 0, n);
 	for (int32_t i = 0; i < keep; i++)
-		label[q->rows[mine + (size_t)i]] = 1;
+		label[q->rows[mine + (size_t)i]] = z[q->rows[mine + (size_t)i]] != 0;
 }
 
 static void label_rank(void *ctx, mzm_team *team, int rank)
@@ -125,7 +137,7 @@ static mzm_status make_labels(training *t, mzm_err *err)
 	size_t n = (size_t)mzm_team_size(t->l->team) * (size_t)t->n_ffn;
 	float *block;
 	MZM_TRY(mzm_alloc_for((void **)&block, n * (2 * sizeof(float) + sizeof(int32_t)), "labels", err));
-	labelling q = {t->l, t->label, block, block + n, (int32_t *)(void *)(block + 2 * n)};
+	labelling q = {t->l, t->of_what->contributes, t->label, block, block + n, (int32_t *)(void *)(block + 2 * n)};
 	mzm_team_run(t->l->team, label_rank, &q);
 	mzm_free(block);
 	return MZM_OK;
@@ -282,11 +294,12 @@ static float deviation(const mzm_factor_fit *f)
 	return (float)sqrt(squares / f->n_ffn);
 }
 
-static mzm_status begin(training *t, const mzm_fit_layer *l, mzm_factor_fit *f, mzm_err *err)
+static mzm_status begin(training *t, const lesson *of_what, const mzm_fit_layer *l, mzm_factor_fit *f, mzm_err *err)
 {
 	mzm_carve c = {0};
-	*t = (training){.l = l, .f = f, .rank = f->rank, .dim = l->cfg->dim, .n_ffn = l->cfg->n_ffn};
-	if (mzm_act_is_sparse(l->cfg->act))
+	*t = (training){.l = l, .of_what = of_what, .f = f, .rank = f->rank, .dim = l->cfg->dim,
+			.n_ffn = l->cfg->n_ffn};
+	if (of_what->contributes && mzm_act_is_sparse(l->cfg->act))
 		t->sharp = SHARP / (deviation(f) + 1e-6f); /* gates that are all the same have none */
 	training_layout(t, &c);
 	if (c.overflow)
@@ -307,9 +320,11 @@ static mzm_status begin(training *t, const mzm_fit_layer *l, mzm_factor_fit *f, 
 /* ---- how many have which odds ---- */
 
 /* Shares of the neurons, over some positions, whose logit is no less than each point of the grid. */
-static mzm_status write_shares(const mzm_fit_layer *l, const mzm_factor_fit *f, mzm_calib_writer *out, mzm_err *err)
+static mzm_status write_shares(const lesson *of_what, const mzm_fit_layer *l, const mzm_factor_fit *f,
+			       mzm_calib_writer *out, mzm_err *err)
 {
 	mzm_status st;
+	char name[64];
 	float *y, *x, share[LOWRANK_POINTS] = {0};
 	int32_t n = l->n_train < LOOKS ? l->n_train : LOOKS;
 	size_t n_y = (size_t)n * (size_t)f->n_ffn, dim = (size_t)f->dim;
@@ -328,20 +343,23 @@ static mzm_status write_shares(const mzm_fit_layer *l, const mzm_factor_fit *f, 
 		sum += count[i];
 		share[i] = (float)((double)sum / (double)n_y);
 	}
-	st = mzm_calib_add(out, "lowrank.share", l->layer, MZM_F32, 1, LOWRANK_POINTS, share, err);
+	snprintf(name, sizeof name, "%s.share", of_what->name);
+	st = mzm_calib_add(out, name, l->layer, MZM_F32, 1, LOWRANK_POINTS, share, err);
 out:
 	mzm_free(y);
 	return st;
 }
 
-static mzm_status write_layer(const mzm_fit_layer *l, mzm_factor_fit *f, mzm_calib_writer *out, mzm_err *err)
+static mzm_status write_layer(const lesson *of_what, const mzm_fit_layer *l, mzm_factor_fit *f, mzm_calib_writer *out,
+			      mzm_err *err)
 {
-	MZM_TRY(mzm_factor_write(out, "lowrank", l->layer, f, err));
+	MZM_TRY(mzm_factor_write(out, of_what->name, l->layer, f, err));
 	MZM_TRY(mzm_factor_round(f, err));
-	return write_shares(l, f, out, err);
+	return write_shares(of_what, l, f, out, err);
 }
 
-static mzm_status lowrank_layer(const mzm_fit_layer *l, const mzm_fit_options *o, mzm_calib_writer *out, mzm_err *err)
+static mzm_status learn(const lesson *of_what, const mzm_fit_layer *l, const mzm_fit_options *o, mzm_calib_writer *out,
+			mzm_err *err)
 {
 	mzm_status st;
 	mzm_factor_fit f;
@@ -350,16 +368,28 @@ static mzm_status lowrank_layer(const mzm_fit_layer *l, const mzm_fit_options *o
 	mzm_factor_want want = {.target = MZM_FACTOR_GATE, .inputs = true, .bits = BITS,
 				.rank = mzm_factor_rank(l->cfg, o->rank, SHARE)};
 	MZM_TRY(mzm_factor_make(&f, &explained, l, &want, err));
-	MZM_TRY_OUT(begin(&t, l, &f, err));
+	MZM_TRY_OUT(begin(&t, of_what, l, &f, err));
 	MZM_TRY_OUT(train(&t, o, err));
 	transpose(f.a, t.at, f.rank, f.dim);
 	transpose(f.b, t.bt, t.n_ffn, f.rank);
 	memcpy(f.bias, t.bias, (size_t)t.n_ffn * sizeof *f.bias);
-	st = write_layer(l, &f, out, err);
+	st = write_layer(of_what, l, &f, out, err);
 out:
 	mzm_free(t.block);
 	mzm_factor_free(&f);
 	return st;
+}
+
+static const lesson lowrank = {"lowrank", true}, countdown = {"countdown-d", false};
+
+static mzm_status lowrank_layer(const mzm_fit_layer *l, const mzm_fit_options *o, mzm_calib_writer *out, mzm_err *err)
+{
+	return learn(&lowrank, l, o, out, err);
+}
+
+static mzm_status countdown_layer(const mzm_fit_layer *l, const mzm_fit_options *o, mzm_calib_writer *out, mzm_err *err)
+{
+	return learn(&countdown, l, o, out, err);
 }
 
 const mzm_fit mzm_fit_lowrank = {
@@ -367,4 +397,12 @@ const mzm_fit mzm_fit_lowrank = {
 	.about = "a trained low-rank network (Deja Vu, arXiv 2310.17157)",
 	.slow = true,
 	.layer = lowrank_layer,
+};
+
+const mzm_fit mzm_fit_countdown_d = {
+	.name = "countdown-d",
+	.about = "lowrank, by the largest coefficients of down (D-COUNTDOWN, arXiv 2505.17701); only if named",
+	.slow = true,
+	.named_only = true,
+	.layer = countdown_layer,
 };

@@ -25,7 +25,7 @@ static void griffin_layout(griffin *g, mzm_carve *c)
 
 static mzm_status create(mzm_predictor **out, const mzm_predictor_ops *ops, const mzm_pred_env *env, mzm_err *err)
 {
-	griffin shape = {.base = {.ops = ops, .n_keep = mzm_pred_n_keep(env), .keep_of = env->keep_of,
+	griffin shape = {.base = {.ops = ops, .n_keep = mzm_pred_most(env), .keep_of = env->keep_of,
 				  .observes = true},
 			 .history = {.n_layers = env->cfg->n_layers, .n_ffn = env->cfg->n_ffn}};
 	mzm_carve c = {0};
@@ -106,6 +106,7 @@ const mzm_predictor_ops mzm_pred_griffin = {
 	.name = "griffin",
 	.source = "one set a request, from the prompt (arXiv 2404.01365; CSparse)",
 	.stage = MZM_PRED_INPUT,
+	.allocates = true,
 	.create = griffin_create,
 	.free = griffin_free,
 	.reset = griffin_reset,
@@ -121,6 +122,7 @@ const mzm_predictor_ops mzm_pred_griffin_live = {
 	.stage = MZM_PRED_INPUT,
 	.learns = true,
 	.refreshes = true,
+	.allocates = true,
 	.create = live_create,
 	.free = griffin_free,
 	.reset = griffin_reset,

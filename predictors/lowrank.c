@@ -3,15 +3,23 @@
  *
  * Behind a ReLU how many neurons are active differs from token to token and from layer to layer: the true ones, cut to
  * the same number for each, would miss a quarter. So those are taken whose logit exceeds one threshold, the same in all
- * layers, by which keep is the share taken on average. Elsewhere the best are taken, always as many. */
+ * layers, by which keep is the share taken on average. Elsewhere the best are taken, always as many.
+ *
+ * "countdown-d" is D-COUNTDOWN (arXiv 2505.17701), whose predictor has the same form and is trained on the coefficients
+ * of the down projection. */
 #include "predictors/lowrank.h"
 #include "predictors/guess.h"
 #include "predictors/registry.h"
+
+#include <stdio.h>
 
 #define LEAST (-1e30f) /* a threshold that all logits exceed */
 
 typedef struct lowrank {
 	mzm_guess guess;
+	const mzm_calib *calib;
+	const char *name; /* of the tensors */
+	float     keep;
 	float    *threshold; /* [n_layers] */
 } lowrank;
 
@@ -28,50 +36,71 @@ static float threshold_at(const double share[LOWRANK_POINTS], double keep)
 }
 
 /* Of one layer, or the mean of all. */
-static mzm_status read_shares(double share[LOWRANK_POINTS], const mzm_pred_env *env, int32_t first, int32_t end,
-			      mzm_err *err)
+static mzm_status read_shares(double share[LOWRANK_POINTS], const lowrank *p, int32_t first, int32_t end, mzm_err *err)
 {
+	char name[64];
+	snprintf(name, sizeof name, "%s.share", p->name);
 	for (int i = 0; i < LOWRANK_POINTS; i++)
 		share[i] = 0;
 	for (int32_t l = first; l < end; l++) {
-		const float *of = mzm_calib_find(env->calib, "lowrank.share", l, MZM_F32, 1, LOWRANK_POINTS);
+		const float *of = mzm_calib_find(p->calib, name, l, MZM_F32, 1, LOWRANK_POINTS);
 		if (!of)
-			return mzm_fail(err, MZM_EFORMAT, "the side-car has no fitting \"lowrank.share\" of layer %d",
-					(int)l);
+			return mzm_fail(err, MZM_EFORMAT, "the side-car has no fitting \"%s\" of layer %d", name, (int)l);
 		for (int i = 0; i < LOWRANK_POINTS; i++)
 			share[i] += (double)of[i] / (end - first);
 	}
 	return MZM_OK;
 }
 
-static mzm_status set_thresholds(lowrank *p, const mzm_pred_env *env, mzm_err *err)
+static mzm_status set_thresholds(lowrank *p, mzm_err *err)
 {
 	double share[LOWRANK_POINTS];
-	int32_t n_layers = env->cfg->n_layers;
-	for (int32_t l = 0; l < n_layers; l++) {
-		double keep = env->keep_of ? (double)env->keep_of[l] / env->cfg->n_ffn : (double)env->keep;
-		if (env->keep_of || l == 0)
-			MZM_TRY(read_shares(share, env, env->keep_of ? l : 0, env->keep_of ? l + 1 : n_layers, err));
+	const mzm_config *cfg = p->guess.cfg;
+	const int32_t *keep_of = p->guess.base.keep_of;
+	for (int32_t l = 0; l < cfg->n_layers; l++) {
+		double keep = keep_of ? (double)keep_of[l] / cfg->n_ffn : (double)p->keep;
+		if (keep_of || l == 0)
+			MZM_TRY(read_shares(share, p, keep_of ? l : 0, keep_of ? l + 1 : cfg->n_layers, err));
 		p->threshold[l] = threshold_at(share, keep);
 	}
 	return MZM_OK;
 }
 
-static mzm_status lowrank_create(mzm_predictor **out, const mzm_pred_env *env, mzm_err *err)
+/* What keep_of says may have changed; that the shares are there is known. */
+static void lowrank_settle(mzm_predictor *base)
+{
+	if (base->keep_of)
+		(void)set_thresholds((lowrank *)base, NULL);
+}
+
+static mzm_status create(mzm_predictor **out, const mzm_predictor_ops *ops, const mzm_pred_env *env, mzm_err *err)
 {
 	mzm_status st;
 	mzm_guess *g;
-	MZM_TRY(mzm_guess_create(&g, sizeof(lowrank), &mzm_pred_lowrank, env, err));
+	MZM_TRY(mzm_guess_create(&g, sizeof(lowrank), ops, env, err));
 	lowrank *p = (lowrank *)g;
+	p->calib = env->calib;
+	p->name = ops->name;
+	p->keep = env->keep;
 	MZM_TRY_OUT(mzm_alloc_for((void **)&p->threshold, (size_t)env->cfg->n_layers * sizeof *p->threshold,
 				  "the predictor", err));
-	MZM_TRY_OUT(set_thresholds(p, env, err));
+	MZM_TRY_OUT(set_thresholds(p, err));
 	*out = &g->base;
 	return MZM_OK;
 out:
 	mzm_free(p->threshold);
 	mzm_guess_free(&g->base);
 	return st;
+}
+
+static mzm_status lowrank_create(mzm_predictor **out, const mzm_pred_env *env, mzm_err *err)
+{
+	return create(out, &mzm_pred_lowrank, env, err);
+}
+
+static mzm_status countdown_create(mzm_predictor **out, const mzm_pred_env *env, mzm_err *err)
+{
+	return create(out, &mzm_pred_countdown_d, env, err);
 }
 
 static void lowrank_free(mzm_predictor *base)
@@ -103,8 +132,7 @@ static int32_t lowrank_select(mzm_predictor *base, int32_t layer, int32_t pos, c
 		return above(g, ((const lowrank *)base)->threshold[layer], rows);
 	for (int32_t j = 0; j < n; j++)
 		g->score[j] = mzm_expf(g->y[j]);
-	mzm_select_top(rows, keep, g->score, n, g->scratch);
-	return keep;
+	return mzm_guess_best(g, layer, keep, rows);
 }
 
 const mzm_predictor_ops mzm_pred_lowrank = {
@@ -112,10 +140,35 @@ const mzm_predictor_ops mzm_pred_lowrank = {
 	.source = "likeliest by a trained low-rank network (Deja Vu, arXiv 2310.17157)",
 	.stage = MZM_PRED_INPUT,
 	.calibration = "lowrank",
+	.allocates = true,
+	.learns = true,
 	.create = lowrank_create,
 	.free = lowrank_free,
+	.settle = lowrank_settle,
 	.score = mzm_guess_score,
 	.refine = mzm_guess_drop_zeros,
 	.cost = mzm_guess_cost,
+	.reset = mzm_guess_reset,
+	.observe = mzm_guess_observe,
 	.select = lowrank_select,
+	.want = mzm_guess_want,
+};
+
+const mzm_predictor_ops mzm_pred_countdown_d = {
+	.name = "countdown-d",
+	.source = "likeliest to have a large coefficient of down (D-COUNTDOWN, arXiv 2505.17701)",
+	.stage = MZM_PRED_INPUT,
+	.calibration = "countdown-d",
+	.allocates = true,
+	.learns = true,
+	.create = countdown_create,
+	.free = lowrank_free,
+	.settle = lowrank_settle,
+	.score = mzm_guess_score,
+	.refine = mzm_guess_drop_zeros,
+	.cost = mzm_guess_cost,
+	.reset = mzm_guess_reset,
+	.observe = mzm_guess_observe,
+	.select = lowrank_select,
+	.want = mzm_guess_want,
 };

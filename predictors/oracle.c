@@ -21,7 +21,7 @@ static mzm_status oracle_create(mzm_predictor **out, const mzm_pred_env *env, mz
 	MZM_TRY(mzm_alloc_for((void **)&c.base, c.used, "the oracle predictor", err));
 	c.used = 0;
 	oracle *p = MZM_CARVE(&c, oracle, 1);
-	p->base = (mzm_predictor){.ops = &mzm_pred_oracle, .n_keep = mzm_pred_n_keep(env)};
+	p->base = (mzm_predictor){.ops = &mzm_pred_oracle, .n_keep = mzm_pred_most(env), .keep_of = env->keep_of};
 	p->n_ffn = env->cfg->n_ffn;
 	p->down_norm = env->down_norm;
 	p->score = MZM_CARVE(&c, float, p->n_ffn);
@@ -39,11 +39,12 @@ static int32_t oracle_select(mzm_predictor *base, int32_t layer, int32_t pos, co
 {
 	oracle *p = (oracle *)base;
 	const float *norm = p->down_norm + (size_t)layer * (size_t)p->n_ffn;
+	int32_t n = mzm_pred_keep(base, layer);
 	(void)pos;
 	for (int32_t j = 0; j < p->n_ffn; j++)
 		p->score[j] = score[j] * norm[j];
-	mzm_select_top(rows, base->n_keep, p->score, p->n_ffn, p->scratch);
-	return base->n_keep;
+	mzm_select_top(rows, n, p->score, p->n_ffn, p->scratch);
+	return n;
 }
 
 const mzm_predictor_ops mzm_pred_oracle = {

@@ -7,15 +7,15 @@
 
 typedef struct static_pred {
 	mzm_predictor    base;
-	int32_t          n_ffn;
+	int32_t          n_layers, n_ffn;
 	const mzm_calib *calib;
 	int32_t         *rows;    /* [n_layers, n_keep] of which a layer's first mzm_pred_keep() count */
 	float           *scratch; /* [n_ffn] */
 } static_pred;
 
-static void static_layout(static_pred *p, mzm_carve *c, int32_t n_layers)
+static void static_layout(static_pred *p, mzm_carve *c)
 {
-	p->rows = MZM_CARVE(c, int32_t, (size_t)n_layers * (size_t)p->base.n_keep);
+	p->rows = MZM_CARVE(c, int32_t, (size_t)p->n_layers * (size_t)p->base.n_keep);
 	p->scratch = MZM_CARVE(c, float, p->n_ffn);
 }
 
@@ -24,44 +24,40 @@ static const float *means(const static_pred *p, int32_t layer)
 	return mzm_calib_find(p->calib, "static", layer, MZM_F32, 1, p->n_ffn);
 }
 
-static mzm_status choose_sets(static_pred *p, int32_t n_layers, mzm_err *err)
+static mzm_status find_means(const static_pred *p, mzm_err *err)
 {
-	for (int32_t l = 0; l < n_layers; l++) {
-		const float *mean = means(p, l);
-		if (!mean)
+	for (int32_t l = 0; l < p->n_layers; l++)
+		if (!means(p, l))
 			return mzm_fail(err, MZM_EFORMAT, "the side-car has no fitting \"static\" of layer %d", (int)l);
-		mzm_select_top(p->rows + (size_t)l * (size_t)p->base.n_keep, mzm_pred_keep(&p->base, l), mean, p->n_ffn,
-			       p->scratch);
-	}
 	return MZM_OK;
 }
 
-/* Neurons of the layer that keeps most. */
-static int32_t most_kept(const mzm_pred_env *env)
+static void static_settle(mzm_predictor *base)
 {
-	int32_t most = mzm_pred_n_keep(env);
-	for (int32_t l = 0; env->keep_of && l < env->cfg->n_layers; l++)
-		most = env->keep_of[l] > most ? env->keep_of[l] : most;
-	return most;
+	static_pred *p = (static_pred *)base;
+	for (int32_t l = 0; l < p->n_layers; l++)
+		mzm_select_top(p->rows + (size_t)l * (size_t)base->n_keep, mzm_pred_keep(base, l), means(p, l),
+			       p->n_ffn, p->scratch);
 }
 
 static mzm_status static_create(mzm_predictor **out, const mzm_pred_env *env, mzm_err *err)
 {
-	static_pred shape = {.base = {.ops = &mzm_pred_static, .n_keep = most_kept(env), .keep_of = env->keep_of},
-			     .n_ffn = env->cfg->n_ffn, .calib = env->calib};
+	static_pred shape = {.base = {.ops = &mzm_pred_static, .n_keep = mzm_pred_most(env), .keep_of = env->keep_of},
+			     .n_layers = env->cfg->n_layers, .n_ffn = env->cfg->n_ffn, .calib = env->calib};
 	mzm_carve c = {0};
 	MZM_CARVE(&c, static_pred, 1);
-	static_layout(&shape, &c, env->cfg->n_layers);
+	static_layout(&shape, &c);
 	MZM_TRY(mzm_alloc_for((void **)&c.base, c.used, "the static predictor", err));
 	c.used = 0;
 	static_pred *p = MZM_CARVE(&c, static_pred, 1);
 	*p = shape;
-	static_layout(p, &c, env->cfg->n_layers);
-	mzm_status st = choose_sets(p, env->cfg->n_layers, err);
+	static_layout(p, &c);
+	mzm_status st = find_means(p, err);
 	if (st != MZM_OK) {
 		mzm_free(p);
 		return st;
 	}
+	static_settle(&p->base);
 	*out = &p->base;
 	return MZM_OK;
 }
@@ -94,8 +90,10 @@ const mzm_predictor_ops mzm_pred_static = {
 	.source = "one set for all requests, from the calibration text",
 	.stage = MZM_PRED_INPUT,
 	.calibration = "static",
+	.allocates = true,
 	.create = static_create,
 	.free = static_free,
+	.settle = static_settle,
 	.select = static_select,
 	.want = static_want,
 };

@@ -26,8 +26,7 @@ static int32_t svd_select(mzm_predictor *base, int32_t layer, int32_t pos, const
 	} else {
 		g->factors.kern->act(g->score, g->cfg->act, g->cfg->act_threshold, n);
 	}
-	mzm_select_top(rows, keep, g->score, n, g->scratch);
-	return keep;
+	return mzm_guess_best(g, layer, keep, rows);
 }
 
 const mzm_predictor_ops mzm_pred_svd = {
@@ -35,10 +34,15 @@ const mzm_predictor_ops mzm_pred_svd = {
 	.source = "largest |act(gate)| by the gate's truncated SVD (arXiv 2603.14110)",
 	.stage = MZM_PRED_INPUT,
 	.calibration = "svd",
+	.allocates = true,
+	.learns = true,
 	.create = svd_create,
 	.free = mzm_guess_free,
 	.score = mzm_guess_score,
 	.refine = mzm_guess_drop_zeros,
 	.cost = mzm_guess_cost,
+	.reset = mzm_guess_reset,
+	.observe = mzm_guess_observe,
 	.select = svd_select,
+	.want = mzm_guess_want,
 };

@@ -23,7 +23,8 @@ static void topk_layout(topk *p, mzm_carve *c)
 
 static mzm_status topk_create(mzm_predictor **out, const mzm_pred_env *env, mzm_err *err)
 {
-	topk shape = {.base = {.ops = &mzm_pred_topk, .n_keep = mzm_pred_n_keep(env), .observes = env->partial},
+	topk shape = {.base = {.ops = &mzm_pred_topk, .n_keep = mzm_pred_most(env), .keep_of = env->keep_of,
+			       .observes = env->partial},
 		      .n_ffn = env->cfg->n_ffn,
 		      .history = {.n_layers = env->partial ? env->cfg->n_layers : 0, .n_ffn = env->cfg->n_ffn}};
 	mzm_carve c = {0};
@@ -56,9 +57,10 @@ static void topk_observe(mzm_predictor *base, int32_t layer, const float *z, int
 static int32_t topk_select(mzm_predictor *base, int32_t layer, int32_t pos, const float *score, int32_t *rows)
 {
 	topk *p = (topk *)base;
-	(void)layer, (void)pos;
-	mzm_select_top(rows, base->n_keep, score, p->n_ffn, p->scratch);
-	return base->n_keep;
+	int32_t n = mzm_pred_keep(base, layer);
+	(void)pos;
+	mzm_select_top(rows, n, score, p->n_ffn, p->scratch);
+	return n;
 }
 
 static int32_t topk_want(mzm_predictor *base, int32_t layer, int32_t n, int32_t *rows)
@@ -74,6 +76,7 @@ const mzm_predictor_ops mzm_pred_topk = {
 	.source = "largest |act(gate)| of each token (FSparse, arXiv 2409.03856)",
 	.stage = MZM_PRED_GATE,
 	.learns = true,
+	.allocates = true,
 	.create = topk_create,
 	.free = topk_free,
 	.reset = topk_reset,

@@ -23,7 +23,7 @@ static void wina_layout(wina *p, const mzm_pred_env *env, mzm_carve *c)
 
 static mzm_status wina_create(mzm_predictor **out, const mzm_pred_env *env, mzm_err *err)
 {
-	wina shape = {.base = {.ops = &mzm_pred_wina, .n_keep = mzm_pred_n_keep(env), .keep_of = env->keep_of},
+	wina shape = {.base = {.ops = &mzm_pred_wina, .n_keep = mzm_pred_most(env), .keep_of = env->keep_of},
 		      .n_ffn = env->cfg->n_ffn};
 	mzm_carve c = {0};
 	MZM_CARVE(&c, wina, 1);
@@ -62,6 +62,7 @@ const mzm_predictor_ops mzm_pred_wina = {
 	.source = "largest |act(gate)| times the norms of up and down (after WINA, arXiv 2505.19427)",
 	.stage = MZM_PRED_GATE,
 	.needs_down_norm = true,
+	.allocates = true,
 	.create = wina_create,
 	.free = wina_free,
 	.select = wina_select,

@@ -177,7 +177,7 @@ void mzm_cli_print_outcome(const mzm_plan *plan, const mzm_gen_result *r);
 void mzm_cli_print_streaming(const mzm_gen_result *r);
 
 /* --mode --draft --predictor --keep --period --check-below --no-draft-image --threshold --check-temp --accept --temp
- * --ablate --top-k --top-p --min-p --repeat-penalty --repeat-last --seed -n/--max-tokens --stop --ignore-eos
+ * --tree --tree-path --ablate --top-k --top-p --min-p --repeat-penalty --repeat-last --seed -n/--max-tokens --stop --ignore-eos
  * --no-special */
 typedef struct mzm_cli_decode {
 	mzm_gen_params gen;  /* filled but for the callbacks */
@@ -327,6 +327,7 @@ typedef struct mzm_cli_derived {
 	double aal, aal_paper;    /* tokens gained a check; without each answer's last check */
 	double effective_density; /* ((period-1) * density + 1) / aal_paper, fixed period only */
 	double work_per_token;    /* (sparse work + dense passes) / (tokens - 1), each answer's first token left out */
+	double w_nodes;           /* the same, passes weighted by their positions */
 	double prefill_tok_per_s, tok_per_s; /* the latter by decode wall time, first tokens left out */
 } mzm_cli_derived;
 

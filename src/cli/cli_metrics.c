@@ -32,6 +32,7 @@ mzm_cli_derived mzm_cli_derive(const mzm_gen_result *r, const mzm_gen_params *ge
 	d.aal_paper = ratio(r->n_gained_paper, r->n_checks_paper);
 	d.effective_density = effective_density(r, gen, d.aal_paper);
 	d.work_per_token = ratio(r->sparse_work + r->n_dense_passes, n_decoded);
+	d.w_nodes = ratio(r->sparse_node_work + (double)r->n_dense_positions, n_decoded);
 	d.prefill_tok_per_s = ratio((r->n_prompt - r->n_kept) * 1e9, (double)r->prefill_ns);
 	d.tok_per_s = n_decoded > 0 ? ratio(n_decoded * 1e9, (double)r->decode_ns) : (double)NAN;
 	return d;
@@ -53,7 +54,13 @@ void mzm_cli_counters_add(mzm_gen_result *sum, const mzm_gen_result *r)
 	sum->n_sparse_passes += r->n_sparse_passes;
 	sum->n_dense_passes += r->n_dense_passes;
 	sum->n_dense_positions += r->n_dense_positions;
+	sum->n_sparse_positions += r->n_sparse_positions;
 	sum->sparse_work += r->sparse_work;
+	sum->sparse_node_work += r->sparse_node_work;
+	sum->n_nodes += r->n_nodes;
+	sum->n_live += r->n_live;
+	sum->n_dead += r->n_dead;
+	sum->n_cut += r->n_cut;
 	sum->density = r->density;
 	sum->read_density = r->read_density;
 	sum->prefill_ns += r->prefill_ns;
@@ -103,9 +110,15 @@ int mzm_cli_counters_json(json_t *object, const mzm_gen_result *r, const mzm_gen
 	bad |= json_object_set_new(object, "read_density", mzm_cli_json_double(r->read_density));
 	bad |= json_object_set_new(object, "effective_density", mzm_cli_json_double(d.effective_density));
 	bad |= json_object_set_new(object, "work_per_token", mzm_cli_json_double(d.work_per_token));
+	bad |= json_object_set_new(object, "w_nodes", mzm_cli_json_double(d.w_nodes));
 	bad |= json_object_set_new(object, "sparse_passes", json_integer(r->n_sparse_passes));
+	bad |= json_object_set_new(object, "sparse_positions", json_integer(r->n_sparse_positions));
 	bad |= json_object_set_new(object, "dense_passes", json_integer(r->n_dense_passes));
 	bad |= json_object_set_new(object, "dense_positions", json_integer(r->n_dense_positions));
+	bad |= json_object_set_new(object, "nodes", json_integer(r->n_nodes));
+	bad |= json_object_set_new(object, "live_nodes", json_integer(r->n_live));
+	bad |= json_object_set_new(object, "dead_nodes", json_integer(r->n_dead));
+	bad |= json_object_set_new(object, "cut_nodes", json_integer(r->n_cut));
 	bad |= json_object_set_new(object, "rollback_tokens", json_integer(r->n_rolled_back));
 	bad |= json_object_set_new(object, "accepted", json_integer(r->n_accepted));
 	bad |= json_object_set_new(object, "corrected", json_integer(r->n_corrected));
@@ -132,11 +145,12 @@ json_t *mzm_cli_settings_json(const mzm_gen_params *gen)
 	json_t *seed = gen->seed <= INT64_MAX ? json_integer((json_int_t)gen->seed) : json_string(seed_text);
 	char ablate[64];
 	mzm_ablation_print(ablate, gen->ablate);
-	return json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:s, s:o, s:o, s:s, "
+	return json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:i, s:s, s:s, s:o, s:o, s:s, "
 			 "s:o, s:i, s:o, s:o, s:o, s:i, s:o, s:i, s:b}",
 			 "mode", mzm_mode_name(gen->mode), "draft", gen->draft, "predictor", gen->predictor, "keep",
 			 mzm_cli_json_float(gen->keep), "period", period, "check_below",
-			 mzm_cli_json_float(gen->check_below), "accept", mzm_accept_name(gen->accept),
+			 mzm_cli_json_float(gen->check_below), "tree", (int)gen->tree_width, "tree_path",
+			 mzm_tree_path_name(gen->tree_path), "accept", mzm_accept_name(gen->accept),
 			 "threshold", mzm_cli_json_float(gen->threshold), "check_temp",
 			 mzm_cli_json_float(gen->check_temp), "ablate", ablate, "temp",
 			 mzm_cli_json_float(gen->temp), "top_k", (int)gen->top_k, "top_p",

@@ -147,6 +147,11 @@ static const char *accept_choice(int i)
 	return i <= MZM_ACCEPT_TYPICAL ? mzm_accept_name((mzm_accept)i) : NULL;
 }
 
+static const char *path_choice(int i)
+{
+	return i <= MZM_TREE_JUMP ? mzm_tree_path_name((mzm_tree_path)i) : NULL;
+}
+
 static const char *draft_choice(int i)
 {
 	return i == 0 ? "sparse" : NULL;
@@ -178,6 +183,11 @@ static const mzm_opt decode_options[] = {
 		 "monitor sees it; 0: off."},
 	{.name = "no-draft-image", .type = MZM_OPT_FLAG, GEN(no_draft_image), DECODING,
 	 .help = "Draft with the model's own weights even if it holds a smaller image of them for drafts."},
+	{.name = "tree", .type = MZM_OPT_INT, GEN(tree_width), DECODING, .min = 1, .max = MZM_MAX_TREE_WIDTH, .arg = "W",
+	 .help = "Draft W lines at once, as a tree, and keep the best of them; 1: one line. Greedy decoding only."},
+	{.name = "tree-path", .type = MZM_OPT_ENUM, GEN(tree_path), DECODING, .choice = path_choice, .arg = "NAME",
+	 .help = "Which line of a tree a check keeps. longest: of which most stands. likeliest: by the full model. jump: "
+		 "the draft's best, with changes to lines that have the full model's token where one does not stand."},
 	{.name = "accept", .type = MZM_OPT_ENUM, GEN(accept), DECODING, .choice = accept_choice, .arg = "RULE",
 	 .help = "When sirius mode keeps a draft token."},
 	{.name = "threshold", .type = MZM_OPT_FLOAT, GEN(threshold), DECODING, .max = 1, .arg = "P",

@@ -30,7 +30,9 @@ static mzm_status sparse_propose(mzm_draft_job *job, mzm_err *err)
 		job->confidence[i] = mzm_monitor_confidence(job->monitor, &job->evidence[i]);
 		job->n_draft++;
 		job->n_passes++;
+		job->n_positions++;
 		job->ffn_share += share;
+		job->node_share += share;
 		bool check = mzm_monitor_push(job->monitor, job->confidence[i]);
 		if (job->is_stop(job->ctx, id) || (job->adaptive && check) || job->confidence[i] < job->check_below)
 			break;

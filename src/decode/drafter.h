@@ -23,12 +23,18 @@ typedef struct mzm_draft_job {
 	int32_t        max;       /* draft tokens at most */
 	bool         (*is_stop)(void *ctx, int32_t id); /* this token would end the text: check at once */
 	void          *ctx;
+	int32_t        n_vocab;
+	int32_t        width;     /* lines of a tree (draft_tree.h) */
+	/* Of a tree, in place of is_stop: the text would end with the last of these n draft tokens. */
+	bool         (*line_stops)(void *ctx, const int32_t *ids, int32_t n);
 
 	mzm_evidence  *evidence;  /* out: [max] */
 	float         *confidence; /* out: [max] */
 	int32_t        n_draft;   /* out */
 	int32_t        n_passes;  /* out: sparse passes run */
+	int32_t        n_positions; /* out: positions of those */
 	double         ffn_share; /* out: sum over the passes of the share of FFN weights they read */
+	double         node_share; /* out: the same, each pass weighted by its positions */
 } mzm_draft_job;
 
 typedef struct mzm_drafter {

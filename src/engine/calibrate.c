@@ -21,20 +21,35 @@ mzm_calibrate_params mzm_calibrate_params_default(void)
 				      .n_report = 64, .n_judged = 1000};
 }
 
-/* Behind the fits of predictors stands that of the monitor. */
-static bool is_monitor(int i)
+#define SHARES "alloc"
+
+/* Behind the fits of predictors stand those of what is no predictor's own. */
+static const struct other {
+	const char *name, *about;
+} others[] = {
+	{MZM_MONITOR_TENSOR, "when drafts are wrong, for --period auto"},
+	{SHARES, "how many neurons each layer keeps, for predictors that gain by it"},
+};
+
+/* NULL past the last. */
+static const struct other *other_at(int i)
 {
-	return !mzm_fit_at(i) && (i == 0 || mzm_fit_at(i - 1));
+	int n = 0;
+	while (mzm_fit_at(n))
+		n++;
+	return i >= n && i < n + (int)(sizeof others / sizeof others[0]) ? &others[i - n] : NULL;
 }
 
 const char *mzm_fit_name(int i)
 {
-	return mzm_fit_at(i) ? mzm_fit_at(i)->name : is_monitor(i) ? MZM_MONITOR_TENSOR : NULL;
+	const struct other *o = other_at(i);
+	return mzm_fit_at(i) ? mzm_fit_at(i)->name : o ? o->name : NULL;
 }
 
 const char *mzm_fit_about(int i)
 {
-	return mzm_fit_at(i) ? mzm_fit_at(i)->about : is_monitor(i) ? "when drafts are wrong, for --period auto" : NULL;
+	const struct other *o = other_at(i);
+	return mzm_fit_at(i) ? mzm_fit_at(i)->about : o ? o->about : NULL;
 }
 
 mzm_status mzm_calibrate_tell(const mzm_calibration *c, const char *stage, uint64_t done, uint64_t total, mzm_err *err)
@@ -61,19 +76,23 @@ static mzm_status add_fit(mzm_calibration *c, const mzm_fit *fit, const char *na
 
 static mzm_status name_fit(mzm_calibration *c, const char *name, mzm_err *err)
 {
-	if (strcmp(name, MZM_MONITOR_TENSOR) != 0)
+	bool *other = strcmp(name, MZM_MONITOR_TENSOR) == 0 ? &c->fits_monitor
+		      : strcmp(name, SHARES) == 0	    ? &c->fits_alloc
+							    : NULL;
+	if (!other)
 		return add_fit(c, mzm_fit_find(name), name, err);
-	if (c->fits_monitor)
+	if (*other)
 		return mzm_fail(err, MZM_EARG, "the fit \"%s\" was named twice", name);
-	c->fits_monitor = true;
+	*other = true;
 	return MZM_OK;
 }
 
 static mzm_status choose_fits(mzm_calibration *c, mzm_err *err)
 {
-	c->fits_monitor = !c->params.fits;
+	c->fits_monitor = c->fits_alloc = !c->params.fits;
 	for (int i = 0; !c->params.fits && mzm_fit_at(i); i++)
-		MZM_TRY(add_fit(c, mzm_fit_at(i), mzm_fit_at(i)->name, err));
+		if (!mzm_fit_at(i)->named_only)
+			MZM_TRY(add_fit(c, mzm_fit_at(i), mzm_fit_at(i)->name, err));
 	for (int32_t i = 0; c->params.fits && i < c->params.n_fits; i++)
 		MZM_TRY(name_fit(c, c->params.fits[i], err));
 	return MZM_OK;
@@ -282,14 +301,14 @@ static json_t *fits_json(const mzm_calibration *c, bool timed)
 }
 
 /* timed: for the caller; else for the file, which shall be the same from every machine. */
-static mzm_status describe(json_t **out, const mzm_calibration *c, const mzm_calibrate_report *r, bool timed,
-			   mzm_err *err)
+static mzm_status describe(json_t **out, const mzm_calibration *c, const mzm_calibrate_report *r, json_t *shares,
+			   bool timed, mzm_err *err)
 {
-	*out = json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:I, s:i, s:I, s:o, s:o}", "program", MZM_VERSION_STRING,
+	*out = json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:I, s:i, s:I, s:O?, s:o, s:o}", "program", MZM_VERSION_STRING,
 			 "arch", c->model->info.arch, "model_hash", c->model->info.hash, "texts",
 			 (json_int_t)c->n_texts, "tokens", (json_int_t)c->n_ids, "n_train", (int)c->n_train, "n_test",
 			 (int)c->n_test, "seed", (json_int_t)c->params.seed, "rank", (int)c->params.rank,
-			 "n_judged", (json_int_t)c->n_judged, "fits",
+			 "n_judged", (json_int_t)c->n_judged, SHARES, shares, "fits",
 			 fits_json(c, timed), "report", mzm_calibrate_report_json(r, timed));
 	return *out ? MZM_OK : mzm_fail(err, MZM_ENOMEM, "out of memory: the report");
 }
@@ -300,14 +319,14 @@ static int add_text(const char *bytes, size_t n, void *str)
 	return ((mzm_str *)str)->failed ? -1 : 0;
 }
 
-static mzm_status write_results(mzm_calibration *c, const mzm_calibrate_report *r, mzm_calib_writer *w,
+static mzm_status write_results(mzm_calibration *c, const mzm_calibrate_report *r, json_t *shares, mzm_calib_writer *w,
 				const char *out_path, char **report, mzm_err *err)
 {
 	mzm_status st;
 	json_t *info = NULL, *timed = NULL;
 	mzm_str text = {0};
-	MZM_TRY_OUT(describe(&info, c, r, false, err));
-	MZM_TRY_OUT(describe(&timed, c, r, true, err));
+	MZM_TRY_OUT(describe(&info, c, r, shares, false, err));
+	MZM_TRY_OUT(describe(&timed, c, r, shares, true, err));
 	if (report && json_dump_callback(timed, add_text, &text, JSON_INDENT(1)) != 0)
 		MZM_TRY_OUT(mzm_fail(err, MZM_ENOMEM, "out of memory: the report"));
 	if (out_path)
@@ -329,6 +348,7 @@ mzm_status mzm_calibration_finish(mzm_calibration *c, const char *out_path, char
 	mzm_calib_writer *w = NULL;
 	mzm_calib *fitted = NULL;
 	mzm_calibrate_report *r = NULL;
+	json_t *shares = NULL;
 	int32_t most;
 	if (report)
 		*report = NULL;
@@ -343,10 +363,13 @@ mzm_status mzm_calibration_finish(mzm_calibration *c, const char *out_path, char
 	MZM_TRY_OUT(fit_all(c, w, err));
 	if (c->fits_monitor)
 		MZM_TRY_OUT(mzm_calibrate_monitor(c, w, err));
+	if (c->fits_alloc)
+		MZM_TRY_OUT(mzm_calibrate_shares(&shares, c, w, err));
 	MZM_TRY_OUT(mzm_calib_preview(&fitted, w, err));
 	MZM_TRY_OUT(mzm_calibrate_report_make(&r, c, fitted, err));
-	st = write_results(c, r, w, out_path, report, err);
+	st = write_results(c, r, shares, w, out_path, report, err);
 out:
+	json_decref(shares);
 	mzm_calibrate_report_free(r);
 	mzm_calib_close(fitted);
 	mzm_calib_writer_free(w);

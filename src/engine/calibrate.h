@@ -7,6 +7,7 @@
 #ifndef MZM_CALIBRATE_H
 #define MZM_CALIBRATE_H
 
+#include "base/carve.h"
 #include "engine/engine.h"
 #include "predictors/fit.h"
 
@@ -45,7 +46,7 @@ struct mzm_calibration {
 	const mzm_fit       *fits[MZM_MAX_FITS];
 	int32_t              n_fits;
 	double               fit_seconds[MZM_MAX_FITS];
-	bool                 fits_monitor;
+	bool                 fits_monitor, fits_alloc;
 	size_t               n_judged; /* draft tokens that it was fitted to */
 	int32_t             *ids;      /* [n_ids] of ids_cap: all texts */
 	size_t              *ends;     /* [n_texts] of texts_cap: where each ends */
@@ -69,6 +70,32 @@ bool       mzm_calibrate_measure(uint64_t *bytes, const mzm_calibration *c, int3
 mzm_status mzm_calibrate_alloc(mzm_calibration *c, mzm_err *err);
 /* The layer's work on all positions, with w_gate; or on the held-out ones only, with up. */
 void       mzm_calibrate_layer(mzm_calibration *c, int32_t layer, bool held_out);
+
+/* What a predictor, asked as a sparse pass asks it (ffn.c), chooses for a held-out position of the layer at hand. */
+typedef struct mzm_ask {
+	mzm_calibration *c;
+	mzm_predictor   *p;
+	int32_t          layer;
+	const float     *x, *gate, *up, *z;
+	int32_t          n, n_chosen; /* kept neurons: rows [n]; of n_chosen, where it refines */
+	int32_t         *rows;        /* [n_ffn] */
+	float           *score, *picked; /* [n_ffn] */
+	int64_t          ns, score_ns; /* it took; of that score(), without waking the threads: in a pass they are awake */
+} mzm_ask;
+
+void       mzm_calibrate_ask_layout(mzm_ask *q, const mzm_config *cfg, mzm_carve *c); /* c and layer: the caller's */
+/* Position `at` of the held-out ones, of the layer's work (mzm_calibrate_layer). */
+void       mzm_calibrate_ask_at(mzm_ask *q, int32_t at);
+/* pos: in its text. */
+void       mzm_calibrate_ask(mzm_ask *q, mzm_predictor *p, int32_t pos);
+/* The first half of a held-out window, as if it were a prompt. */
+void       mzm_calibrate_show_prompt(mzm_predictor *p, const mzm_calibration *c, int32_t layer, const mzm_window *w);
+/* What the predictor needs was fitted. */
+bool       mzm_calibrate_is_ready(const mzm_calibration *c, const mzm_predictor_ops *ops, const mzm_calib *fitted);
+
+/* Looks for each layer's share of neurons (alloc.h), for all predictors that use such and are ready, and adds those that
+ * prove themselves. *report: an array of what was measured; NULL: nothing was. */
+mzm_status mzm_calibrate_shares(json_t **report, mzm_calibration *c, mzm_calib_writer *to, mzm_err *err);
 
 /* Measures every predictor of the params that is ready, on the held-out positions, with what was fitted so far. An
  * array, a row for each predictor and keep. timed: with what depends on the machine. */

@@ -38,15 +38,12 @@ struct mzm_calibrate_report {
 
 /* Scratch of a layer's position. */
 typedef struct probe {
+	mzm_ask          ask;
 	mzm_calibration *c;
 	void            *block;
 	row             *r;
-	int32_t          layer;
-	int64_t          score_ns;    /* of score(), without waking the threads: in a pass they are awake */
-	int32_t          n, n_chosen; /* kept neurons: rows [n]; of n_chosen, where it refines */
-	const float     *x, *gate, *up, *z;
-	int32_t         *rows, *best; /* [n_ffn] */
-	float           *value, *scratch, *score, *picked; /* [n_ffn] */
+	int32_t         *best; /* [n_ffn] */
+	float           *value, *scratch, *missing; /* [n_ffn] */
 	unsigned char   *is_best; /* [n_ffn] */
 	float           *out;     /* [dim] */
 	const int32_t   *list;    /* [n_list] neurons that are added up; NULL: all */
@@ -55,14 +52,6 @@ typedef struct probe {
 } probe;
 
 /* ---- the rows ---- */
-
-/* What it needs is there. */
-static bool is_ready(const mzm_calibration *c, const mzm_predictor_ops *ops, const mzm_calib *fitted)
-{
-	if (ops == &mzm_pred_dense)
-		return false;
-	return !ops->calibration || mzm_calib_count(fitted, ops->calibration, c->model->weights->cfg.n_layers) > 0;
-}
 
 static bool is_wanted(const mzm_calibrate_params *p, const char *name)
 {
@@ -99,7 +88,7 @@ static mzm_status make_rows(mzm_calibrate_report *r, mzm_calibration *c, const m
 	MZM_TRY(mzm_alloc_for((void **)&r->cost_share, n * sizeof r->cost_share[0], "the report", err));
 	for (int i = 0; mzm_predictor_at(i); i++) {
 		const mzm_predictor_ops *ops = mzm_predictor_at(i);
-		if (is_ready(c, ops, fitted) && is_wanted(&c->params, ops->name))
+		if (ops != &mzm_pred_dense && mzm_calibrate_is_ready(c, ops, fitted) && is_wanted(&c->params, ops->name))
 			MZM_TRY(add_rows(r, c, ops, fitted, err));
 	}
 	return MZM_OK;
@@ -122,56 +111,22 @@ void mzm_calibrate_report_free(mzm_calibrate_report *r)
 
 /* ---- one position ---- */
 
-static void run_score(void *ctx, mzm_team *team, int rank)
-{
-	probe *q = ctx;
-	mzm_team_barrier(team, rank);
-	int64_t start = mzm_now_ns();
-	q->r->p->ops->score(q->r->p, q->layer, q->x, q->score, team, rank);
-	mzm_team_barrier(team, rank);
-	if (rank == 0)
-		q->score_ns = mzm_now_ns() - start;
-}
-
-static const float *input_of(probe *q)
-{
-	switch (q->r->p->ops->stage) {
-	case MZM_PRED_GATE: return q->gate;
-	case MZM_PRED_UP: return q->up;
-	case MZM_PRED_FULL: return q->z;
-	default: break;
-	}
-	if (!q->r->p->ops->score)
-		return q->x;
-	mzm_team_run(q->c->session->team, run_score, q);
-	return q->score;
-}
-
 /* Share of the FFN's rows that a pass reads for the choice. */
 static double share_read(const probe *q)
 {
 	const mzm_config *cfg = &q->c->model->weights->cfg;
-	double n_ffn = cfg->n_ffn, kept = q->n / n_ffn;
+	double n_ffn = cfg->n_ffn, kept = q->ask.n / n_ffn;
 	if (q->r->p->ops->stage != MZM_PRED_INPUT)
 		return mzm_pred_ffn_share(q->r->p->ops->stage, kept, cfg->ungated);
-	return cfg->ungated ? (q->n_chosen / n_ffn + kept) / 2 : (q->n_chosen / n_ffn + 2 * kept) / 3;
+	return cfg->ungated ? (q->ask.n_chosen / n_ffn + kept) / 2 : (q->ask.n_chosen / n_ffn + 2 * kept) / 3;
 }
 
 static void choose(probe *q, int32_t pos, tally *t)
 {
-	mzm_predictor *p = q->r->p;
-	q->score_ns = 0;
-	const float *input = input_of(q);
-	int64_t start = mzm_now_ns();
-	q->n_chosen = q->n = p->ops->select(p, q->layer, pos, input, q->rows);
-	if (p->ops->refine) {
-		for (int32_t i = 0; i < q->n; i++)
-			q->picked[i] = q->gate[q->rows[i]];
-		q->n = p->ops->refine(p, q->layer, q->picked, q->rows, q->n);
-	}
-	q->r->took[t->n] = q->score_ns + mzm_now_ns() - start;
-	t->chosen += (double)q->n_chosen / q->c->model->weights->cfg.n_ffn;
-	t->kept += (double)q->n / q->c->model->weights->cfg.n_ffn;
+	mzm_calibrate_ask(&q->ask, q->r->p, pos);
+	q->r->took[t->n] = q->ask.ns;
+	t->chosen += (double)q->ask.n_chosen / q->c->model->weights->cfg.n_ffn;
+	t->kept += (double)q->ask.n / q->c->model->weights->cfg.n_ffn;
 	t->read += share_read(q);
 }
 
@@ -179,33 +134,33 @@ static void choose(probe *q, int32_t pos, tally *t)
 static void compare_best(probe *q, tally *t)
 {
 	const mzm_weights *w = q->c->model->weights;
-	const float *norm = w->down_norm + (size_t)q->layer * (size_t)w->cfg.n_ffn;
-	int32_t k = mzm_pred_keep(q->r->p, q->layer), hits = 0;
+	const float *norm = w->down_norm + (size_t)q->ask.layer * (size_t)w->cfg.n_ffn;
+	int32_t k = mzm_pred_keep(q->r->p, q->ask.layer), hits = 0;
 	for (int32_t j = 0; j < w->cfg.n_ffn; j++)
-		q->value[j] = q->z[j] * norm[j];
+		q->value[j] = q->ask.z[j] * norm[j];
 	mzm_select_top(q->best, k, q->value, w->cfg.n_ffn, q->scratch);
 	memset(q->is_best, 0, (size_t)w->cfg.n_ffn);
 	for (int32_t i = 0; i < k; i++)
 		q->is_best[q->best[i]] = 1;
-	for (int32_t i = 0; i < q->n; i++)
-		hits += q->is_best[q->rows[i]];
+	for (int32_t i = 0; i < q->ask.n; i++)
+		hits += q->is_best[q->ask.rows[i]];
 	t->recall += (double)hits / k;
-	t->precision += (double)hits / q->n;
+	t->precision += (double)hits / q->ask.n;
 }
 
 /* Against all that are not zero. */
 static void compare_active(probe *q, tally *t)
 {
 	for (int32_t j = 0; j < q->c->model->weights->cfg.n_ffn; j++)
-		t->n_active += q->gate[j] != 0;
-	for (int32_t i = 0; i < q->n; i++)
-		t->n_found += q->gate[q->rows[i]] != 0;
-	t->n_chosen += q->n_chosen;
+		t->n_active += q->ask.gate[j] != 0;
+	for (int32_t i = 0; i < q->ask.n; i++)
+		t->n_found += q->ask.gate[q->ask.rows[i]] != 0;
+	t->n_chosen += q->ask.n_chosen;
 }
 
 static void add_columns(const probe *q, int32_t begin, int32_t end, int rank)
 {
-	const mzm_matrix *m = &q->c->model->weights->layer[q->layer].down;
+	const mzm_matrix *m = &q->c->model->weights->layer[q->ask.layer].down;
 	mzm_accum_job job = {.dtype = m->dtype, .w = m->w, .stride = m->stride, .rows = q->list, .n_rows = q->n_list,
 			     .n_cols = m->n_cols, .a = q->list_z, .lda = (size_t)q->n_list, .n_pos = 1, .y = q->out,
 			     .ldy = (size_t)m->n_cols,
@@ -216,7 +171,7 @@ static void add_columns(const probe *q, int32_t begin, int32_t end, int rank)
 
 static int32_t n_units(const probe *q)
 {
-	const mzm_matrix *m = &q->c->model->weights->layer[q->layer].down;
+	const mzm_matrix *m = &q->c->model->weights->layer[q->ask.layer].down;
 	return mzm_accum_units(m->dtype, m->n_cols);
 }
 
@@ -250,14 +205,14 @@ static void compare_output(probe *q, double whole, tally *t)
 {
 	int32_t n = 0, at = 0;
 	for (int32_t j = 0; j < q->c->model->weights->cfg.n_ffn; j++) {
-		if (at < q->n && q->rows[at] == j) {
+		if (at < q->ask.n && q->ask.rows[at] == j) {
 			at++;
 			continue;
 		}
 		q->best[n] = j;
-		q->picked[n++] = q->z[j];
+		q->missing[n++] = q->ask.z[j];
 	}
-	double missing = norm_of_sum(q, q->best, q->picked, n);
+	double missing = norm_of_sum(q, q->best, q->missing, n);
 	t->error += whole > 0 ? missing / whole : 0;
 }
 
@@ -265,12 +220,11 @@ static void compare_output(probe *q, double whole, tally *t)
 
 static void place_probe(probe *q, const mzm_config *cfg, mzm_carve *c)
 {
-	q->rows = MZM_CARVE(c, int32_t, cfg->n_ffn);
+	mzm_calibrate_ask_layout(&q->ask, cfg, c);
 	q->best = MZM_CARVE(c, int32_t, cfg->n_ffn);
 	q->value = MZM_CARVE(c, float, cfg->n_ffn);
 	q->scratch = MZM_CARVE(c, float, cfg->n_ffn);
-	q->score = MZM_CARVE(c, float, cfg->n_ffn);
-	q->picked = MZM_CARVE(c, float, cfg->n_ffn);
+	q->missing = MZM_CARVE(c, float, cfg->n_ffn);
 	q->is_best = MZM_CARVE(c, unsigned char, cfg->n_ffn);
 	q->out = MZM_CARVE(c, float, cfg->dim);
 }
@@ -278,7 +232,7 @@ static void place_probe(probe *q, const mzm_config *cfg, mzm_carve *c)
 static mzm_status make_probe(probe *q, mzm_calibration *c, mzm_err *err)
 {
 	mzm_carve carve = {0};
-	q->c = c;
+	q->c = q->ask.c = c;
 	place_probe(q, &c->model->weights->cfg, &carve);
 	MZM_TRY(mzm_alloc_for(&q->block, carve.used, "the report", err));
 	carve = (mzm_carve){.base = q->block};
@@ -286,22 +240,11 @@ static mzm_status make_probe(probe *q, mzm_calibration *c, mzm_err *err)
 	return MZM_OK;
 }
 
-/* Position `at` of the held-out ones. */
-static void look_at(probe *q, int32_t at)
-{
-	const mzm_calibration *c = q->c;
-	size_t n_ffn = (size_t)c->model->weights->cfg.n_ffn, i = (size_t)c->n_train + (size_t)at;
-	q->x = c->work.x + i * (size_t)c->model->weights->cfg.dim;
-	q->gate = c->work.gate + i * n_ffn;
-	q->z = c->work.z + i * n_ffn;
-	q->up = c->work.up + (size_t)at * n_ffn;
-}
-
 static void measure_position(mzm_calibrate_report *r, probe *q, int32_t pos)
 {
-	double whole = norm_of_sum(q, NULL, q->z, q->c->model->weights->cfg.n_ffn);
+	double whole = norm_of_sum(q, NULL, q->ask.z, q->c->model->weights->cfg.n_ffn);
 	for (int32_t i = 0; i < r->n_rows; i++) {
-		tally *t = &r->rows[i].layers[q->layer];
+		tally *t = &r->rows[i].layers[q->ask.layer];
 		q->r = &r->rows[i];
 		choose(q, pos, t);
 		t->n++;
@@ -312,19 +255,10 @@ static void measure_position(mzm_calibrate_report *r, probe *q, int32_t pos)
 	}
 }
 
-/* The first half of a window, as if it were a prompt. */
 static void show_prompt(mzm_calibrate_report *r, const mzm_calibration *c, int32_t layer, const mzm_window *w)
 {
-	const float *z = c->work.z + (size_t)w->row * (size_t)c->model->weights->cfg.n_ffn;
-	for (int32_t i = 0; i < r->n_rows; i++) {
-		mzm_predictor *p = r->rows[i].p;
-		if (p->ops->reset)
-			p->ops->reset(p);
-		if (p->observes && p->ops->observe && w->n_rows > 1)
-			p->ops->observe(p, layer, z, w->n_rows / 2);
-		if (p->ops->settle)
-			p->ops->settle(p);
-	}
+	for (int32_t i = 0; i < r->n_rows; i++)
+		mzm_calibrate_show_prompt(r->rows[i].p, c, layer, w);
 }
 
 /* At most `each` positions of every held-out window, n in all. */
@@ -336,9 +270,9 @@ static int32_t measure_layer(mzm_calibrate_report *r, probe *q, int32_t each, in
 		const mzm_window *w = &c->windows[i];
 		if (!w->held_out || w->n_rows < 1)
 			continue;
-		show_prompt(r, c, q->layer, w);
+		show_prompt(r, c, q->ask.layer, w);
 		for (int32_t pos = w->n_rows / 2, k = 0; pos < w->n_rows && k < each && left > 0; pos++, k++, left--) {
-			look_at(q, w->row - c->n_train + pos);
+			mzm_calibrate_ask_at(&q->ask, w->row - c->n_train + pos);
 			measure_position(r, q, pos);
 		}
 	}
@@ -383,7 +317,7 @@ mzm_status mzm_calibrate_report_make(mzm_calibrate_report **out, mzm_calibration
 	MZM_TRY_OUT(make_probe(&q, c, err));
 	for (int32_t l = 0; l < cfg->n_layers && r->n_rows > 0; l++) {
 		mzm_calibrate_layer(c, l, true);
-		q.layer = l;
+		q.ask.layer = l;
 		r->n_positions = measure_layer(r, &q, (n + n_windows - 1) / n_windows, n);
 		add_times(r);
 		MZM_TRY_OUT(mzm_calibrate_tell(c, "measuring", (uint64_t)l + 1, (uint64_t)cfg->n_layers, err));

@@ -20,22 +20,35 @@ static bool draft_is_stop(void *ctx, int32_t id)
 	return mzm_output_push(ctx, id) != MZM_GO_ON;
 }
 
-static mzm_status draft(mzm_generation *g, const mzm_drafter *drafter, int32_t *n_draft)
+mzm_draft_job mzm_gen_draft_job(mzm_generation *g)
 {
 	mzm_session *s = g->s;
 	int32_t room = g->limit - g->n; /* tokens still allowed: a check brings one more than it keeps */
 	int32_t block = g->p->period ? g->p->period : MZM_MAX_PERIOD;
-	mzm_draft_job job = {
+	return (mzm_draft_job){
 		.state = s->state, .sampler = s->sampler, .predictor = s->predictor, .monitor = &s->monitor,
 		.image = s->drafting.image, .held = s->drafting.held, .adaptive = g->p->period == 0,
 		.ids = s->ids, .n = g->n, .max = (block < room ? block : room) - 1,
 		.check_below = g->p->check_below, .classes = s->model->token_classes,
 		.is_stop = draft_is_stop, .ctx = g->probe, .evidence = g->evidence, .confidence = g->confidence,
+		.n_vocab = s->model->weights->cfg.n_vocab,
 	};
+}
+
+void mzm_gen_count_draft(mzm_generation *g, const mzm_draft_job *job)
+{
+	g->r->n_sparse_passes += job->n_passes;
+	g->r->n_sparse_positions += job->n_positions;
+	g->ffn_share += job->ffn_share;
+	g->node_share += job->node_share;
+}
+
+static mzm_status draft(mzm_generation *g, const mzm_drafter *drafter, int32_t *n_draft)
+{
+	mzm_draft_job job = mzm_gen_draft_job(g);
 	mzm_output_probe(g->probe, g->out);
 	MZM_TRY(drafter->propose(&job, g->err));
-	g->r->n_sparse_passes += job.n_passes;
-	g->ffn_share += job.ffn_share;
+	mzm_gen_count_draft(g, &job);
 	*n_draft = job.n_draft;
 	return MZM_OK;
 }
@@ -50,6 +63,7 @@ static bool leaves_out(const mzm_generation *g, mzm_ablation part)
 mzm_status mzm_gen_prepare_checked(mzm_generation *g)
 {
 	size_t per_token = 2 * (size_t)g->kv->n_layers * (size_t)g->kv->n_kv_heads * g->kv->row_bytes;
+	MZM_TRY(mzm_gen_prepare_tree(g));
 	if (!leaves_out(g, MZM_ABLATE_KV_REWRITE))
 		return MZM_OK;
 	return mzm_alloc_for((void **)&g->sparse_rows, MZM_MAX_PERIOD * per_token, "rows of drafts", g->err);
@@ -58,6 +72,7 @@ mzm_status mzm_gen_prepare_checked(mzm_generation *g)
 void mzm_gen_free_checked(mzm_generation *g)
 {
 	mzm_free(g->sparse_rows);
+	mzm_free(g->tree);
 }
 
 /* Copies rows [first, first + n) of all layers out of the KV, or back. */
@@ -80,6 +95,15 @@ static bool chance_keeps(const mzm_session *s, int32_t pos)
 	return mzm_rng_unit(s->forced_seed, FORCED_STREAM, (uint64_t)pos) < s->forced_accept;
 }
 
+bool mzm_gen_stands(mzm_generation *g, const mzm_verifier *verifier, const float *logits, int32_t id, int32_t choice,
+		    int32_t pos)
+{
+	mzm_judgement j = {logits, id, choice, g->p->accept, g->p->threshold, g->p->check_temp, g->s->sampler};
+	if (leaves_out(g, MZM_ABLATE_ROLLBACK))
+		return true;
+	return g->s->forced_accept > 0 ? chance_keeps(g->s, pos) : verifier->stands(&j);
+}
+
 /* How many of the n draft tokens behind g->n stand; *next: the full model's own token after those. */
 static int32_t judge(mzm_generation *g, const mzm_verifier *verifier, const float *rows, int32_t n, int32_t *next)
 {
@@ -90,10 +114,7 @@ static int32_t judge(mzm_generation *g, const mzm_verifier *verifier, const floa
 		*next = mzm_sampler_choose(g->s->sampler, logits, g->n + i);
 		bool stands = false;
 		if (i < n) {
-			mzm_judgement j = {logits, ids[g->n + i], *next, g->p->accept, g->p->threshold,
-					   g->p->check_temp, g->s->sampler};
-			stands = leaves_out(g, MZM_ABLATE_ROLLBACK) ||
-				 (g->s->forced_accept > 0 ? chance_keeps(g->s, g->n + i) : verifier->stands(&j));
+			stands = mzm_gen_stands(g, verifier, logits, ids[g->n + i], *next, g->n + i);
 			g->full_prob[i] = mzm_gen_traced_prob(g, logits, ids[g->n + i]);
 		}
 		if (!stands) {
@@ -157,28 +178,40 @@ static mzm_predictor *refresh(const mzm_generation *g)
 	return held || ops->refreshes ? s->predictor : NULL;
 }
 
+mzm_status mzm_gen_check(mzm_generation *g, mzm_pass *pass, float **rows)
+{
+	pass->observer = refresh(g);
+	MZM_TRY(mzm_forward(g->s->state, pass, rows, NULL, g->err));
+	if (g->s->predictor->ops->refreshes)
+		g->s->predictor->ops->settle(g->s->predictor);
+	g->r->n_checks++;
+	g->r->n_dense_passes++;
+	g->r->n_dense_positions += pass->n_pos;
+	return MZM_OK;
+}
+
+static mzm_status line_round(mzm_generation *g, const mzm_verifier *verifier, mzm_round *r)
+{
+	int32_t base = g->n - 1;
+	float *rows;
+	MZM_TRY(draft(g, mzm_drafter_find(g->p->draft), &r->n_draft));
+	copy_rows(g, base, r->n_draft, false); /* the last token of a draft has none */
+	mzm_kv_truncate(g->kv, base);
+	mzm_pass pass = {.ids = g->s->ids + base, .n_pos = r->n_draft + 1, .n_rows = r->n_draft + 1};
+	MZM_TRY(mzm_gen_check(g, &pass, &rows));
+	copy_rows(g, base, r->n_draft, true);
+	r->n_kept = judge(g, verifier, rows, r->n_draft, &r->next);
+	return MZM_OK;
+}
+
 mzm_status mzm_gen_decode_checked(mzm_generation *g)
 {
-	const mzm_drafter *drafter = mzm_drafter_find(g->p->draft);
 	const mzm_verifier *verifier = mzm_verifier_for(g->p->mode);
 	while (!g->done) {
-		int32_t base = g->n - 1, n_draft = 0, next = 0;
-		float *rows;
-		MZM_TRY(draft(g, drafter, &n_draft));
-		copy_rows(g, base, n_draft, false); /* the last token of a draft has none */
-		mzm_kv_truncate(g->kv, base);
-		mzm_pass pass = {.ids = g->s->ids + base, .n_pos = n_draft + 1, .n_rows = n_draft + 1,
-				 .observer = refresh(g)};
-		MZM_TRY(mzm_forward(g->s->state, &pass, &rows, NULL, g->err));
-		if (g->s->predictor->ops->refreshes)
-			g->s->predictor->ops->settle(g->s->predictor);
-		copy_rows(g, base, n_draft, true);
-		g->r->n_checks++;
-		g->r->n_dense_passes++;
-		g->r->n_dense_positions += n_draft + 1;
-		int32_t n_kept = judge(g, verifier, rows, n_draft, &next);
-		mzm_monitor_learn(&g->s->monitor, g->evidence, n_draft, n_kept);
-		settle_check(g, n_draft, n_kept, next);
+		mzm_round r = {0};
+		MZM_TRY(g->tree ? mzm_gen_tree_round(g, verifier, &r) : line_round(g, verifier, &r));
+		mzm_monitor_learn(&g->s->monitor, g->evidence, r.n_draft, r.n_kept);
+		settle_check(g, r.n_draft, r.n_kept, r.next);
 		mzm_kv_truncate(g->kv, g->n - 1);
 	}
 	g->r->n_checks_paper = g->r->n_checks > 0 ? g->r->n_checks - 1 : 0;

@@ -88,6 +88,20 @@ mzm_status mzm_session_measure_costs(mzm_session *s, const mzm_gen_params *param
 	return mzm_session_complete_costs(s, params, 0, out, err);
 }
 
+mzm_status mzm_session_nominal_costs(mzm_session *s, const mzm_gen_params *params, mzm_costs *out, mzm_err *err)
+{
+	mzm_gen_params defaults = mzm_gen_params_default();
+	if (!params)
+		params = &defaults;
+	memset(out, 0, sizeof *out);
+	MZM_TRY(mzm_gen_params_check(params, err));
+	MZM_TRY(mzm_session_use_predictor(s, params, err));
+	out->sparse = (float)mzm_model_density(s->model, mzm_session_ffn_share(s), s->drafting.image);
+	for (int32_t m = 1; m <= MZM_MAX_PERIOD; m++)
+		out->check[m] = 1;
+	return MZM_OK;
+}
+
 mzm_status mzm_session_complete_costs(mzm_session *s, const mzm_gen_params *params, double dense_ns, mzm_costs *out,
 				      mzm_err *err)
 {

@@ -51,6 +51,7 @@ struct mzm_session {
 	mzm_monitor      monitor;
 	double           forced_accept; /* bench: a check keeps draft tokens by this chance alone; 0 = off */
 	uint64_t         forced_seed;   /* of that chance, which is a function of it and the token's position */
+	bool             always_tree;   /* tests: drafts of width 1 are trees too */
 	int32_t         *ids;        /* [n_ctx + MZM_MAX_PERIOD] the timeline, drafts behind its end */
 
 	/* what a next generation may go on from (keep_prefix) */
@@ -60,7 +61,9 @@ struct mzm_session {
 
 	/* the predictor of the last generation, kept while its settings stay the same */
 	mzm_predictor   *predictor;
+	int32_t         *keep_of;    /* [n_layers] what it keeps in each, if the side-car says so */
 	float            keep;
+	bool             no_alloc;
 	uint64_t         seed;
 	mzm_drafting     drafting;
 	mzm_costs        costs;      /* measured for that predictor; sparse 0 = not yet */

@@ -125,7 +125,9 @@ static mzm_status decode_plain(mzm_generation *g)
 		e.id = mzm_gen_choose(g, logits, g->n, sparse ? &e.draft_prob : &e.full_prob);
 		if (sparse) {
 			g->r->n_sparse_passes++;
+			g->r->n_sparse_positions++;
 			g->ffn_share += share;
+			g->node_share += share;
 		} else {
 			g->r->n_dense_passes++;
 			g->r->n_dense_positions++;
@@ -227,6 +229,10 @@ static void fill_densities(mzm_generation *g)
 	r->density = mzm_model_density(m, share, g->s->drafting.image);
 	r->read_density = mzm_model_read_density(m, share, g->s->drafting.image);
 	r->sparse_work = r->density * r->n_sparse_passes; /* density is linear in the share */
+	if (r->n_sparse_positions)
+		r->sparse_node_work = (double)r->n_sparse_positions *
+				      mzm_model_density(m, g->node_share / (double)r->n_sparse_positions,
+							g->s->drafting.image);
 }
 
 static mzm_status run(mzm_generation *g)

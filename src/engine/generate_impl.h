@@ -20,11 +20,13 @@ typedef struct mzm_generation {
 	double                prefill_pass_ns; /* of the last pass over the prompt, if it had few positions; else 0 */
 	int32_t               last_gained; /* by the latest check */
 	double                ffn_share;   /* sum over sparse passes */
+	double                node_share;  /* the same, weighted by their positions */
 	mzm_evidence          evidence[MZM_MAX_PERIOD];   /* of the draft under way */
 	float                 confidence[MZM_MAX_PERIOD];
 	float                 full_prob[MZM_MAX_PERIOD];  /* the full model's, of those it judged */
 	char                 *sparse_rows; /* ablation of the KV rewrite: [period] rows of all layers; else NULL */
 	float                 next_prob;                  /* and of its own token behind them */
+	struct mzm_draft_tree *tree;   /* drafts are trees; NULL: lines */
 } mzm_generation;
 
 void            mzm_gen_end(mzm_generation *g, mzm_finish why); /* the first reason counts */
@@ -37,6 +39,24 @@ void            mzm_gen_emit(mzm_generation *g, const mzm_token_event *e);
 float           mzm_gen_traced_prob(mzm_generation *g, const float *logits, int32_t id);
 /* The token that comes behind n, by the sampler. */
 int32_t         mzm_gen_choose(mzm_generation *g, const float *logits, int32_t n, float *prob);
+
+/* What a draft and its check came to: the draft tokens behind g->n in s->ids, how many of them stand, and the full
+ * model's own token behind these. */
+typedef struct mzm_round {
+	int32_t n_draft, n_kept, next;
+} mzm_round;
+
+/* Parts of a round that lines and trees share (checked.c): a job for a drafter, and its numbers; the dense pass. */
+mzm_draft_job mzm_gen_draft_job(mzm_generation *g);
+void          mzm_gen_count_draft(mzm_generation *g, const mzm_draft_job *job);
+mzm_status    mzm_gen_check(mzm_generation *g, mzm_pass *pass, float **rows);
+/* Whether a draft token stands at pos, by the processed logits and the choice of the full model. */
+bool          mzm_gen_stands(mzm_generation *g, const mzm_verifier *verifier, const float *logits, int32_t id,
+			     int32_t choice, int32_t pos);
+
+/* A round with a tree (checked_tree.c), if this generation has them. */
+mzm_status mzm_gen_prepare_tree(mzm_generation *g);
+mzm_status mzm_gen_tree_round(mzm_generation *g, const mzm_verifier *verifier, mzm_round *r);
 
 /* The decode loop of sirius and exact mode (checked.c). prepare: what it needs memory for; before the prompt is read.
  * The rest of a generation is freed by free. */

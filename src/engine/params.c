@@ -10,6 +10,7 @@
 static const char *const mode_names[] = {"dense", "sparse", "sirius", "exact"};
 static const char *const accept_names[] = {"sirius", "reference", "relative", "typical"};
 static const char *const ablation_names[] = {"kv-rewrite", "rollback", "bonus"}; /* of bit 0, 1, 2 */
+static const char *const path_names[] = {"longest", "likeliest", "jump"};
 static const char *const kind_names[] = {"first", "plain", "accepted", "corrected", "bonus", "rolled_back"};
 static const char *const finish_names[] = {"eos", "stop", "length", "context", "cancelled"};
 
@@ -28,6 +29,11 @@ const char *mzm_mode_name(mzm_mode mode)
 const char *mzm_accept_name(mzm_accept accept)
 {
 	return name_of(accept_names, COUNT(accept_names), (unsigned)accept);
+}
+
+const char *mzm_tree_path_name(mzm_tree_path path)
+{
+	return name_of(path_names, COUNT(path_names), (unsigned)path);
 }
 
 const char *mzm_token_kind_name(mzm_token_kind kind)
@@ -93,11 +99,22 @@ mzm_status mzm_ablation_parse(uint32_t *out, const char *names, mzm_err *err)
 	}
 }
 
+mzm_status mzm_tree_path_parse(mzm_tree_path *out, const char *name, mzm_err *err)
+{
+	for (unsigned i = 0; i < COUNT(path_names); i++) {
+		if (strcmp(name, path_names[i]) == 0) {
+			*out = (mzm_tree_path)i;
+			return MZM_OK;
+		}
+	}
+	return mzm_fail(err, MZM_EARG, "unknown path \"%s\"; there are longest, likeliest and jump", name);
+}
+
 mzm_gen_params mzm_gen_params_default(void)
 {
 	return (mzm_gen_params){
 		.mode = MZM_MODE_DENSE, .draft = "sparse", .predictor = "griffin", .keep = 0.5f, .period = 16,
-		.accept = MZM_ACCEPT_SIRIUS, .threshold = 0.1f, .check_temp = 0.6f,
+		.accept = MZM_ACCEPT_SIRIUS, .threshold = 0.1f, .check_temp = 0.6f, .tree_width = 1,
 		.temp = 0, .top_k = 0, .top_p = 1, .min_p = 0, .repeat_penalty = 1, .repeat_last = 64,
 	};
 }
@@ -128,6 +145,19 @@ static mzm_status check_sampling(const mzm_gen_params *p, mzm_err *err)
 	return MZM_OK;
 }
 
+static mzm_status check_tree(const mzm_gen_params *p, mzm_err *err)
+{
+	MZM_TRY(check_range("tree", p->tree_width, 1, MZM_MAX_TREE_WIDTH, err));
+	if (p->tree_width == 1 || !mzm_verifier_for(p->mode)) /* only checks have a use for it */
+		return MZM_OK;
+	if (p->temp > 0)
+		return mzm_fail(err, MZM_EUNDEFINED,
+				"sampling (temp) is not defined for trees of drafts (tree), whose lines are the likeliest ones");
+	if (p->ablate)
+		return mzm_fail(err, MZM_EUNDEFINED, "trees of drafts (tree) leave no part of their checks out (ablate)");
+	return MZM_OK;
+}
+
 static mzm_status check_stops(const mzm_gen_params *p, mzm_err *err)
 {
 	MZM_TRY(check_range("stop strings", p->n_stop, 0, 10000, err));
@@ -155,8 +185,9 @@ mzm_status mzm_gen_params_check(const mzm_gen_params *p, mzm_err *err)
 	mzm_gen_params defaults = mzm_gen_params_default();
 	if (!p)
 		p = &defaults;
-	if ((unsigned)p->mode >= COUNT(mode_names) || (unsigned)p->accept >= COUNT(accept_names))
-		return mzm_fail(err, MZM_EARG, "unknown mode or acceptance rule");
+	if ((unsigned)p->mode >= COUNT(mode_names) || (unsigned)p->accept >= COUNT(accept_names) ||
+	    (unsigned)p->tree_path >= COUNT(path_names))
+		return mzm_fail(err, MZM_EARG, "unknown mode, acceptance rule or path");
 	if (!p->draft || !mzm_drafter_find(p->draft))
 		return mzm_fail(err, MZM_EARG, "unknown drafter \"%s\"; there is sparse", p->draft ? p->draft : "");
 	if (!p->predictor || !mzm_predictor_find(p->predictor))
@@ -175,5 +206,6 @@ mzm_status mzm_gen_params_check(const mzm_gen_params *p, mzm_err *err)
 	MZM_TRY(check_stops(p, err));
 	if (p->costs && p->period == 0)
 		MZM_TRY(check_costs(p->costs, err));
+	MZM_TRY(check_tree(p, err));
 	return check_sampling(p, err);
 }

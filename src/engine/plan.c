@@ -153,7 +153,7 @@ static int32_t most_held(const mzm_config *cfg, const mzm_model_params *params)
 	if (!ops || !ops->want)
 		return 0;
 	mzm_pred_env env = {.cfg = cfg, .keep = gen->keep};
-	return ops->stage == MZM_PRED_INPUT ? mzm_pred_n_keep(&env) : cfg->n_ffn;
+	return ops->stage == MZM_PRED_INPUT && !ops->score ? mzm_pred_n_keep(&env) : cfg->n_ffn;
 }
 
 /* What sessions take to hold n neurons a layer, as the role has them. */

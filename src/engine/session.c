@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "engine/alloc.h"
 #include "kern/cores.h"
 
 mzm_session_params mzm_session_params_default(void)
@@ -87,6 +88,8 @@ mzm_status mzm_session_create(mzm_session **out, const mzm_model *model, const m
 	MZM_TRY_OUT(mzm_sampler_create(&s->sampler, model->weights->cfg.n_vocab, model->kern, err));
 	MZM_TRY_OUT(
 		mzm_alloc_for((void **)&s->ids, ((size_t)n_ctx + MZM_MAX_PERIOD) * sizeof *s->ids, "the tokens", err));
+	MZM_TRY_OUT(mzm_alloc_for((void **)&s->keep_of, (size_t)model->weights->cfg.n_layers * sizeof *s->keep_of,
+				  "the session", err));
 	s->monitor.prior = mzm_calib_find(model->calib, MZM_MONITOR_TENSOR, -1, MZM_F32, 2, MZM_MONITOR_FEATURES);
 	mzm_monitor_reset(&s->monitor);
 	s->n_observed = MZM_NOT_OBSERVED;
@@ -104,6 +107,7 @@ void mzm_session_free(mzm_session *s)
 	if (s->predictor)
 		s->predictor->ops->free(s->predictor);
 	mzm_free(s->ids);
+	mzm_free(s->keep_of);
 	mzm_sampler_free(s->sampler);
 	mzm_state_free(s->state);
 	mzm_team_free(s->team);
@@ -210,7 +214,7 @@ mzm_status mzm_session_use_predictor(mzm_session *s, const mzm_gen_params *param
 		s->costs = (mzm_costs){0};
 	s->drafting = d;
 	if (s->predictor && s->predictor->ops == ops && s->keep == params->keep && s->seed == params->seed &&
-	    was.held == d.held)
+	    s->no_alloc == params->no_alloc && was.held == d.held)
 		return MZM_OK;
 	if (s->predictor)
 		s->predictor->ops->free(s->predictor);
@@ -218,8 +222,11 @@ mzm_status mzm_session_use_predictor(mzm_session *s, const mzm_gen_params *param
 	s->n_observed = MZM_NOT_OBSERVED;
 	s->costs = (mzm_costs){0};
 	mzm_pred_env env = mzm_model_pred_env(s->model, params->keep, params->seed, d);
+	if (!params->no_alloc && !d.held && ops->allocates)
+		MZM_TRY(mzm_alloc_read(&env.keep_of, s->keep_of, env.calib, ops->name, env.cfg, env.keep, err));
 	MZM_TRY(ops->create(&s->predictor, &env, err));
 	s->keep = params->keep;
+	s->no_alloc = params->no_alloc;
 	s->seed = params->seed;
 	return MZM_OK;
 }
@@ -228,7 +235,9 @@ double mzm_session_ffn_share(const mzm_session *s)
 {
 	const mzm_weights *w = s->model->weights;
 	const mzm_predictor *pred = s->predictor;
-	double kept = (double)pred->n_keep / w->cfg.n_ffn;
+	double kept = 0;
+	for (int32_t l = 0; l < w->cfg.n_layers; l++)
+		kept += (double)mzm_pred_keep(pred, l) / ((double)w->cfg.n_layers * w->cfg.n_ffn);
 	double cost = mzm_state_cost_share(s->state, pred, s->drafting.image);
 	if (pred->ops->share)
 		return pred->ops->share(pred) + cost;

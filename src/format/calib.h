@@ -26,7 +26,7 @@ size_t        mzm_calib_bytes(const mzm_calib *c); /* in memory */
 
 typedef struct mzm_calib_writer mzm_calib_writer;
 mzm_status mzm_calib_create(mzm_calib_writer **out, const char *model_hash, mzm_err *err);
-/* Keeps a copy. dtype: f32, f16 or bf16. name: [a-z0-9._]+, each once a layer. */
+/* Keeps a copy. dtype: f32, f16 or bf16. name: [a-z0-9._-]+, each once a layer. */
 mzm_status mzm_calib_add(mzm_calib_writer *w, const char *name, int32_t layer, mzm_dtype dtype, int32_t n_rows,
 			 int32_t n_cols, const void *data, mzm_err *err);
 /* What there is so far, for use before it is written; borrows the tensors, and knows no info. -> mzm_calib_close,

@@ -3,7 +3,10 @@
  * Query heads that share a KV head, at all positions of the pass, share one walk over its keys and one over its values:
  * both are matrices with a row a token, so the row kernels do the work, in their fixed order. A position sees the
  * tokens up to its own, in a local layer the last few of them; the weights of the others are zeros, which add nothing.
- * So a row does not depend on how many positions share the pass. */
+ * So a row does not depend on how many positions share the pass.
+ *
+ * Nodes of a tree see different tokens. Each walks alone, over a list of the rows that its own line of tokens has: what
+ * the kernels compute over a list is what they compute over the same rows side by side. */
 #include <math.h>
 #include <string.h>
 
@@ -52,11 +55,12 @@ typedef struct q_rows {
 	int32_t kv_head, group;
 	int32_t first, n;
 	int32_t window; /* tokens that a position sees */
+	const int32_t *slots; /* where the tokens are, from the first that is walked over; NULL: in order */
 } q_rows;
 
 static int32_t position_of(const mzm_state *s, const q_rows *r, int32_t i)
 {
-	return s->pos0 + (r->first + i) / r->group;
+	return mzm_pass_position(s, (r->first + i) / r->group);
 }
 
 static int32_t first_seen(const q_rows *r, int32_t pos)
@@ -70,6 +74,17 @@ static size_t q_at(const mzm_config *cfg, const q_rows *r, int32_t i)
 	return ((size_t)p * (size_t)cfg->n_heads + (size_t)head) * (size_t)cfg->head_dim;
 }
 
+/* The KV rows of the tokens from t0 on that node p of the pass sees, its own the last. */
+static void list_path(const mzm_state *s, int32_t p, int32_t t0, int32_t *slots)
+{
+	const mzm_tree *tree = s->pass->tree;
+	int32_t node = s->pos0 - tree->root + p, t = tree->root + tree->depth[node];
+	for (; t >= t0 && t >= tree->root; t--, node = tree->parent[node])
+		slots[t - t0] = tree->root + node;
+	for (; t >= t0; t--)
+		slots[t - t0] = t;
+}
+
 /* score[i, t - t0] = softmax of query row i over the tokens t it sees, zero elsewhere. Returns the tokens walked over,
  * which begin at t0. */
 static int32_t attend_keys(mzm_state *s, int32_t layer, const q_rows *r, int32_t t0, float *score, char *packed)
@@ -81,8 +96,9 @@ static int32_t attend_keys(mzm_state *s, int32_t layer, const q_rows *r, int32_t
 	for (int32_t i = 0; i < r->n; i++)
 		s->kern->pack(packed + (size_t)i * stride, s->q + q_at(cfg, r, i), kv->type, cfg->head_dim);
 	mzm_rows_job job = {
-		.dtype = kv->type, .w = mzm_kv_k(kv, layer, r->kv_head, t0), .stride = kv->row_bytes, .n_rows = n_tok,
-		.n_cols = cfg->head_dim, .x = packed, .ldx = stride, .n_pos = r->n, .y = score, .ldy = ld,
+		.dtype = kv->type, .w = mzm_kv_k(kv, layer, r->kv_head, r->slots ? 0 : t0), .stride = kv->row_bytes,
+		.rows = r->slots, .n_rows = n_tok, .n_cols = cfg->head_dim, .x = packed, .ldx = stride, .n_pos = r->n,
+		.y = score, .ldy = ld,
 	};
 	s->kern->rows(&job, 0, n_tok);
 	for (int32_t i = 0; i < r->n; i++) {
@@ -97,18 +113,24 @@ static int32_t attend_keys(mzm_state *s, int32_t layer, const q_rows *r, int32_t
 	return n_tok;
 }
 
-static void attend(mzm_state *s, int32_t layer, const q_rows *r, int rank)
+static void attend(mzm_state *s, int32_t layer, q_rows *r, int rank)
 {
 	const mzm_config *cfg = &s->w->cfg;
 	size_t hd = (size_t)cfg->head_dim;
 	float *score = s->score + (size_t)rank * MZM_ATT_ROWS * (size_t)s->n_ctx;
 	float *value = s->value + (size_t)rank * MZM_ATT_ROWS * hd;
 	int32_t t0 = first_seen(r, position_of(s, r, 0)) / TOKEN_STEP * TOKEN_STEP;
+	if (s->pass->tree) {
+		int32_t *slots = s->slots + (size_t)rank * (size_t)s->n_ctx;
+		list_path(s, r->first / r->group, t0, slots);
+		r->slots = slots;
+	}
 	int32_t n_tok = attend_keys(s, layer, r, t0, score, s->packed + (size_t)rank * s->packed_len);
 	mzm_accum_job job = {
-		.dtype = s->kv->type, .w = mzm_kv_v(s->kv, layer, r->kv_head, t0), .stride = s->kv->row_bytes,
-		.n_rows = n_tok, .n_cols = cfg->head_dim, .a = score, .lda = (size_t)s->n_ctx, .n_pos = r->n,
-		.y = value, .ldy = hd, .scratch = s->sums + (size_t)rank * (MZM_ACCUM_SCRATCH / sizeof(float)),
+		.dtype = s->kv->type, .w = mzm_kv_v(s->kv, layer, r->kv_head, r->slots ? 0 : t0),
+		.stride = s->kv->row_bytes, .rows = r->slots, .n_rows = n_tok, .n_cols = cfg->head_dim, .a = score,
+		.lda = (size_t)s->n_ctx, .n_pos = r->n, .y = value, .ldy = hd,
+		.scratch = s->sums + (size_t)rank * (MZM_ACCUM_SCRATCH / sizeof(float)),
 	};
 	memset(value, 0, (size_t)r->n * hd * sizeof *value);
 	s->kern->accum(&job, 0, mzm_accum_units(job.dtype, job.n_cols));
@@ -116,19 +138,22 @@ static void attend(mzm_state *s, int32_t layer, const q_rows *r, int rank)
 		memcpy(s->att + q_at(cfg, r, i), value + (size_t)i * hd, hd * sizeof *value);
 }
 
-/* Shares out (KV head, rows of queries): as many rows together as leave every rank something to do. */
+/* Shares out (KV head, rows of queries): as many rows together as leave every rank something to do; of nodes of a tree
+ * those of one. */
 static void attend_all(mzm_state *s, int32_t layer, mzm_team *team, int rank)
 {
 	const mzm_config *cfg = &s->w->cfg;
-	int32_t group = cfg->n_heads / cfg->n_kv_heads, n_rows = s->pass->n_pos * group, step = MZM_ATT_ROWS;
-	while (step > 1 && (n_rows + step - 1) / step * cfg->n_kv_heads < mzm_team_size(team))
+	int32_t group = cfg->n_heads / cfg->n_kv_heads, step = MZM_ATT_ROWS;
+	int32_t n_walks = s->pass->tree ? s->pass->n_pos : 1, n_rows = s->pass->n_pos / n_walks * group;
+	while (step > 1 && n_walks * ((n_rows + step - 1) / step) * cfg->n_kv_heads < mzm_team_size(team))
 		step /= 2;
-	int32_t n_tiles = (n_rows + step - 1) / step, begin, end;
+	int32_t n_tiles = (n_rows + step - 1) / step, n_shared = n_walks * n_tiles, begin, end;
 	int32_t window = mzm_config_is_local(cfg, layer) ? cfg->window : INT32_MAX;
-	mzm_team_range(n_tiles * cfg->n_kv_heads, 1, rank, mzm_team_size(team), &begin, &end);
+	mzm_team_range(n_shared * cfg->n_kv_heads, 1, rank, mzm_team_size(team), &begin, &end);
 	for (int32_t i = begin; i < end; i++) {
-		q_rows r = {.kv_head = i / n_tiles, .group = group, .first = i % n_tiles * step, .window = window};
-		r.n = n_rows - r.first < step ? n_rows - r.first : step;
+		int32_t walk = i % n_shared / n_tiles, first = i % n_tiles * step;
+		q_rows r = {.kv_head = i / n_shared, .group = group, .first = walk * n_rows + first, .window = window};
+		r.n = n_rows - first < step ? n_rows - first : step;
 		attend(s, layer, &r, rank);
 	}
 	mzm_team_barrier(team, rank);

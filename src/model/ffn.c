@@ -3,7 +3,12 @@
  *
  * Neurons are rows, so a sparse pass runs the kernels of the dense pass over a list of rows; with all
  * neurons in the list its bits are the dense ones. How much a predictor can save depends on what it
- * must see first (predictor.h): the layer input, act(gate), up, or z. */
+ * must see first (predictor.h): the layer input, act(gate), up, or z.
+ *
+ * Several positions of a sparse pass (nodes of a tree) read the neurons of one list, or nothing would be saved: those
+ * with the largest mean score over the positions. Where scores are the predictor's own affair it chooses for each
+ * position, and those stay that were chosen most often. */
+#include <math.h>
 #include <string.h>
 
 #include "model/state.h"
@@ -124,31 +129,70 @@ static void keep_held(mzm_state *s, const int32_t *place)
 	s->n_rows = n;
 }
 
-/* Rank 0 asks the predictor and gathers what it had computed for the chosen neurons. */
-static mzm_neurons choose(mzm_state *s, const supply *from, int32_t layer, const float *score, bool gather,
-			  mzm_team *team, int rank)
+static int32_t ask(mzm_state *s, int32_t layer, const float *score)
 {
-	if (rank == 0) {
-		mzm_predictor *pred = s->pass->sparse;
-		s->n_rows = pred->ops->select(pred, layer, s->pos0, score, s->rows);
-		if (from->place)
-			keep_held(s, from->place);
-		for (int32_t i = 0; gather && i < s->n_rows; i++)
-			s->picked[i] = score[s->rows[i]];
-	}
+	mzm_predictor *pred = s->pass->sparse;
+	return pred->ops->select(pred, layer, mzm_pass_position(s, 0), score, s->rows);
+}
+
+/* What rank 0 left in s->rows, for all. */
+static mzm_neurons chosen(mzm_state *s, const supply *from, mzm_team *team, int rank)
+{
 	mzm_team_barrier(team, rank);
 	return (mzm_neurons){s->rows, from->place ? s->at : NULL, s->n_rows};
 }
 
-/* act(gate) by neuron: where not all were computed, zeros between them. Rank 0's, until the up product. */
-static const float *scores(mzm_state *s, const supply *from, int rank)
+/* Moves the values of n rows to the front. list: whose values there are, ascending; NULL: those of all neurons. */
+static void pick(float *value, const int32_t *list, const int32_t *rows, int32_t n)
 {
-	if (!from->place || rank > 0)
-		return s->gate;
-	memset(s->up, 0, (size_t)s->w->cfg.n_ffn * sizeof *s->up);
-	for (int32_t i = 0; i < from->all.n; i++)
-		s->up[from->all.rows[i]] = s->gate[i];
-	return s->up;
+	for (int32_t i = 0, k = 0; i < n; i++) {
+		while (list && list[k] != rows[i])
+			k++;
+		value[i] = value[list ? k : rows[i]];
+	}
+}
+
+/* The mean sizes of values [n_pos, n_ffn] that were computed for the n neurons of a list, in list order. */
+static void mean_sizes(mzm_state *s, const float *value, int32_t n)
+{
+	memset(s->sizes, 0, (size_t)n * sizeof *s->sizes);
+	for (int32_t p = 0; p < s->pass->n_pos; p++, value += s->w->cfg.n_ffn) {
+		for (int32_t i = 0; i < n; i++)
+			s->sizes[i] += fabsf(value[i]);
+	}
+	for (int32_t i = 0; i < n && s->pass->n_pos > 1; i++)
+		s->sizes[i] *= 1.0f / (float)s->pass->n_pos;
+}
+
+/* What a predictor chooses by, a score a neuron: of one position what was computed; zeros for those that are not
+ * there. */
+static const float *scores(mzm_state *s, const supply *from, const float *value)
+{
+	if (s->pass->n_pos == 1 && !from->place)
+		return value;
+	mean_sizes(s, value, from->all.n);
+	int32_t n = s->w->cfg.n_ffn, i = from->all.n;
+	while (from->place && n > 0) { /* from behind: a neuron is never before its place in the list */
+		n--;
+		bool there = i > 0 && from->all.rows[i - 1] == n;
+		s->sizes[n] = there ? s->sizes[i - 1] : 0;
+		i -= there;
+	}
+	return s->sizes;
+}
+
+/* Rank 0 asks the predictor by values [n_pos, n_ffn] of all neurons there are, of which those of the chosen ones stay,
+ * in the order of their list. */
+static mzm_neurons choose(mzm_state *s, const supply *from, int32_t layer, float *value, mzm_team *team, int rank)
+{
+	if (rank == 0) {
+		s->n_rows = ask(s, layer, scores(s, from, value));
+		if (from->place)
+			keep_held(s, from->place);
+		for (int32_t p = 0; p < s->pass->n_pos; p++)
+			pick(value + (size_t)p * (size_t)s->w->cfg.n_ffn, from->all.rows, s->rows, s->n_rows);
+	}
+	return chosen(s, from, team, rank);
 }
 
 /* Stage FULL: the choice falls between up and down, so the matrix must be in memory (session.c sees to that). */
@@ -160,9 +204,9 @@ static void choose_of_all(mzm_state *s, const supply *from, int32_t layer, mzm_a
 		mzm_matmul(s, &p, team, rank);
 		mzm_team_barrier(team, rank);
 	}
-	mzm_neurons chosen = choose(s, from, layer, s->gate, true, team, rank);
+	mzm_neurons of = choose(s, from, layer, s->gate, team, rank);
 	mzm_part whole = {0, l->down.n_rows, l->down.w};
-	mzm_matmul_down(s, &l->down, &whole, chosen, s->picked, team, rank);
+	mzm_matmul_down(s, &l->down, &whole, of, s->gate, team, rank);
 	mzm_team_barrier(team, rank);
 }
 
@@ -174,15 +218,17 @@ static void choose_by_up(mzm_state *s, const supply *from, int32_t layer, mzm_ac
 	p.after = NULL;
 	mzm_matmul(s, &p, team, rank);
 	mzm_team_barrier(team, rank);
-	mzm_neurons chosen = choose(s, from, layer, s->up, true, team, rank);
-	gate_rows(s, l, layer, h, chosen, team, rank);
+	mzm_neurons of = choose(s, from, layer, s->up, team, rank);
+	gate_rows(s, l, layer, h, of, team, rank);
 	int32_t begin, end;
-	mzm_team_range(chosen.n, MZM_COL_GRAIN, rank, mzm_team_size(team), &begin, &end);
-	if (begin < end)
-		s->kern->mul(s->gate + begin, s->picked + begin, end - begin);
+	mzm_team_range(of.n, MZM_COL_GRAIN, rank, mzm_team_size(team), &begin, &end);
+	for (int32_t i = 0; i < s->pass->n_pos && begin < end; i++) {
+		size_t at = (size_t)i * (size_t)s->w->cfg.n_ffn + (size_t)begin;
+		s->kern->mul(s->gate + at, s->up + at, end - begin);
+	}
 	mzm_team_barrier(team, rank);
 	mzm_part whole = {0, l->down.n_rows, l->down.w};
-	mzm_matmul_down(s, &l->down, &whole, chosen, s->gate, team, rank);
+	mzm_matmul_down(s, &l->down, &whole, of, s->gate, team, rank);
 	mzm_team_barrier(team, rank);
 }
 
@@ -192,12 +238,26 @@ static void count_rows(mzm_state *s, int32_t gate, int32_t up, int32_t down, int
 		s->n_read += (int64_t)gate + (s->w->cfg.ungated ? 0 : up) + down;
 }
 
+/* Rank 0: of the candidates those that the predictor wants by the mean sizes of their gates. */
+static int32_t refine_shared(mzm_state *s, int32_t layer)
+{
+	mzm_predictor *pred = s->pass->sparse;
+	int32_t *candidates = s->at; /* filled anew behind this */
+	memcpy(candidates, s->rows, (size_t)s->n_rows * sizeof *candidates);
+	mean_sizes(s, s->gate, s->n_rows);
+	int32_t n = pred->ops->refine(pred, layer, s->sizes, s->rows, s->n_rows);
+	for (int32_t p = 0; p < s->pass->n_pos; p++)
+		pick(s->gate + (size_t)p * (size_t)s->w->cfg.n_ffn, candidates, s->rows, n);
+	return n;
+}
+
 /* Of the candidates, whose gates are known now, those that the predictor wants. */
 static mzm_neurons refine(mzm_state *s, const supply *from, int32_t layer, mzm_team *team, int rank)
 {
 	mzm_predictor *pred = s->pass->sparse;
 	if (rank == 0) {
-		s->n_rows = pred->ops->refine(pred, layer, s->gate, s->rows, s->n_rows);
+		s->n_rows = s->pass->n_pos > 1 ? refine_shared(s, layer)
+					       : pred->ops->refine(pred, layer, s->gate, s->rows, s->n_rows);
 		for (int32_t i = 0; from->place && i < s->n_rows; i++)
 			s->at[i] = from->place[s->rows[i]];
 	}
@@ -205,24 +265,55 @@ static mzm_neurons refine(mzm_state *s, const supply *from, int32_t layer, mzm_t
 	return (mzm_neurons){s->rows, from->place ? s->at : NULL, s->n_rows};
 }
 
+/* Rank 0: as many as the position p with most would have, those that most positions want; among equals the ones of the
+ * first position, which is the best line of the tree. Positions come from the last to the first. */
+static int32_t vote(mzm_state *s, int32_t layer, int32_t p, int32_t n_most)
+{
+	int32_t n_ffn = s->w->cfg.n_ffn, n = ask(s, layer, s->up);
+	n_most = n > n_most ? n : n_most;
+	if (p == s->pass->n_pos - 1)
+		memset(s->sizes, 0, (size_t)n_ffn * sizeof *s->sizes);
+	for (int32_t i = 0; i < n; i++)
+		s->sizes[s->rows[i]] += p == 0 ? 1.5f : 1.0f;
+	if (p == 0)
+		mzm_select_top(s->rows, n_most, s->sizes, n_ffn, s->gate);
+	return n_most;
+}
+
+/* Stage INPUT: by the predictor's own scores, or none. */
+static mzm_neurons choose_by_input(mzm_state *s, const supply *from, int32_t layer, mzm_team *team, int rank)
+{
+	mzm_predictor *pred = s->pass->sparse;
+	int32_t n_pos = pred->ops->score ? s->pass->n_pos : 1, n = 0;
+	for (int32_t p = n_pos - 1; p >= 0; p--) {
+		if (pred->ops->score) {
+			pred->ops->score(pred, layer, s->h + (size_t)p * (size_t)s->w->cfg.dim, s->up, team, rank);
+			mzm_team_barrier(team, rank);
+		}
+		if (rank == 0 && n_pos > 1)
+			n = vote(s, layer, p, n);
+		if (n_pos > 1)
+			mzm_team_barrier(team, rank);
+	}
+	if (rank == 0) {
+		s->n_rows = n_pos > 1 ? n : ask(s, layer, pred->ops->score ? s->up : s->h);
+		if (from->place)
+			keep_held(s, from->place);
+	}
+	return chosen(s, from, team, rank);
+}
+
 /* Stage INPUT: no gate is computed that was not asked for. */
 static void sparse_from_input(mzm_state *s, const supply *from, int32_t layer, mzm_team *team, int rank)
 {
-	mzm_predictor *pred = s->pass->sparse;
 	mzm_acts h = {.x = s->h};
-	const float *score = s->h;
-	if (pred->ops->score) {
-		pred->ops->score(pred, layer, s->h, s->up, team, rank);
-		mzm_team_barrier(team, rank);
-		score = s->up;
-	}
-	mzm_neurons chosen = choose(s, from, layer, score, false, team, rank);
-	int32_t n_gates = chosen.n;
-	gate_rows(s, from->l, layer, &h, chosen, team, rank);
-	if (pred->ops->refine)
-		chosen = refine(s, from, layer, team, rank);
-	up_down(s, from->l, layer, &h, chosen, s->gate, team, rank);
-	count_rows(s, n_gates, chosen.n, chosen.n, rank);
+	mzm_neurons of = choose_by_input(s, from, layer, team, rank);
+	int32_t n_gates = of.n;
+	gate_rows(s, from->l, layer, &h, of, team, rank);
+	if (s->pass->sparse->ops->refine)
+		of = refine(s, from, layer, team, rank);
+	up_down(s, from->l, layer, &h, of, s->gate, team, rank);
+	count_rows(s, n_gates, of.n, of.n, rank);
 }
 
 static void ffn_sparse(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team *team, int rank)
@@ -244,9 +335,20 @@ static void ffn_sparse(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team
 		count_rows(s, from.all.n, from.all.n, s->n_rows, rank);
 		return;
 	}
-	mzm_neurons chosen = choose(s, &from, layer, scores(s, &from, rank), true, team, rank);
-	up_down(s, from.l, layer, &h, chosen, s->picked, team, rank);
-	count_rows(s, from.all.n, chosen.n, chosen.n, rank);
+	mzm_neurons of = choose(s, &from, layer, s->gate, team, rank);
+	up_down(s, from.l, layer, &h, of, s->gate, team, rank);
+	count_rows(s, from.all.n, of.n, of.n, rank);
+}
+
+/* This rank's share of the positions; ends in a barrier. */
+static void mask_gates(mzm_state *s, mzm_team *team, int rank)
+{
+	size_t n_ffn = (size_t)s->w->cfg.n_ffn;
+	int32_t begin, end;
+	mzm_team_range(s->pass->n_pos, 1, rank, mzm_team_size(team), &begin, &end);
+	for (int32_t p = begin; p < end; p++)
+		s->kern->mul(s->gate + (size_t)p * n_ffn, s->pass->mask + (size_t)p * n_ffn, s->w->cfg.n_ffn);
+	mzm_team_barrier(team, rank);
 }
 
 static void ffn_dense(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team *team, int rank)
@@ -254,6 +356,8 @@ static void ffn_dense(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team 
 	mzm_neurons all = {NULL, NULL, s->w->cfg.n_ffn};
 	mzm_acts h = {.x = s->h};
 	gate_rows(s, l, layer, &h, all, team, rank);
+	if (s->pass->mask && s->pass->mask_layer == layer)
+		mask_gates(s, team, rank);
 	up_down(s, l, layer, &h, all, s->gate, team, rank);
 	mzm_predictor *seen_by = s->pass->observer;
 	if (seen_by && rank == 0) /* who reaches the next layer's gate has met rank 0 on the way */

@@ -76,7 +76,8 @@ static void state_layout(mzm_state *s, int n_ranks, mzm_carve *c)
 	s->logits = MZM_CARVE(c, float, MZM_MAX_POS * (size_t)cfg->n_vocab);
 	s->rows = MZM_CARVE(c, int32_t, n_ffn);
 	s->at = MZM_CARVE(c, int32_t, n_ffn);
-	s->picked = MZM_CARVE(c, float, n_ffn);
+	s->sizes = MZM_CARVE(c, float, n_ffn);
+	s->slots = MZM_CARVE(c, int32_t, (size_t)n_ranks * (size_t)s->n_ctx);
 	mzm_gemm_layout(s, n_ranks, c);
 	s->bytes = c->used;
 }
@@ -179,7 +180,7 @@ static void rotations(mzm_state *s, int32_t p)
 		float *cos_sin = s->rope + ((size_t)t * (size_t)s->max_pos + (size_t)p) * (size_t)s->rope_dim;
 		const double *inv_freq = s->inv_freq + t * s->rope_dim / 2;
 		for (int32_t i = 0; i < s->rope_dim / 2; i++) {
-			double angle = inv_freq[i] * (s->pos0 + p), by = t == 0 ? factor : 1;
+			double angle = inv_freq[i] * mzm_pass_position(s, p), by = t == 0 ? factor : 1;
 			cos_sin[2 * i] = (float)(by * cos(angle));
 			cos_sin[2 * i + 1] = (float)(by * sin(angle));
 		}
@@ -201,8 +202,8 @@ static void embed(mzm_state *s, mzm_team *team, int rank)
 			x[i] *= scale;
 		if (pos->n_rows > 0) { /* s->h is free yet */
 			float *of_pos = s->h + (size_t)p * (size_t)cfg->dim;
-			s->kern->to_f32(of_pos, (const char *)pos->w + (size_t)(s->pos0 + p) * pos->stride, pos->dtype,
-					cfg->dim);
+			size_t at = (size_t)mzm_pass_position(s, p) * pos->stride;
+			s->kern->to_f32(of_pos, (const char *)pos->w + at, pos->dtype, cfg->dim);
 			s->kern->add(x, of_pos, cfg->dim);
 		}
 		rotations(s, p);
@@ -281,7 +282,9 @@ static double share_read(const mzm_state *s)
 	const mzm_pass *pass = s->pass;
 	if (!pass->sparse)
 		return 1;
-	return (double)s->n_read / n_ffn_rows(&s->w->cfg) + mzm_state_cost_share(s, pass->sparse, pass->draft);
+	int32_t n_scored = pass->sparse->ops->score ? pass->n_pos : 1;
+	return (double)s->n_read / n_ffn_rows(&s->w->cfg) +
+	       n_scored * mzm_state_cost_share(s, pass->sparse, pass->draft);
 }
 
 mzm_status mzm_forward(mzm_state *s, const mzm_pass *pass, float **logits, double *ffn_share, mzm_err *err)

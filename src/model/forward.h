@@ -41,15 +41,30 @@ uint64_t   mzm_state_bytes_streamed(const mzm_state *s); /* by its passes so far
 mzm_status mzm_state_hold(mzm_state *s, mzm_predictor *p, mzm_err *err);
 void       mzm_state_rehold(mzm_state *s, mzm_predictor *p);
 
+/* Several continuations of one text, as a tree of tokens. Node 0 is its last token; node i has the KV row root + i, the
+ * position root + depth[i], and sees the text and its ancestors, whose numbers are lower. Its row of logits has the
+ * bits that a pass over the text and that path would give. */
+typedef struct mzm_tree {
+	int32_t        root;    /* position of node 0 */
+	const int32_t *parent;  /* [n] of node 0: -1 */
+	const int32_t *depth;   /* [n] of node 0: 0 */
+} mzm_tree;
+
 typedef struct mzm_pass {
 	const int32_t *ids;      /* [n_pos] tokens at positions kv->len .. */
 	int32_t        n_pos;    /* 1..mzm_state_max_pos() */
 	int32_t        n_rows;   /* logits wanted: of the last n_rows positions, 0..min(n_pos, MZM_MAX_POS) */
-	mzm_predictor *sparse;   /* NULL = dense pass; else n_pos must be 1 */
+	mzm_predictor *sparse;   /* NULL = dense pass; else n_pos must be 1, or in a tree at most MZM_MAX_TREE_WIDTH: these
+				  * share their neurons */
+	const mzm_tree *tree;    /* the tokens are the nodes kv->len - root .. of it; NULL: they follow each other */
 	mzm_predictor *observer; /* sees z of a dense pass; NULL = nobody */
 	/* Shown the normed inputs [n_pos, dim] of every layer's FFN, by one thread; NULL: nobody looks. */
 	void         (*see_input)(void *ctx, int32_t layer, const float *x, int32_t n_pos);
 	void          *see_ctx;
+	/* Dense: what act(gate) of one layer is multiplied with [n_pos, n_ffn], so that a calibration sees what neurons
+	 * are worth; NULL: nothing. */
+	const float   *mask;
+	int32_t        mask_layer;
 	bool           draft;    /* read the draft image; the model must have one */
 	bool           held;     /* sparse: on the neurons that the state holds (held.h) */
 	bool           gemm;     /* whole chunks of the grid go through oneDNN */

@@ -239,6 +239,8 @@ static mzm_status walk_all(mzm_state *s, mzm_store_order order)
 static void choose_all(mzm_state *s, mzm_predictor *p)
 {
 	for (int32_t l = 0; l < s->w->cfg.n_layers; l++) {
+		if (!s->held->layer[l].gate.w)
+			continue;
 		int32_t n = p->ops->want(p, l, s->held->n, s->rows);
 		mzm_held_choose(s->held, l, s->rows, n);
 	}

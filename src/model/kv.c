@@ -1,6 +1,8 @@
 /* kv.c - see kv.h. */
 #include "model/kv.h"
 
+#include <string.h>
+
 #include "base/carve.h"
 
 static void kv_layout(mzm_kv *kv, mzm_carve *c)
@@ -62,4 +64,22 @@ void mzm_kv_free(mzm_kv *kv)
 size_t mzm_kv_bytes(const mzm_kv *kv)
 {
 	return 2 * mzm_kv_at(kv, kv->n_layers, 0, 0);
+}
+
+static void gather(char *head, size_t row_bytes, int32_t first, const int32_t *rows, int32_t n)
+{
+	for (int32_t i = 0; i < n; i++) {
+		if (rows[i] != first + i)
+			memcpy(head + (size_t)(first + i) * row_bytes, head + (size_t)rows[i] * row_bytes, row_bytes);
+	}
+}
+
+void mzm_kv_gather(mzm_kv *kv, int32_t first, const int32_t *rows, int32_t n)
+{
+	for (int32_t l = 0; l < kv->n_layers; l++) {
+		for (int32_t h = 0; h < kv->n_kv_heads; h++) {
+			gather(mzm_kv_k(kv, l, h, 0), kv->row_bytes, first, rows, n);
+			gather(mzm_kv_v(kv, l, h, 0), kv->row_bytes, first, rows, n);
+		}
+	}
 }

@@ -29,6 +29,15 @@ static inline void mzm_kv_truncate(mzm_kv *kv, int32_t len)
 		kv->len = len;
 }
 
+/* Leaves n rows empty: they must not be looked at. n >= 0. */
+static inline void mzm_kv_skip(mzm_kv *kv, int32_t n)
+{
+	kv->len += n;
+}
+
+/* Moves n rows, of ascending numbers, to first, first + 1 and so on; rows[i] >= first + i. All layers and heads. */
+void       mzm_kv_gather(mzm_kv *kv, int32_t first, const int32_t *rows, int32_t n);
+
 /* Where the row of a token begins, in bytes. */
 static inline size_t mzm_kv_at(const mzm_kv *kv, int32_t layer, int32_t head, int32_t tok)
 {

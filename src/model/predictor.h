@@ -29,14 +29,16 @@ typedef struct mzm_pred_env {
 	bool              partial;   /* memory has room for some neurons only: want() will be asked */
 	const mzm_kern   *kern;
 	const mzm_calib  *calib;     /* NULL: the model has no side-car */
-	const int32_t    *keep_of;   /* [n_layers] neurons each layer keeps; NULL: all as many */
+	/* [n_layers] neurons each layer keeps; NULL: all as many. Borrowed; who changes it calls settle() next, and
+	 * goes over none of the numbers that there were at first. */
+	const int32_t    *keep_of;
 } mzm_pred_env;
 
 typedef struct mzm_predictor_ops mzm_predictor_ops;
 
 typedef struct mzm_predictor {
 	const mzm_predictor_ops *ops;
-	int32_t                  n_keep; /* most neurons that a layer keeps: floor(keep * n_ffn), at least 1 */
+	int32_t                  n_keep; /* most neurons that a layer keeps */
 	const int32_t           *keep_of; /* [n_layers] where layers differ, else NULL: the env's */
 	bool                     observes; /* wants observe() for dense passes over the prompt */
 } mzm_predictor; /* first member of every implementation's own struct */
@@ -49,6 +51,7 @@ struct mzm_predictor_ops {
 	const char    *calibration;     /* the fit whose tensors it needs (predictors/fit.h); NULL: none */
 	bool           learns;          /* where it is partial: observe() for checks too, and want() is asked anew */
 	bool           refreshes;       /* observe() for checks, then settle() anew, wherever the neurons are */
+	bool           allocates;       /* keeps in each layer what keep_of says, and gains by it if that is well chosen */
 	mzm_status (*create)(mzm_predictor **out, const mzm_pred_env *env, mzm_err *err);
 	void       (*free)(mzm_predictor *p);
 	/* A new request begins: forget the old prompt. May be NULL. */
@@ -73,8 +76,9 @@ struct mzm_predictor_ops {
 	 * in stage GATE, up in stage UP, z in stage FULL (without a gate all are z), the normed layer input [dim] in
 	 * stage INPUT. */
 	int32_t    (*select)(mzm_predictor *p, int32_t layer, int32_t pos, const float *score, int32_t *rows);
-	/* The neurons, n at most, that it is likeliest to select, ascending; returns how many. Of what it then selects,
-	 * a pass uses those that are in memory; scores of the others are 0. NULL: it needs them all. */
+	/* Of a layer that is not in memory whole: the neurons, n at most, that it is likeliest to select, ascending;
+	 * returns how many. Of what it then selects, a pass uses those that are in memory; scores of the others are 0.
+	 * NULL: it needs them all. */
 	int32_t    (*want)(mzm_predictor *p, int32_t layer, int32_t n, int32_t *rows);
 };
 
@@ -94,6 +98,15 @@ static inline int32_t mzm_pred_n_keep(const mzm_pred_env *env)
 {
 	int32_t n = (int32_t)((double)env->keep * env->cfg->n_ffn + 1e-3);
 	return n < 1 ? 1 : n > env->cfg->n_ffn ? env->cfg->n_ffn : n;
+}
+
+/* Neurons that the layer which keeps most keeps: n_keep of what is made with env. */
+static inline int32_t mzm_pred_most(const mzm_pred_env *env)
+{
+	int32_t most = env->keep_of ? 1 : mzm_pred_n_keep(env);
+	for (int32_t l = 0; env->keep_of && l < env->cfg->n_layers; l++)
+		most = env->keep_of[l] > most ? env->keep_of[l] : most;
+	return most;
 }
 
 static inline int32_t mzm_pred_keep(const mzm_predictor *p, int32_t layer)

@@ -42,7 +42,7 @@ struct mzm_state {
 
 	/* of the pass under way */
 	const mzm_pass *pass;
-	int32_t   pos0;     /* position of its first token */
+	int32_t   pos0;     /* KV row of its first token; its position, but in a tree */
 	float    *x;        /* [max_pos, dim] residual stream */
 	float    *h;        /* [max_pos, dim] normed input of a block */
 	float    *q;        /* [max_pos, n_heads * head_dim] */
@@ -63,7 +63,8 @@ struct mzm_state {
 	float    *logits;   /* [MZM_MAX_POS, n_vocab] */
 	int32_t  *rows;     /* [n_ffn] neurons of a sparse pass */
 	int32_t  *at;       /* [n_ffn] where those are, if they are held */
-	float    *picked;   /* [n_ffn] act(gate) or z of those */
+	float    *sizes;    /* [n_ffn] by which they are chosen, where that is not what one position computed */
+	int32_t  *slots;    /* [n_ranks, n_ctx] KV rows of the tokens that a node of a tree sees */
 	mzm_held *held;     /* NULL: none */
 	mzm_gemm_scratch gemm;
 	int32_t   n_rows;   /* length of rows */
@@ -77,6 +78,13 @@ struct mzm_state {
 	void     *block;
 	size_t    bytes;
 };
+
+/* Of a token of the pass in the text. */
+static inline int32_t mzm_pass_position(const mzm_state *s, int32_t i)
+{
+	const mzm_tree *tree = s->pass->tree;
+	return tree ? tree->root + tree->depth[s->pos0 - tree->root + i] : s->pos0 + i;
+}
 
 /* The pieces of a layer; every rank of the team calls them in the same order. Each ends in a barrier. */
 void mzm_attention(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team *team, int rank);

@@ -323,6 +323,29 @@ static void costs_are_frozen(void **state)
 	mze_eval_free(e);
 }
 
+/* Nominal costs do not depend on what measuring would find; a file made with them goes on with nothing else. */
+static void nominal_costs(void **state)
+{
+	(void)state;
+	mze_eval *e;
+	mzm_err err;
+	rig r;
+	rig_init(&r);
+	r.rows[2].period = 0;
+	r.params.nominal_costs = true;
+	r.stop_after = 12;
+	assert_int_equal(run_rig(&e, &r, &err), MZM_ECANCELLED);
+	r.stop_after = 0;
+	r.params.resume = true;
+	r.params.nominal_costs = false;
+	assert_int_equal(run_rig(&e, &r, &err), MZM_EFORMAT);
+	assert_non_null(strstr(err.message, "cost_kind: \"nominal\" in the file, \"measured\" now"));
+	r.params.nominal_costs = true;
+	must_run(&e, &r);
+	assert_int_equal(mze_eval_row(e, 2)->bytes_read, 750 * N_PROBLEMS);
+	mze_eval_free(e);
+}
+
 static void failures_say_where(void **state)
 {
 	(void)state;
@@ -357,6 +380,7 @@ int main(void)
 		cmocka_unit_test_setup(mutated_result_lines, set_up),
 		cmocka_unit_test_setup(one_writer_at_a_time, set_up),
 		cmocka_unit_test_setup(costs_are_frozen, set_up),
+		cmocka_unit_test_setup(nominal_costs, set_up),
 		cmocka_unit_test_setup(failures_say_where, set_up),
 	};
 	if (make_dir() != 0)

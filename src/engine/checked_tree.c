@@ -1,0 +1,224 @@
+/* checked_tree.c - a draft that is a tree, its check, and which of its paths is gone (Sirius, arXiv 2409.03856).
+ *
+ * The check is one dense pass over the nodes that some living line needs. A node is judged by the logits of its parent,
+ * as a token of a line is by those of the token before it; the full model's own token comes from the row of the last
+ * node that stands. The rows of the path move side by side, and what follows is as for a line (checked.c). Near the end
+ * of the context, where a wide tree has no room for its rows, it is narrower. */
+#include "engine/generate_impl.h"
+
+#include <math.h>
+
+#include "decode/draft_tree.h"
+
+mzm_status mzm_gen_prepare_tree(mzm_generation *g)
+{
+	if (g->p->tree_width <= 1 && !g->s->always_tree)
+		return MZM_OK;
+	return mzm_alloc_for((void **)&g->tree, sizeof *g->tree, "the tree of drafts", g->err);
+}
+
+static bool line_stops(void *ctx, const int32_t *ids, int32_t n)
+{
+	mzm_generation *g = ctx;
+	mzm_verdict v = MZM_GO_ON;
+	mzm_output_probe(g->probe, g->out);
+	for (int32_t i = 0; i < n && v == MZM_GO_ON; i++)
+		v = mzm_output_push(g->probe, ids[i]);
+	return v != MZM_GO_ON;
+}
+
+/* As wide as was asked for, as there is room for behind the root, and as there are tokens. */
+static int32_t width_for(const mzm_generation *g, int32_t depth)
+{
+	int32_t room = mzm_session_n_ctx(g->s) - g->n, n_vocab = g->s->model->weights->cfg.n_vocab;
+	int32_t width = g->p->tree_width > 1 ? g->p->tree_width : 1;
+	if (depth > 0 && width > room / depth)
+		width = room / depth;
+	return width < n_vocab ? width : n_vocab;
+}
+
+static mzm_status grow(mzm_generation *g)
+{
+	mzm_draft_job job = mzm_gen_draft_job(g);
+	job.width = width_for(g, job.max);
+	job.line_stops = line_stops;
+	job.ctx = g;
+	MZM_TRY(mzm_draft_tree_grow(g->tree, &job, g->err));
+	mzm_gen_count_draft(g, &job);
+	int32_t n_grown = g->tree->n, n_cut = mzm_draft_tree_prune(g->tree, MZM_MAX_POS);
+	g->r->n_nodes += n_grown;
+	g->r->n_live += g->tree->n;
+	g->r->n_cut += n_cut;
+	g->r->n_dead += n_grown - g->tree->n - n_cut;
+	return MZM_OK;
+}
+
+/* ---- which path ---- */
+
+/* A checked tree as the full model sees it. */
+typedef struct verdicts {
+	mzm_generation       *g;
+	const mzm_draft_tree *t;
+	const mzm_verifier   *verifier;
+	const float          *rows;                /* [t->n, n_vocab] */
+	int32_t               choice[MZM_MAX_POS]; /* the full model's token behind a node */
+	bool                  stands[MZM_MAX_POS]; /* the node itself, if all before it do */
+	bool                  reached[MZM_MAX_POS]; /* it does, and so do all before it */
+	double                log_p[MZM_MAX_POS];  /* of its line, by the full model */
+} verdicts;
+
+static const float *row_of(const verdicts *v, int32_t node)
+{
+	mzm_session *s = v->g->s;
+	size_t n_vocab = (size_t)s->model->weights->cfg.n_vocab;
+	mzm_draft_tree_tokens(v->t, node, s->ids + v->g->n);
+	return mzm_sampler_process(s->sampler, v->rows + (size_t)node * n_vocab, s->ids, v->g->n + v->t->depth[node]);
+}
+
+/* Chooses behind a node and judges its children. */
+static void judge_node(verdicts *v, int32_t node, bool likelihood)
+{
+	mzm_generation *g = v->g;
+	const float *logits = row_of(v, node);
+	int32_t pos = g->n + v->t->depth[node];
+	v->choice[node] = mzm_sampler_choose(g->s->sampler, logits, pos);
+	for (int32_t c = node + 1; c < v->t->n; c++) {
+		if (v->t->parent[c] != node)
+			continue;
+		int32_t id = v->t->id[c];
+		v->stands[c] = mzm_gen_stands(g, v->verifier, logits, id, v->choice[node], pos);
+		v->reached[c] = v->reached[node] && v->stands[c];
+		float p = likelihood ? mzm_sampler_prob(g->s->sampler, logits, id, g->p->check_temp, NULL, NULL) : 1;
+		v->log_p[c] = v->log_p[node] + log((double)p);
+	}
+}
+
+/* The best line that goes through a node. */
+static int32_t line_through(const mzm_draft_tree *t, int32_t node)
+{
+	for (int32_t i = 0; i < t->n_leaves; i++) {
+		int32_t at = t->leaf[i];
+		while (t->depth[at] > t->depth[node])
+			at = t->parent[at];
+		if (at == node)
+			return t->leaf[i];
+	}
+	return node;
+}
+
+/* The node that most tokens lead to; of several the one that the draft model found likeliest. */
+static int32_t longest(const verdicts *v, int32_t *leaf)
+{
+	const mzm_draft_tree *t = v->t;
+	int32_t best = 0;
+	for (int32_t i = 1; i < t->n; i++) {
+		bool longer = t->depth[i] > t->depth[best];
+		if (v->reached[i] && (longer || (t->depth[i] == t->depth[best] && t->score[i] > t->score[best])))
+			best = i;
+	}
+	*leaf = line_through(t, best);
+	return best;
+}
+
+/* As much as stands of the line that the full model finds likeliest, by the token, as lines differ in length. */
+static int32_t likeliest(const verdicts *v, int32_t *leaf)
+{
+	const mzm_draft_tree *t = v->t;
+	double best = -INFINITY;
+	*leaf = t->leaf[0];
+	for (int32_t i = 0; i < t->n_leaves; i++) {
+		int32_t at = t->leaf[i];
+		double mean = v->log_p[at] / (t->depth[at] > 0 ? t->depth[at] : 1);
+		if (mean > best) {
+			best = mean;
+			*leaf = at;
+		}
+	}
+	int32_t node = *leaf;
+	while (!v->reached[node])
+		node = t->parent[node];
+	return node;
+}
+
+static int32_t child_with(const mzm_draft_tree *t, int32_t node, int32_t id)
+{
+	for (int32_t c = node + 1; c < t->n; c++) {
+		if (t->parent[c] == node && t->id[c] == id)
+			return c;
+	}
+	return -1;
+}
+
+/* Along the best line; where a token does not stand, on with the line that has the full model's own token there. */
+static int32_t jump(const verdicts *v, int32_t *leaf)
+{
+	const mzm_draft_tree *t = v->t;
+	int32_t node = 0, path[MZM_MAX_PERIOD];
+	*leaf = t->leaf[0];
+	mzm_draft_tree_path(t, *leaf, path);
+	while (node != *leaf) {
+		int32_t next = path[t->depth[node] + 1];
+		if (!v->stands[next]) {
+			next = child_with(t, node, v->choice[node]);
+			if (next < 0)
+				break;
+			*leaf = line_through(t, next);
+			mzm_draft_tree_path(t, *leaf, path);
+		}
+		node = next;
+	}
+	return node;
+}
+
+/* The last node that stands, on the line to *leaf. In exact mode there is one line at most that stands. */
+static int32_t choose_path(verdicts *v, int32_t *leaf)
+{
+	mzm_tree_path by = v->g->p->mode == MZM_MODE_EXACT ? MZM_TREE_LONGEST : v->g->p->tree_path;
+	v->reached[0] = true;
+	v->log_p[0] = 0;
+	for (int32_t i = 0; i < v->t->n; i++) {
+		if (by != MZM_TREE_LONGEST || v->reached[i]) /* else what is below has been left out, too: it is false */
+			judge_node(v, i, by == MZM_TREE_LIKELIEST);
+	}
+	return by == MZM_TREE_LONGEST ? longest(v, leaf) : by == MZM_TREE_LIKELIEST ? likeliest(v, leaf) : jump(v, leaf);
+}
+
+/* The path as a line is left behind: its tokens, what is known about them, the rows of those that stand. */
+static void take_path(verdicts *v, int32_t leaf, const mzm_round *r)
+{
+	mzm_generation *g = v->g;
+	const mzm_draft_tree *t = v->t;
+	int32_t path[MZM_MAX_PERIOD], rows[MZM_MAX_PERIOD];
+	mzm_draft_tree_path(t, leaf, path);
+	for (int32_t i = 0; i <= r->n_kept; i++) {
+		const float *logits = row_of(v, path[i]);
+		if (i < r->n_draft)
+			g->full_prob[i] = mzm_gen_traced_prob(g, logits, t->id[path[i + 1]]);
+		if (i == r->n_kept)
+			g->next_prob = mzm_gen_traced_prob(g, logits, r->next);
+		rows[i] = g->n - 1 + path[i];
+	}
+	for (int32_t i = 0; i < r->n_draft; i++) {
+		g->evidence[i] = t->evidence[path[i + 1]];
+		g->confidence[i] = t->confidence[path[i + 1]];
+	}
+	mzm_draft_tree_tokens(t, leaf, g->s->ids + g->n);
+	mzm_kv_gather(g->kv, g->n - 1, rows, r->n_kept + 1);
+}
+
+mzm_status mzm_gen_tree_round(mzm_generation *g, const mzm_verifier *verifier, mzm_round *r)
+{
+	verdicts v = {.g = g, .t = g->tree, .verifier = verifier};
+	float *rows;
+	int32_t leaf;
+	MZM_TRY(grow(g));
+	mzm_tree tree = {.root = g->n - 1, .parent = v.t->parent, .depth = v.t->depth};
+	mzm_pass pass = {.ids = v.t->id, .n_pos = v.t->n, .n_rows = v.t->n, .tree = &tree};
+	mzm_kv_truncate(g->kv, tree.root);
+	MZM_TRY(mzm_gen_check(g, &pass, &rows));
+	v.rows = rows;
+	int32_t node = choose_path(&v, &leaf);
+	*r = (mzm_round){v.t->depth[leaf], v.t->depth[node], v.choice[node]};
+	take_path(&v, leaf, r);
+	return MZM_OK;
+}
