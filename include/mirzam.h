@@ -335,11 +335,12 @@ typedef enum mzm_accept {
 MZM_API const char *mzm_accept_name(mzm_accept accept);
 MZM_API mzm_status  mzm_accept_parse(mzm_accept *out, const char *name, mzm_err *err);
 
-/* Which path of a tree of drafts a check keeps. Exact mode keeps what dense decoding would write, whatever this says. */
+/* Which path of a tree of drafts a check keeps. Exact mode keeps what dense decoding would write, whatever this
+ * says. */
 typedef enum mzm_tree_path {
 	MZM_TREE_LONGEST,   /* where most tokens stand; of several the one the draft found likeliest (default) */
 	MZM_TREE_LIKELIEST, /* the line that the full model finds likeliest, as far as its tokens stand */
-	MZM_TREE_JUMP,      /* the draft's best line; where a token does not stand, over to a line with the full model's */
+	MZM_TREE_JUMP,      /* the draft's best line; where a token does not stand, on with one that has the model's */
 } mzm_tree_path;
 
 #define MZM_MAX_TREE_WIDTH 10
@@ -403,6 +404,9 @@ typedef struct mzm_gen_params {
 	const char *draft;      /* "sparse" */
 	const char *predictor;  /* "griffin" (arXiv 2404.01365); see mzm_predictor_name() */
 	float      keep;        /* 0.5: share of FFN neurons a sparse pass uses, 0 < keep <= 1 */
+	float      attn_keep;   /* 1: share of the inputs of q, k, v and o that it uses, the largest (TEAL, arXiv
+				 * 2408.14690); below 1 for models whose attention lies by input (attn_layout of an
+				 * import) and which are calibrated ("teal"). 0: as 1 */
 	bool       no_alloc;    /* every layer keeps that share, even where a calibration knows better shares for each */
 	bool       no_draft_image; /* sparse passes read the model's own weights even if there is a draft image */
 	int32_t    period;      /* 16: tokens a check, 1..MZM_MAX_PERIOD; 0 = auto (confidence monitor) */
@@ -475,8 +479,8 @@ typedef struct mzm_gen_result {
 	int64_t  n_sparse_positions;           /* of sparse passes: as many as passes, but with trees */
 	double   sparse_work;                  /* sum of densities over sparse passes */
 	double   sparse_node_work;             /* the same, each weighted by its positions */
-	/* With trees: drafted nodes, their roots counted too, and what became of them. Live ones were checked; dead ones
-	 * belonged to no line that was alive in the end; those cut did, but went beyond the nodes that a check can hold. */
+	/* With trees: drafted nodes, their roots counted too, and what became of them. Live ones were checked; dead
+	 * ones belonged to no line that was alive in the end; those cut did, beyond the nodes that a check can hold. */
 	int64_t  n_nodes, n_live, n_dead, n_cut;
 	double   density;                      /* of a sparse pass: share of all parameters it uses */
 	double   read_density;                 /* same, of the weights a dense pass reads */
@@ -521,6 +525,8 @@ typedef struct mzm_import_params {
 				      * source's. Made from the source's weights, not from those of quant */
 	const char     *quant_method; /* scales of q8 and q4: "best" = of least squared error (NULL), "nearest" = by
 				       * the largest weight of each block */
+	const char     *attn_layout;  /* how the attention's matrices lie: "output" = a row an output, "input" = a row an
+				       * input, for mzm_gen_params.attn_keep; NULL = as in the source */
 	mzm_import_report *report;   /* filled by an import that succeeds; may be NULL */
 	/* Level 1..19; 0 = off; -1 (default) = where it pays: a model of 64 MiB or more is stored as it is when a
 	 * sample shows that the disk of out_path reads faster than this machine unpacks; else, and where the disk

@@ -13,16 +13,16 @@ typedef struct cats {
 } cats;
 
 /* Between the points linear in the share; beyond the first the first, and all neurons from the last on to 1. */
-static float threshold_at(const float *found, double keep)
+float mzm_cats_threshold(const float *found, size_t step, double keep)
 {
-	int i = 1;
+	size_t i = 1;
 	if (keep <= (double)cats_keep[0])
 		return found[0];
 	while (i < CATS_POINTS && keep > (double)cats_keep[i])
 		i++;
 	double from = (double)cats_keep[i - 1], to = i < CATS_POINTS ? (double)cats_keep[i] : 1;
-	double low = i < CATS_POINTS ? (double)found[i] : 0;
-	return (float)((double)found[i - 1] + (low - (double)found[i - 1]) * (keep - from) / (to - from));
+	double high = (double)found[(i - 1) * step], low = i < CATS_POINTS ? (double)found[i * step] : 0;
+	return (float)(high + (low - high) * (keep - from) / (to - from));
 }
 
 mzm_status mzm_cats_create(mzm_predictor **out, const mzm_pred_env *env, const mzm_predictor_ops *ops,
@@ -46,7 +46,7 @@ mzm_status mzm_cats_create(mzm_predictor **out, const mzm_pred_env *env, const m
 					(int)l);
 		}
 		double keep = env->keep_of ? (double)env->keep_of[l] / p->n_ffn : (double)env->keep;
-		p->threshold[l] = keep >= 1 ? -1 : threshold_at(found, keep);
+		p->threshold[l] = keep >= 1 ? -1 : mzm_cats_threshold(found, 1, keep);
 	}
 	*out = &p->base;
 	return MZM_OK;

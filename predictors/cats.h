@@ -19,6 +19,9 @@ mzm_status mzm_cats_create(mzm_predictor **out, const mzm_pred_env *env, const m
 void       mzm_cats_free(mzm_predictor *p);
 int32_t    mzm_cats_select(mzm_predictor *p, int32_t layer, int32_t pos, const float *score, int32_t *rows);
 
+/* That of a share of neurons, between what was found for some; found[i * step] belongs to cats_keep[i]. */
+float mzm_cats_threshold(const float *found, size_t step, double keep);
+
 /* The thresholds of n magnitudes. */
 mzm_status mzm_cats_fit(float found[CATS_POINTS], const float *values, size_t n, mzm_err *err);
 

@@ -23,6 +23,7 @@ typedef struct mzm_fit_layer {
 	const float *b_up;      /* [n_ffn], or NULL */
 	const float *up_norm;   /* [n_ffn] Euclidean norms of the rows of up; of ones without a gate */
 	const float *down_norm; /* [n_ffn] of the rows of down */
+	const uint64_t *attn_bins; /* [2, MZM_TEAL_BINS] sizes of the attention's inputs (teal.h); NULL: not counted */
 	uint64_t     seed;
 	mzm_team    *team;      /* for what takes long */
 } mzm_fit_layer;
@@ -46,6 +47,7 @@ typedef struct mzm_fit {
 const mzm_fit *mzm_fit_at(int i);              /* NULL past the last */
 const mzm_fit *mzm_fit_find(const char *name); /* NULL: unknown */
 
-extern const mzm_fit mzm_fit_cats, mzm_fit_teal, mzm_fit_static, mzm_fit_lowrank, mzm_fit_svd, mzm_fit_aware, mzm_fit_countdown_d;
+extern const mzm_fit mzm_fit_teal;
+extern const mzm_fit mzm_fit_cats, mzm_fit_static, mzm_fit_lowrank, mzm_fit_svd, mzm_fit_aware, mzm_fit_countdown_d;
 
 #endif

@@ -12,7 +12,7 @@
 #include "predictors/factor_fit.h"
 #include "predictors/guess.h"
 
-#define SHARE  0.375
+#define SHARE  0.25
 #define ENERGY 0.95
 #define LOOKS  2048 /* positions of the sample that deviations are taken over */
 

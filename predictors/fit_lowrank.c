@@ -44,7 +44,7 @@ typedef struct adam {
 /* What is learnt: of which predictor, and how it is labelled. */
 typedef struct lesson {
 	const char *name;
-	bool        contributes; /* by |z| times the norm of the down row, and behind a ReLU softly by the gate; else |z| */
+	bool        contributes; /* by |z| times the norm of the down row, behind a ReLU softly by the gate; else |z| */
 } lesson;
 
 typedef struct training {

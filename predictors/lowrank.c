@@ -45,7 +45,8 @@ static mzm_status read_shares(double share[LOWRANK_POINTS], const lowrank *p, in
 	for (int32_t l = first; l < end; l++) {
 		const float *of = mzm_calib_find(p->calib, name, l, MZM_F32, 1, LOWRANK_POINTS);
 		if (!of)
-			return mzm_fail(err, MZM_EFORMAT, "the side-car has no fitting \"%s\" of layer %d", name, (int)l);
+			return mzm_fail(err, MZM_EFORMAT, "the side-car has no fitting \"%s\" of layer %d", name,
+					(int)l);
 		for (int i = 0; i < LOWRANK_POINTS; i++)
 			share[i] += (double)of[i] / (end - first);
 	}

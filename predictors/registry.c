@@ -6,7 +6,8 @@
 static const mzm_predictor_ops *const registry[] = {
 	&mzm_pred_griffin, &mzm_pred_griffin_live, &mzm_pred_topk,   &mzm_pred_wina,  &mzm_pred_countdown,
 	&mzm_pred_cats,    &mzm_pred_teal,  &mzm_pred_static,
-	&mzm_pred_svd,     &mzm_pred_lowrank, &mzm_pred_countdown_d, &mzm_pred_aware, &mzm_pred_oracle,   &mzm_pred_random, &mzm_pred_dense,
+	&mzm_pred_svd,     &mzm_pred_lowrank, &mzm_pred_countdown_d, &mzm_pred_aware,
+	&mzm_pred_oracle,  &mzm_pred_random,  &mzm_pred_dense,
 };
 
 const mzm_predictor_ops *mzm_predictor_at(int i)

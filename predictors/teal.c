@@ -2,9 +2,26 @@
  * found for each share of neurons (TEAL, arXiv 2408.14690).
  *
  * TEAL asks this of the inputs of every matrix. Rows of gate and up are outputs here, so a zero among their inputs
- * saves nothing: they are computed whole, and only down rows are left out. */
+ * saves nothing: they are computed whole, and only down rows are left out. The attention's matrices can lie by input;
+ * their thresholds are here too, for use beside any predictor. */
+#include "predictors/teal.h"
+
 #include "predictors/cats.h"
 #include "predictors/registry.h"
+
+mzm_status mzm_teal_attention(float *threshold, const mzm_calib *calib, const mzm_config *cfg, float keep, mzm_err *err)
+{
+	for (int32_t l = 0; l < cfg->n_layers; l++) {
+		const float *found = mzm_calib_find(calib, MZM_TEAL_ATTENTION, l, MZM_F32, CATS_POINTS, 2);
+		if (!found)
+			return mzm_fail(err, MZM_EUNDEFINED,
+					"thresholds of the attention's inputs are missing (layer %d): mirzam calibrate",
+					(int)l);
+		for (int i = 0; i < 2; i++)
+			threshold[2 * l + i] = keep >= 1 ? -1 : mzm_cats_threshold(found + i, 2, (double)keep);
+	}
+	return MZM_OK;
+}
 
 static mzm_status teal_create(mzm_predictor **out, const mzm_pred_env *env, mzm_err *err)
 {

@@ -172,6 +172,10 @@ static const mzm_opt decode_options[] = {
 	 .arg = "NAME", .help = "What chooses the neurons of a sparse pass."},
 	{.name = "keep", .type = MZM_OPT_FLOAT, GEN(keep), DECODING, .open_min = true, .max = 1, .arg = "SHARE",
 	 .help = "Share of FFN neurons that a sparse pass keeps."},
+	{.name = "attn-keep", .type = MZM_OPT_FLOAT, GEN(attn_keep), DECODING, .open_min = true, .max = 1,
+	 .arg = "SHARE",
+	 .help = "Share of the inputs of the attention's projections that a sparse pass keeps; below 1 for models that "
+		 "were imported with --attn-layout input, and calibrated."},
 	{.name = "no-alloc", .type = MZM_OPT_FLAG, GEN(no_alloc), DECODING,
 	 .help = "Keep that share in every layer, even where the side-car has a better one for each."},
 	{.name = "period", .type = MZM_OPT_INT, GEN(period), DECODING, .min = 1, .max = MZM_MAX_PERIOD,
@@ -183,11 +187,13 @@ static const mzm_opt decode_options[] = {
 		 "monitor sees it; 0: off."},
 	{.name = "no-draft-image", .type = MZM_OPT_FLAG, GEN(no_draft_image), DECODING,
 	 .help = "Draft with the model's own weights even if it holds a smaller image of them for drafts."},
-	{.name = "tree", .type = MZM_OPT_INT, GEN(tree_width), DECODING, .min = 1, .max = MZM_MAX_TREE_WIDTH, .arg = "W",
+	{.name = "tree", .type = MZM_OPT_INT, GEN(tree_width), DECODING, .min = 1, .max = MZM_MAX_TREE_WIDTH,
+	 .arg = "W",
 	 .help = "Draft W lines at once, as a tree, and keep the best of them; 1: one line. Greedy decoding only."},
 	{.name = "tree-path", .type = MZM_OPT_ENUM, GEN(tree_path), DECODING, .choice = path_choice, .arg = "NAME",
-	 .help = "Which line of a tree a check keeps. longest: of which most stands. likeliest: by the full model. jump: "
-		 "the draft's best, with changes to lines that have the full model's token where one does not stand."},
+	 .help = "Which line of a tree a check keeps. longest: of which most stands. likeliest: by the full model. "
+		 "jump: the draft's best, with changes to lines that have the full model's token where one does not "
+		 "stand."},
 	{.name = "accept", .type = MZM_OPT_ENUM, GEN(accept), DECODING, .choice = accept_choice, .arg = "RULE",
 	 .help = "When sirius mode keeps a draft token."},
 	{.name = "threshold", .type = MZM_OPT_FLOAT, GEN(threshold), DECODING, .max = 1, .arg = "P",

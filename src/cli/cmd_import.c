@@ -19,7 +19,7 @@ static const mzm_cli_command command = {
 };
 
 typedef struct import_options {
-	const char *out, *quant, *draft_quant, *method;
+	const char *out, *quant, *draft_quant, *method, *layout;
 	int32_t     zstd;
 	bool        allow_nonfinite;
 } import_options;
@@ -42,6 +42,12 @@ static const char *method_choice(int i)
 	return i < MZM_CLI_COUNT(names) ? names[i] : NULL;
 }
 
+static const char *layout_choice(int i)
+{
+	static const char *const names[] = {"source", "output", "input"};
+	return i < MZM_CLI_COUNT(names) ? names[i] : NULL;
+}
+
 #define IMPORT(field) .at = offsetof(import_options, field), .group = "Import"
 
 static const mzm_opt import_rows[] = {
@@ -56,6 +62,9 @@ static const mzm_opt import_rows[] = {
 	{.name = "quant-method", .type = MZM_OPT_CHOICE, IMPORT(method), .choice = method_choice, .arg = "NAME",
 	 .help = "How scales are chosen. best: for the least squared error; nearest: by the largest weight of a "
 		 "block."},
+	{.name = "attn-layout", .type = MZM_OPT_CHOICE, IMPORT(layout), .choice = layout_choice, .arg = "ORDER",
+	 .help = "How the attention's matrices lie: input, a row an input, so that sparse passes may leave inputs out "
+		 "(--attn-keep); output, a row an output, which makes checks a little faster."},
 	{.name = "zstd", .type = MZM_OPT_INT, IMPORT(zstd), .min = 1, .max = 19, .word = "off", .word_value = 0,
 	 .word2 = "auto", .word2_value = -1, .arg = "LEVEL",
 	 .help = "Compression: a level from 1 to 19, off, or auto: where it pays."},
@@ -117,6 +126,7 @@ static int import(const char *src, const import_options *o)
 	params.quant = unless_source(o->quant);
 	params.draft_quant = unless_source(o->draft_quant);
 	params.quant_method = o->method;
+	params.attn_layout = unless_source(o->layout);
 	params.report = &report;
 	params.zstd = o->zstd;
 	params.allow_nonfinite = o->allow_nonfinite;

@@ -24,8 +24,8 @@ typedef struct mzm_draft_tree {
 	int32_t      leaf[MZM_MAX_TREE_WIDTH];      /* of the lines that are alive, the best first */
 } mzm_draft_tree;
 
-/* Grows a tree of lines of up to job->max draft tokens, job->width of them. As a drafter's propose, but for n_draft, and
- * that ids behind the verified ones are scratch. The KV must have room for its nodes. */
+/* Grows a tree of lines of up to job->max draft tokens, job->width of them. As a drafter's propose, but that ids behind
+ * the verified ones are scratch, and evidence and the like are in the tree. The KV must have room for its nodes. */
 mzm_status mzm_draft_tree_grow(mzm_draft_tree *t, mzm_draft_job *job, mzm_err *err);
 
 /* Drops what no line that is alive needs, and beyond `most` nodes the ends of the worst lines; of those the number is

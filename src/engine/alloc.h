@@ -1,8 +1,8 @@
-/* alloc.h - how many neurons each layer keeps where all keep a given share on average: the shares of a side-car, and the
- * search that finds them.
+/* alloc.h - how many neurons each layer keeps where all keep a given share on average: the shares of a side-car, and
+ * the search that finds them.
  *
- * A tensor alloc.NAME f32 [points, n_layers] says for predictor NAME what share of its neurons each layer keeps; rows by
- * ascending mean, which is the --keep that they are for. Between them shares are linear; below the first they shrink
+ * A tensor alloc.NAME f32 [points, n_layers] says for predictor NAME what share of its neurons each layer keeps; rows
+ * by ascending mean, which is the --keep that they are for. Between them shares are linear; below the first they shrink
  * with it, beyond the last they grow towards 1. */
 #ifndef MZM_ENGINE_ALLOC_H
 #define MZM_ENGINE_ALLOC_H
@@ -15,8 +15,8 @@
 /* Fills counts [n_layers] for that keep: their sum is that of floor(keep * n_ffn), at least 1, in every layer. rows:
  * [n, n_layers] such shares, n at least 1. */
 void       mzm_alloc_count(int32_t *counts, const float *rows, int32_t n, const mzm_config *cfg, float keep);
-/* The same by what a side-car says of a predictor. *keep_of: counts, or as it was where the side-car (may be NULL) says nothing of the predictor.
- * EFORMAT: what it says makes no sense. */
+/* The same by what a side-car (may be NULL) says of a predictor. *keep_of: counts, or as it was where that is nothing.
+ * EFORMAT: it makes no sense. */
 mzm_status mzm_alloc_read(const int32_t **keep_of, int32_t *counts, const mzm_calib *calib, const char *predictor,
 			  const mzm_config *cfg, float keep, mzm_err *err);
 

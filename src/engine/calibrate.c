@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/str.h"
 #include "engine/plan.h"
+#include "predictors/teal.h"
 
 #define MOST_POSITIONS (1 << 22)
 
@@ -167,6 +168,7 @@ void mzm_calibration_free(mzm_calibration *c)
 	mzm_free(c->ids);
 	mzm_free(c->ends);
 	mzm_free(c->windows);
+	mzm_free(c->attn_bins);
 	mzm_free(c->x);
 	mzm_free(c->work.block);
 	mzm_free(c);
@@ -210,6 +212,16 @@ mzm_status mzm_calibration_add(mzm_calibration *c, const int32_t *ids, size_t n,
 
 /* ---- fitting ---- */
 
+/* Where TEAL is fitted, and the attention can use it, its inputs are counted; else 0. */
+static size_t bins_bytes(const mzm_calibration *c)
+{
+	const mzm_config *cfg = &c->model->weights->cfg;
+	bool wanted = false;
+	for (int32_t i = 0; i < c->n_fits; i++)
+		wanted = wanted || c->fits[i] == &mzm_fit_teal;
+	return wanted && cfg->attn_by_input ? 2 * (size_t)cfg->n_layers * MZM_TEAL_BINS * sizeof *c->attn_bins : 0;
+}
+
 /* As many positions as have room: what a budget leaves, else half of what is free. */
 static mzm_status most_positions(int32_t *most, const mzm_calibration *c, mzm_err *err)
 {
@@ -220,6 +232,7 @@ static mzm_status most_positions(int32_t *most, const mzm_calibration *c, mzm_er
 		n = c->n_ids < MZM_CALIBRATE_LEAST ? MZM_CALIBRATE_LEAST : (int32_t)c->n_ids;
 	if (plan->ram_bytes)
 		room = plan->ram_bytes > plan->needed_bytes ? plan->ram_bytes - plan->needed_bytes : 0;
+	room = room > bins_bytes(c) ? room - bins_bytes(c) : 0;
 	while (n >= MZM_CALIBRATE_LEAST && (!mzm_calibrate_measure(&bytes, c, n - n / 5, n / 5) || bytes > room))
 		n -= n / 8;
 	if (n < MZM_CALIBRATE_LEAST)
@@ -238,7 +251,8 @@ static mzm_fit_layer layer_of(const mzm_calibration *c, int32_t layer)
 			       .b_gate = w->layer[layer].b_gate,
 			       .w_up = w->cfg.ungated ? NULL : c->work.w_up, .b_up = w->layer[layer].b_up,
 			       .up_norm = w->up_norm ? w->up_norm + first : c->work.ones,
-			       .down_norm = w->down_norm + first, .seed = c->params.seed, .team = c->session->team};
+			       .down_norm = w->down_norm + first, .seed = c->params.seed, .team = c->session->team,
+			       .attn_bins = c->attn_bins ? c->attn_bins + 2 * (size_t)layer * MZM_TEAL_BINS : NULL};
 }
 
 /* Where a fit is, in all of them. */
@@ -304,8 +318,8 @@ static json_t *fits_json(const mzm_calibration *c, bool timed)
 static mzm_status describe(json_t **out, const mzm_calibration *c, const mzm_calibrate_report *r, json_t *shares,
 			   bool timed, mzm_err *err)
 {
-	*out = json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:I, s:i, s:I, s:O?, s:o, s:o}", "program", MZM_VERSION_STRING,
-			 "arch", c->model->info.arch, "model_hash", c->model->info.hash, "texts",
+	*out = json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:I, s:i, s:I, s:O?, s:o, s:o}", "program",
+			 MZM_VERSION_STRING, "arch", c->model->info.arch, "model_hash", c->model->info.hash, "texts",
 			 (json_int_t)c->n_texts, "tokens", (json_int_t)c->n_ids, "n_train", (int)c->n_train, "n_test",
 			 (int)c->n_test, "seed", (json_int_t)c->params.seed, "rank", (int)c->params.rank,
 			 "n_judged", (json_int_t)c->n_judged, SHARES, shares, "fits",
@@ -359,6 +373,8 @@ mzm_status mzm_calibration_finish(mzm_calibration *c, const char *out_path, char
 	MZM_TRY_OUT(mzm_calibrate_choose(c, most, err));
 	MZM_TRY_OUT(mzm_calibrate_alloc(c, err));
 	MZM_TRY_OUT(mzm_calib_create(&w, c->model->info.hash, err));
+	if (bins_bytes(c))
+		MZM_TRY_OUT(mzm_alloc_for((void **)&c->attn_bins, bins_bytes(c), "counts of inputs", err));
 	MZM_TRY_OUT(mzm_calibrate_sample(c, err));
 	MZM_TRY_OUT(fit_all(c, w, err));
 	if (c->fits_monitor)

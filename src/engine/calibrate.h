@@ -56,6 +56,7 @@ struct mzm_calibration {
 	mzm_window          *windows;  /* [n_windows] in the order of the texts */
 	int32_t              n_windows;
 	int32_t              n_train, n_test; /* rows; the held-out ones come last */
+	uint64_t            *attn_bins; /* [n_layers, 2, MZM_TEAL_BINS] of what is learned from; NULL: nobody asks */
 	uint16_t            *x;        /* [n_layers, n_train + n_test, dim] bf16 */
 	mzm_layer_work       work;
 };
@@ -80,7 +81,7 @@ typedef struct mzm_ask {
 	int32_t          n, n_chosen; /* kept neurons: rows [n]; of n_chosen, where it refines */
 	int32_t         *rows;        /* [n_ffn] */
 	float           *score, *picked; /* [n_ffn] */
-	int64_t          ns, score_ns; /* it took; of that score(), without waking the threads: in a pass they are awake */
+	int64_t          ns, score_ns; /* it took; of that score(), but for waking threads: in a pass they are awake */
 } mzm_ask;
 
 void       mzm_calibrate_ask_layout(mzm_ask *q, const mzm_config *cfg, mzm_carve *c); /* c and layer: the caller's */
@@ -93,8 +94,8 @@ void       mzm_calibrate_show_prompt(mzm_predictor *p, const mzm_calibration *c,
 /* What the predictor needs was fitted. */
 bool       mzm_calibrate_is_ready(const mzm_calibration *c, const mzm_predictor_ops *ops, const mzm_calib *fitted);
 
-/* Looks for each layer's share of neurons (alloc.h), for all predictors that use such and are ready, and adds those that
- * prove themselves. *report: an array of what was measured; NULL: nothing was. */
+/* Looks for each layer's share of neurons (alloc.h), for all predictors that use such and are ready, and adds those
+ * that prove themselves. *report: an array of what was measured; NULL: nothing was. */
 mzm_status mzm_calibrate_shares(json_t **report, mzm_calibration *c, mzm_calib_writer *to, mzm_err *err);
 
 /* Measures every predictor of the params that is ready, on the held-out positions, with what was fitted so far. An

@@ -88,7 +88,8 @@ static mzm_status make_rows(mzm_calibrate_report *r, mzm_calibration *c, const m
 	MZM_TRY(mzm_alloc_for((void **)&r->cost_share, n * sizeof r->cost_share[0], "the report", err));
 	for (int i = 0; mzm_predictor_at(i); i++) {
 		const mzm_predictor_ops *ops = mzm_predictor_at(i);
-		if (ops != &mzm_pred_dense && mzm_calibrate_is_ready(c, ops, fitted) && is_wanted(&c->params, ops->name))
+		bool is_ready = ops != &mzm_pred_dense && mzm_calibrate_is_ready(c, ops, fitted);
+		if (is_ready && is_wanted(&c->params, ops->name))
 			MZM_TRY(add_rows(r, c, ops, fitted, err));
 	}
 	return MZM_OK;

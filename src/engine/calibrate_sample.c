@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "engine/calibrate.h"
+#include "predictors/teal.h"
 
 #define LEAST_WINDOW 16 /* of a short text: shorter ones tell nothing of a context */
 #define WINDOWS      8  /* a text alone is cut into */
@@ -115,6 +116,14 @@ static void keep_inputs(void *ctx, int32_t layer, const float *x, int32_t n_pos)
 		c->model->kern->narrow(to + (size_t)p * (size_t)dim, x + (size_t)p * (size_t)dim, MZM_BF16, dim);
 }
 
+/* Of a pass: mzm_pass.see_attention. */
+static void count_inputs(void *ctx, int32_t layer, bool of_o, const float *x, int32_t n_pos, int32_t n)
+{
+	const gather *g = ctx;
+	uint64_t *bins = g->c->attn_bins + (2 * (size_t)layer + of_o) * MZM_TEAL_BINS;
+	mzm_teal_count(bins, x, (size_t)(n_pos < g->n_left ? n_pos : g->n_left) * (size_t)n);
+}
+
 static mzm_status read_window(mzm_calibration *c, const mzm_window *w, mzm_err *err)
 {
 	gather g = {c, w->row, w->n_rows};
@@ -123,6 +132,7 @@ static mzm_status read_window(mzm_calibration *c, const mzm_window *w, mzm_err *
 	for (int32_t done = 0; done < w->n_tok && g.n_left > 0;) {
 		int32_t n = w->n_tok - done < most ? w->n_tok - done : most;
 		mzm_pass pass = {.ids = c->ids + w->first + done, .n_pos = n, .see_input = keep_inputs, .see_ctx = &g,
+				 .see_attention = c->attn_bins && !w->held_out ? count_inputs : NULL,
 				 .gemm = c->model->gemm};
 		MZM_TRY(mzm_forward(c->session->state, &pass, NULL, NULL, err));
 		done += n;

@@ -2,13 +2,14 @@
  *
  * Held-out windows are read up to their middle; of what follows a piece counts. First, for each predictor that keeps
  * what keep_of says: the divergence of the next token's distribution from the dense model's when one layer alone uses
- * the neurons that the predictor chooses, at each share of a short list. All positions of a piece are one pass, in which
- * the others' gates of that layer are masked (forward.h), so a measurement costs a check and not a pass a position.
- * From these curves alloc.h finds the shares with the least sum of divergences for each average.
+ * the neurons that the predictor chooses, at each share of a short list. All positions of a piece are one pass, in
+ * which the others' gates of that layer are masked (forward.h), so a measurement costs a check and not a pass a
+ * position. From these curves alloc.h finds the shares with the least sum of divergences for each average.
  *
  * Sums of single layers' harm are only a guide, so the shares are tried: sparse passes as drafts make them, token by
  * token on other windows than those of the search, against the same number of neurons in every layer. Where they are not
- * clearly better, the even share stands; a predictor that gains nowhere has no tensor. */
+ * clearly better, or there is next to no harm to begin with, the even share stands; a predictor that gains nowhere has
+ * no tensor. */
 #include <math.h>
 #include <string.h>
 
@@ -21,6 +22,7 @@ static const float means[] = {0.05f, 0.1f, 0.2f, 0.3f, 0.5f, 0.7f};
 enum { N_TRIED = sizeof tried / sizeof tried[0], N_MEANS = sizeof means / sizeof means[0] };
 
 #define CLEARLY 0.95 /* of the even share's divergence, or less: then it is better */
+#define MATTERS 1e-3 /* nats a token of the even share: with less, drafts are hardly ever rejected */
 #define MODEL   1e9  /* parameters; of a smaller model it looks at more positions in the same time, up to ... */
 #define MORE    8    /* ... so many times as many */
 
@@ -280,6 +282,20 @@ static mzm_status try_keep(search *q, harm_sum *sum, const mzm_predictor_ops *op
 	return st;
 }
 
+static bool is_better(const harm_sum *chosen, const harm_sum *even, double n)
+{
+	return even->kld > MATTERS * n && chosen->kld < CLEARLY * even->kld && chosen->root < CLEARLY * even->root;
+}
+
+/* Positions of the trial. */
+static int32_t n_trial(const search *q)
+{
+	int32_t n = 0;
+	for (int32_t i = 1; i < q->n_pieces; i += 2)
+		n += q->pieces[i].n;
+	return n;
+}
+
 /* The shares as they were found against even ones, for each mean. */
 static mzm_status try_shares(search *q, candidate *of, mzm_err *err)
 {
@@ -288,8 +304,7 @@ static mzm_status try_shares(search *q, candidate *of, mzm_err *err)
 		mzm_alloc_count(q->keep_of, share, 1, &q->c->model->weights->cfg, means[m]);
 		MZM_TRY(try_keep(q, &of->even[m], of->ops, means[m], NULL, err));
 		MZM_TRY(try_keep(q, &of->chosen[m], of->ops, means[m], q->keep_of, err));
-		bool better = of->chosen[m].kld < CLEARLY * of->even[m].kld &&
-			      of->chosen[m].root < CLEARLY * of->even[m].root;
+		bool better = is_better(&of->chosen[m], &of->even[m], n_trial(q));
 		for (int32_t l = 0; l < q->n_layers && !better; l++)
 			share[l] = means[m];
 		of->gains |= better;
@@ -420,20 +435,23 @@ static mzm_status run_search(search *q, mzm_err *err)
 	return MZM_OK;
 }
 
+static double rounded(float x)
+{
+	return round((double)x * 1e6) / 1e6;
+}
+
 /* Divergences are means over the positions of the trial. */
 static json_t *candidate_json(const search *q, const candidate *of)
 {
 	json_t *list = json_array(), *o = json_pack("{s:s, s:b, s:O}", "predictor", of->ops->name, "written", of->gains,
 						    "points", list);
-	double n = 0;
-	for (int32_t i = 1; i < q->n_pieces; i += 2)
-		n += q->pieces[i].n;
+	double n = n_trial(q);
 	for (int m = 0; m < N_MEANS; m++) {
 		json_t *shares = json_array();
 		for (int32_t l = 0; l < q->n_layers; l++)
-			json_array_append_new(shares, json_real(round((double)of->share[m * q->n_layers + l] * 1e6) / 1e6));
-		json_array_append_new(list, json_pack("{s:f, s:f, s:f, s:o}", "keep", round((double)means[m] * 1e6) / 1e6,
-						      "kld_even", of->even[m].kld / n, "kld", of->chosen[m].kld / n, "shares",
+			json_array_append_new(shares, json_real(rounded(of->share[m * q->n_layers + l])));
+		json_array_append_new(list, json_pack("{s:f, s:f, s:f, s:o}", "keep", rounded(means[m]), "kld_even",
+						      of->even[m].kld / n, "kld", of->chosen[m].kld / n, "shares",
 						      shares));
 	}
 	json_decref(list);

@@ -62,7 +62,7 @@ typedef struct verdicts {
 	const mzm_verifier   *verifier;
 	const float          *rows;                /* [t->n, n_vocab] */
 	int32_t               choice[MZM_MAX_POS]; /* the full model's token behind a node */
-	bool                  stands[MZM_MAX_POS]; /* the node itself, if all before it do */
+	bool                  stands[MZM_MAX_POS]; /* the node behind its parent */
 	bool                  reached[MZM_MAX_POS]; /* it does, and so do all before it */
 	double                log_p[MZM_MAX_POS];  /* of its line, by the full model */
 } verdicts;
@@ -177,10 +177,12 @@ static int32_t choose_path(verdicts *v, int32_t *leaf)
 	v->reached[0] = true;
 	v->log_p[0] = 0;
 	for (int32_t i = 0; i < v->t->n; i++) {
-		if (by != MZM_TREE_LONGEST || v->reached[i]) /* else what is below has been left out, too: it is false */
+		if (by != MZM_TREE_LONGEST || v->reached[i]) /* below one that is not reached, none is */
 			judge_node(v, i, by == MZM_TREE_LIKELIEST);
 	}
-	return by == MZM_TREE_LONGEST ? longest(v, leaf) : by == MZM_TREE_LIKELIEST ? likeliest(v, leaf) : jump(v, leaf);
+	if (by == MZM_TREE_JUMP)
+		return jump(v, leaf);
+	return by == MZM_TREE_LIKELIEST ? likeliest(v, leaf) : longest(v, leaf);
 }
 
 /* The path as a line is left behind: its tokens, what is known about them, the rows of those that stand. */

@@ -62,7 +62,8 @@ struct mzm_session {
 	/* the predictor of the last generation, kept while its settings stay the same */
 	mzm_predictor   *predictor;
 	int32_t         *keep_of;    /* [n_layers] what it keeps in each, if the side-car says so */
-	float            keep;
+	float           *attn_threshold; /* [n_layers, 2] of its sparse passes, if attn_keep is below 1 */
+	float            keep, attn_keep;
 	bool             no_alloc;
 	uint64_t         seed;
 	mzm_drafting     drafting;

@@ -29,9 +29,10 @@ typedef struct import {
 	draft_plan            draft;
 	mzm_dtype             draft_type; /* of DRAFT_MAKE */
 	mzm_source           *src;
+	mzm_config            cfg;        /* of the target: the source's, but for attn_by_input */
 	mzm_container_writer *out;
 	mzm_converter        *converter;  /* NULL: nothing is converted */
-	void                 *raw, *conv; /* the largest tensor before and after conversion */
+	void                 *raw, *turned, *conv; /* the largest tensor as read, transposed, converted */
 	mzm_import_report     report;
 } import;
 
@@ -49,6 +50,9 @@ static mzm_status check_params(import *im, mzm_err *err)
 		return mzm_fail(err, MZM_EARG, "unknown method \"%.20s\" of quantising; known are best, nearest",
 				method);
 	im->method = strcmp(method, "best") == 0 ? MZM_QUANT_BEST : MZM_QUANT_NEAREST;
+	if (p->attn_layout && strcmp(p->attn_layout, "input") != 0 && strcmp(p->attn_layout, "output") != 0)
+		return mzm_fail(err, MZM_EARG, "no layout \"%.20s\" of the attention; known are output, input",
+				p->attn_layout);
 	im->draft_type = MZM_F32;
 	if (p->draft_quant && strcmp(p->draft_quant, "off") != 0 &&
 	    (!mzm_dtype_parse(&im->draft_type, p->draft_quant) || !mzm_dtype_is_quant(im->draft_type)))
@@ -74,25 +78,34 @@ static mzm_dtype target_type(const import *im, const mzm_tensor *t)
 
 static int32_t n_model(const import *im)
 {
-	return mzm_tensor_count(mzm_source_config(im->src));
+	return mzm_tensor_count(&im->cfg);
 }
 
 static int32_t n_steps(const import *im)
 {
-	return n_model(im) + (im->draft == DRAFT_NONE ? 0 : mzm_draft_count(mzm_source_config(im->src)));
+	return n_model(im) + (im->draft == DRAFT_NONE ? 0 : mzm_draft_count(&im->cfg));
+}
+
+/* The tensor lies the other way round in the target. */
+static bool is_turned(const import *im, const mzm_tensor *t)
+{
+	return mzm_tensor_is_attention(t->kind) &&
+	       im->cfg.attn_by_input != mzm_source_config(im->src)->attn_by_input;
 }
 
 /* The i-th tensor of the target, and the number of the source's tensor that it is made from. */
 static mzm_tensor step_at(const import *im, int32_t i, int32_t *from)
 {
-	const mzm_config *cfg = mzm_source_config(im->src);
+	const mzm_config *cfg = &im->cfg;
 	mzm_tensor t;
 	*from = i;
 	if (i < n_model(im)) {
-		t = mzm_source_tensor(im->src, i);
+		t = mzm_tensor_at(cfg, i);
+		t.dtype = mzm_source_tensor(im->src, i).dtype;
 		t.dtype = target_type(im, &t);
 	} else if (im->draft == DRAFT_COPY) {
-		t = mzm_source_tensor(im->src, i);
+		t = mzm_draft_at(cfg, i - n_model(im));
+		t.dtype = mzm_source_tensor(im->src, i).dtype;
 	} else {
 		t = mzm_draft_at(cfg, i - n_model(im));
 		t.dtype = im->draft_type;
@@ -109,6 +122,8 @@ static mzm_tensor source_of(const import *im, const mzm_tensor *t, int32_t from)
 	bool remade = im->params.quant && mzm_dtype_is_quant(t->dtype) && im->method != MZM_QUANT_BEST;
 	if (t->dtype != s.dtype || remade)
 		s.dtype = mzm_source_type_for(im->src, from, t->dtype);
+	if (is_turned(im, t) && mzm_dtype_is_quant(s.dtype)) /* blocks lie along rows */
+		s.dtype = mzm_source_type_for(im->src, from, MZM_F32);
 	return s;
 }
 
@@ -145,7 +160,7 @@ static void plan_draft(import *im)
 /* Refuses what cannot be converted, before anything is written; finds the sizes of all buffers. */
 static mzm_status plan(import *im, uint64_t *total, mzm_err *err)
 {
-	size_t most_raw = 0, most_conv = 0;
+	size_t most_raw = 0, most_turned = 0, most_conv = 0;
 	int32_t from, max_cols = 0;
 	char name[64];
 	*total = 0;
@@ -155,6 +170,12 @@ static mzm_status plan(import *im, uint64_t *total, mzm_err *err)
 		size_t raw = mzm_tensor_bytes(&s), conv = mzm_tensor_bytes(&t);
 		*total += raw;
 		most_raw = raw > most_raw ? raw : most_raw;
+		most_turned = is_turned(im, &t) && raw > most_turned ? raw : most_turned;
+		if (is_turned(im, &t) && mzm_dtype_is_quant(s.dtype))
+			return mzm_fail(err, MZM_EUNSUPPORTED,
+					"tensor %s is %s already and cannot be turned round: import from the weights "
+					"that it was made of",
+					mzm_tensor_name(&s, name), mzm_dtype_name(s.dtype));
 		if (t.dtype == s.dtype)
 			continue;
 		if (mzm_dtype_is_quant(s.dtype))
@@ -165,13 +186,16 @@ static mzm_status plan(import *im, uint64_t *total, mzm_err *err)
 					t.role == MZM_ROLE_DRAFT ? "a draft image of " : "", mzm_dtype_name(t.dtype));
 		if (!mzm_dtype_fits(t.dtype, t.n_cols))
 			return mzm_fail(err, MZM_EUNSUPPORTED,
-					"no draft image of this model: tensor %s has %d columns, which are no whole "
-					"blocks of 32",
+					"%s: tensor %s has %d columns, which are no whole blocks of 32",
+					t.role == MZM_ROLE_DRAFT ? "no draft image of this model"
+								 : "the attention cannot be turned round",
 					mzm_tensor_name(&s, name), (int)t.n_cols);
 		most_conv = conv > most_conv ? conv : most_conv;
 		max_cols = t.n_cols > max_cols ? t.n_cols : max_cols;
 	}
 	MZM_TRY(mzm_alloc_for(&im->raw, most_raw, "the largest tensor", err));
+	if (most_turned)
+		MZM_TRY(mzm_alloc_for(&im->turned, most_turned, "the largest tensor", err));
 	if (!most_conv)
 		return MZM_OK;
 	MZM_TRY(mzm_alloc_for(&im->conv, most_conv, "the largest tensor", err));
@@ -180,14 +204,33 @@ static mzm_status plan(import *im, uint64_t *total, mzm_err *err)
 
 /* ---- tensors ---- */
 
+#define TILE 32 /* rows and columns that stay in the nearest cache */
+
+/* Rows become columns. */
+static void turn(char *to, const char *from, const mzm_tensor *t)
+{
+	size_t n_rows = (size_t)t->n_rows, n_cols = (size_t)t->n_cols, n = mzm_dtype_bytes(t->dtype);
+	for (size_t r0 = 0; r0 < n_rows; r0 += TILE)
+		for (size_t c0 = 0; c0 < n_cols; c0 += TILE)
+			for (size_t r = r0; r < r0 + TILE && r < n_rows; r++)
+				for (size_t c = c0; c < c0 + TILE && c < n_cols; c++)
+					memcpy(to + (c * n_rows + r) * n, from + (r * n_cols + c) * n, n);
+}
+
 /* The first t->n_rows rows of t, which is made from the source's tensor `from`; *data is im's. */
 static mzm_status make_rows(import *im, const mzm_tensor *t, int32_t from, const void **data, mzm_err *err)
 {
 	mzm_tensor s = source_of(im, t, from);
+	const void *raw = im->raw;
 	MZM_TRY(mzm_source_read_as(im->src, from, s.dtype, im->raw, err));
+	if (is_turned(im, t)) {
+		turn(im->turned, im->raw, &s);
+		s.n_cols = t->n_cols;
+		raw = im->turned;
+	}
 	s.n_rows = t->n_rows;
-	*data = t->dtype == s.dtype ? im->raw : im->conv;
-	return t->dtype == s.dtype ? MZM_OK : mzm_convert(im->converter, im->conv, t->dtype, im->raw, &s, err);
+	*data = t->dtype == s.dtype ? raw : im->conv;
+	return t->dtype == s.dtype ? MZM_OK : mzm_convert(im->converter, im->conv, t->dtype, raw, &s, err);
 }
 
 static mzm_status report_progress(const import *im, const char *stage, uint64_t done, uint64_t total, mzm_err *err)
@@ -318,11 +361,12 @@ static mzm_status check_hash(const import *im, const char *src_path, mzm_err *er
 	char hex[33];
 	const char *said = mzm_source_hash(im->src), *draft_said = mzm_source_draft_hash(im->src);
 	mzm_container_hash(im->out, hex);
-	if (!im->report.n_converted && said && strcmp(said, hex) != 0)
+	bool same = im->cfg.attn_by_input == mzm_source_config(im->src)->attn_by_input;
+	if (!im->report.n_converted && same && said && strcmp(said, hex) != 0)
 		return mzm_fail(err, MZM_EFORMAT, "%s: the model's hash is %s, but the file says %s", src_path, hex,
 				said);
 	mzm_container_draft_hash(im->out, hex);
-	if (im->draft == DRAFT_COPY && strcmp(draft_said, hex) != 0)
+	if (im->draft == DRAFT_COPY && same && strcmp(draft_said, hex) != 0)
 		return mzm_fail(err, MZM_EFORMAT, "%s: the draft image's hash is %s, but the file says %s", src_path,
 				hex, draft_said);
 	return MZM_OK;
@@ -423,12 +467,15 @@ mzm_status mzm_import_source(mzm_source *src, const char *out_path, const mzm_im
 	MZM_TRY(check_params(&im, err));
 	if (mzm_source_uses(src, out_path))
 		return mzm_fail(err, MZM_EARG, "%s: the target is part of the source", out_path);
+	im.cfg = *mzm_source_config(src);
+	if (im.params.attn_layout)
+		im.cfg.attn_by_input = strcmp(im.params.attn_layout, "input") == 0;
 	mzm_source_allow_nonfinite(src, im.params.allow_nonfinite);
 	MZM_TRY_OUT(check_tokenizer(src, err));
 	MZM_TRY_OUT(plan(&im, &total, err));
 	fill_report(&im);
 	MZM_TRY_OUT(choose_packing(&im, out_path, err));
-	MZM_TRY_OUT(mzm_container_create(&im.out, out_path, mzm_source_config(im.src), im.params.zstd, err));
+	MZM_TRY_OUT(mzm_container_create(&im.out, out_path, &im.cfg, im.params.zstd, err));
 	MZM_TRY_OUT(copy_tensors(&im, total, err));
 	MZM_TRY_OUT(check_hash(&im, src->path, err));
 	MZM_TRY_OUT(finish(&im, src->path, err));
@@ -438,6 +485,7 @@ out:
 	mzm_container_discard(im.out);
 	mzm_converter_free(im.converter);
 	mzm_free(im.raw);
+	mzm_free(im.turned);
 	mzm_free(im.conv);
 	return st;
 }

@@ -181,6 +181,7 @@ static mzm_status open_with_sidecar(mzm_model **out, mzm_source *src, const char
 	mzm_status st = MZM_OK;
 	mzm_calib *calib = NULL;
 	const char *hash = mzm_source_hash(src);
+	params.reserve_bytes += mzm_sidecar_factor_bytes(path, &params);
 	if (hash)
 		st = mzm_sidecar_open(&calib, path, hash, &params, err);
 	else

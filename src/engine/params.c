@@ -113,7 +113,8 @@ mzm_status mzm_tree_path_parse(mzm_tree_path *out, const char *name, mzm_err *er
 mzm_gen_params mzm_gen_params_default(void)
 {
 	return (mzm_gen_params){
-		.mode = MZM_MODE_DENSE, .draft = "sparse", .predictor = "griffin", .keep = 0.5f, .period = 16,
+		.mode = MZM_MODE_DENSE, .draft = "sparse", .predictor = "griffin", .keep = 0.5f, .attn_keep = 1,
+		.period = 16,
 		.accept = MZM_ACCEPT_SIRIUS, .threshold = 0.1f, .check_temp = 0.6f, .tree_width = 1,
 		.temp = 0, .top_k = 0, .top_p = 1, .min_p = 0, .repeat_penalty = 1, .repeat_last = 64,
 	};
@@ -152,9 +153,11 @@ static mzm_status check_tree(const mzm_gen_params *p, mzm_err *err)
 		return MZM_OK;
 	if (p->temp > 0)
 		return mzm_fail(err, MZM_EUNDEFINED,
-				"sampling (temp) is not defined for trees of drafts (tree), whose lines are the likeliest ones");
+				"sampling (temp) is not defined for trees of drafts (tree), whose lines are the "
+				"likeliest ones");
 	if (p->ablate)
-		return mzm_fail(err, MZM_EUNDEFINED, "trees of drafts (tree) leave no part of their checks out (ablate)");
+		return mzm_fail(err, MZM_EUNDEFINED,
+				"trees of drafts (tree) leave no part of their checks out (ablate)");
 	return MZM_OK;
 }
 
@@ -194,6 +197,7 @@ mzm_status mzm_gen_params_check(const mzm_gen_params *p, mzm_err *err)
 		return mzm_fail(err, MZM_EARG, "unknown predictor \"%s\"", p->predictor ? p->predictor : "");
 	if (!(p->keep > 0 && p->keep <= 1))
 		return mzm_fail(err, MZM_EARG, "keep is %g; it must be above 0 and at most 1", (double)p->keep);
+	MZM_TRY(check_range("attn-keep", (double)p->attn_keep, 0, 1, err));
 	MZM_TRY(check_range("period", p->period, 0, MZM_MAX_PERIOD, err));
 	MZM_TRY(check_range("check-below", p->check_below, 0, 1, err));
 	MZM_TRY(check_range("threshold", p->threshold, 0, 1, err));

@@ -112,7 +112,7 @@ static bool is_head(const mzm_tensor *t)
 
 static bool is_attention(const mzm_tensor *t)
 {
-	return t->kind == MZM_T_WQ || t->kind == MZM_T_WK || t->kind == MZM_T_WV || t->kind == MZM_T_WO;
+	return mzm_tensor_is_attention(t->kind);
 }
 
 static bool is_ffn(const mzm_tensor *t)
@@ -429,7 +429,7 @@ mzm_status mzm_plan_make(mzm_plan *out, const char *path, const mzm_model_params
 	mzm_residency r;
 	mzm_model_params p = params ? *params : mzm_model_params_default();
 	*out = (mzm_plan){0};
-	p.reserve_bytes += mzm_sidecar_bytes(path, &p);
+	p.reserve_bytes += mzm_sidecar_bytes(path, &p) + mzm_sidecar_factor_bytes(path, &p);
 	const mzm_kern *kern = mzm_kern_find(p.isa);
 	if (!kern)
 		return mzm_fail(err, MZM_EARG, "no kernel table \"%s\" for this CPU", p.isa);

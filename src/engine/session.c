@@ -5,6 +5,7 @@
 
 #include "engine/alloc.h"
 #include "kern/cores.h"
+#include "predictors/teal.h"
 
 mzm_session_params mzm_session_params_default(void)
 {
@@ -90,6 +91,9 @@ mzm_status mzm_session_create(mzm_session **out, const mzm_model *model, const m
 		mzm_alloc_for((void **)&s->ids, ((size_t)n_ctx + MZM_MAX_PERIOD) * sizeof *s->ids, "the tokens", err));
 	MZM_TRY_OUT(mzm_alloc_for((void **)&s->keep_of, (size_t)model->weights->cfg.n_layers * sizeof *s->keep_of,
 				  "the session", err));
+	MZM_TRY_OUT(mzm_alloc_for((void **)&s->attn_threshold,
+				  2 * (size_t)model->weights->cfg.n_layers * sizeof *s->attn_threshold, "the session",
+				  err));
 	s->monitor.prior = mzm_calib_find(model->calib, MZM_MONITOR_TENSOR, -1, MZM_F32, 2, MZM_MONITOR_FEATURES);
 	mzm_monitor_reset(&s->monitor);
 	s->n_observed = MZM_NOT_OBSERVED;
@@ -108,6 +112,7 @@ void mzm_session_free(mzm_session *s)
 		s->predictor->ops->free(s->predictor);
 	mzm_free(s->ids);
 	mzm_free(s->keep_of);
+	mzm_free(s->attn_threshold);
 	mzm_sampler_free(s->sampler);
 	mzm_state_free(s->state);
 	mzm_team_free(s->team);
@@ -203,18 +208,40 @@ mzm_status mzm_model_check_predictor(const mzm_model *m, const mzm_predictor_ops
 	return MZM_OK;
 }
 
+/* Finds the thresholds of the attention's inputs. */
+static mzm_status use_attn_keep(mzm_session *s, float keep, mzm_err *err)
+{
+	const mzm_model *m = s->model;
+	const mzm_config *cfg = &m->weights->cfg;
+	if (keep >= 1)
+		return MZM_OK;
+	if (!cfg->attn_by_input)
+		return mzm_fail(err, MZM_EUNDEFINED,
+				"attn-keep below 1 needs a model whose attention lies by input: mirzam import %s -o "
+				"NEW --attn-layout input",
+				m->path);
+	if (mzm_calib_count(m->calib, MZM_TEAL_ATTENTION, cfg->n_layers) < cfg->n_layers)
+		return mzm_fail(err, MZM_EUNDEFINED,
+				"attn-keep below 1 needs a calibration of the model: mirzam calibrate -m %s --data "
+				"TEXT",
+				m->path);
+	return mzm_teal_attention(s->attn_threshold, m->calib, cfg, keep, err);
+}
+
 mzm_status mzm_session_use_predictor(mzm_session *s, const mzm_gen_params *params, mzm_err *err)
 {
+	float attn_keep = params->attn_keep > 0 ? params->attn_keep : 1;
 	const mzm_predictor_ops *ops = mzm_predictor_find(params->predictor);
 	if (!ops)
 		return mzm_fail(err, MZM_EARG, "unknown predictor \"%s\"", params->predictor);
 	MZM_TRY(mzm_model_check_predictor(s->model, ops, err));
+	MZM_TRY(use_attn_keep(s, attn_keep, err));
 	mzm_drafting d = mzm_model_drafting(s->model, ops, params->no_draft_image), was = s->drafting;
 	if (was.image != d.image || was.held != d.held)
 		s->costs = (mzm_costs){0};
 	s->drafting = d;
 	if (s->predictor && s->predictor->ops == ops && s->keep == params->keep && s->seed == params->seed &&
-	    s->no_alloc == params->no_alloc && was.held == d.held)
+	    s->attn_keep == attn_keep && s->no_alloc == params->no_alloc && was.held == d.held)
 		return MZM_OK;
 	if (s->predictor)
 		s->predictor->ops->free(s->predictor);
@@ -225,7 +252,9 @@ mzm_status mzm_session_use_predictor(mzm_session *s, const mzm_gen_params *param
 	if (!params->no_alloc && !d.held && ops->allocates)
 		MZM_TRY(mzm_alloc_read(&env.keep_of, s->keep_of, env.calib, ops->name, env.cfg, env.keep, err));
 	MZM_TRY(ops->create(&s->predictor, &env, err));
+	s->predictor->attn_threshold = attn_keep < 1 ? s->attn_threshold : NULL;
 	s->keep = params->keep;
+	s->attn_keep = attn_keep;
 	s->no_alloc = params->no_alloc;
 	s->seed = params->seed;
 	return MZM_OK;
@@ -238,7 +267,8 @@ double mzm_session_ffn_share(const mzm_session *s)
 	double kept = 0;
 	for (int32_t l = 0; l < w->cfg.n_layers; l++)
 		kept += (double)mzm_pred_keep(pred, l) / ((double)w->cfg.n_layers * w->cfg.n_ffn);
-	double cost = mzm_state_cost_share(s->state, pred, s->drafting.image);
+	double cost = mzm_state_cost_share(s->state, pred, s->drafting.image) -
+		      (1 - (double)s->attn_keep) * mzm_state_attention_share(s->state, s->drafting.image);
 	if (pred->ops->share)
 		return pred->ops->share(pred) + cost;
 	if (s->drafting.held && pred->ops->stage == MZM_PRED_GATE)

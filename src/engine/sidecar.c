@@ -66,6 +66,14 @@ mzm_status mzm_sidecar_open(mzm_calib **out, const char *model_path, const char 
 	return st;
 }
 
+uint64_t mzm_sidecar_factor_bytes(const char *model_path, const mzm_model_params *params)
+{
+	const mzm_gen_params *gen = params->drafts;
+	const mzm_predictor_ops *ops = gen && gen->mode != MZM_MODE_DENSE ? mzm_predictor_find(gen->predictor) : NULL;
+	uint64_t n_sessions = params->n_sessions > 0 ? (uint64_t)params->n_sessions : 1;
+	return ops && ops->score ? n_sessions * (mzm_sidecar_bytes(model_path, params) * 17 / 32) : 0;
+}
+
 uint64_t mzm_sidecar_bytes(const char *model_path, const mzm_model_params *params)
 {
 	char *path = NULL;

@@ -300,6 +300,7 @@ static const feature features[] = {
 	FEATURE(qk_norm, FLAG), FEATURE(post_norm, FLAG), FEATURE(learned_pos, FLAG), FEATURE(act_threshold, FLOAT),
 	FEATURE(embed_scale, REAL), FEATURE(attn_scale, REAL), FEATURE(attn_softcap, REAL),
 	FEATURE(logit_softcap, REAL), FEATURE(rope_dim, INT), FEATURE(window, INT), FEATURE(rope_local_theta, REAL),
+	FEATURE(attn_by_input, FLAG),
 };
 
 static double number_of(const feature *f, const mzm_config *c)
@@ -592,15 +593,15 @@ bool mzm_tensor_is_ffn(mzm_tensor_kind kind)
 	return kind == MZM_T_GATE || kind == MZM_T_UPDOWN || kind == MZM_T_DOWN;
 }
 
-static bool is_attention(mzm_tensor_kind kind)
+bool mzm_tensor_is_attention(mzm_tensor_kind kind)
 {
 	return kind == MZM_T_WQ || kind == MZM_T_WK || kind == MZM_T_WV || kind == MZM_T_WO;
 }
 
 bool mzm_tensor_is_vector(mzm_tensor_kind kind)
 {
-	return !(mzm_tensor_is_ffn(kind) || is_attention(kind) || kind == MZM_T_EMBED || kind == MZM_T_HEAD ||
-		 kind == MZM_T_POS);
+	return !(mzm_tensor_is_ffn(kind) || mzm_tensor_is_attention(kind) || kind == MZM_T_EMBED ||
+		 kind == MZM_T_HEAD || kind == MZM_T_POS);
 }
 
 static void set_shape(mzm_tensor *t, int32_t n_rows, int32_t n_cols)
@@ -633,6 +634,9 @@ static mzm_tensor tensor_of(const mzm_config *cfg, mzm_tensor_kind kind, int32_t
 	case MZM_T_B_UP: set_shape(&t, 1, cfg->n_ffn); break;
 	default: set_shape(&t, 1, cfg->dim); break;
 	}
+	t.by_input = cfg->attn_by_input && mzm_tensor_is_attention(kind);
+	if (t.by_input)
+		set_shape(&t, t.n_cols, t.n_rows);
 	return t;
 }
 

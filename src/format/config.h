@@ -61,6 +61,8 @@ typedef struct mzm_config {
 	float   rope_short[MZM_MAX_PAIRS], rope_long[MZM_MAX_PAIRS]; /* [rope_dim / 2] MZM_ROPE_LONG: divisors */
 	int32_t window;            /* local layers see so many tokens, the current one among them; 0: there are none */
 	double  rope_local_theta;  /* base of local layers, which then rotate plainly; 0: as all the others */
+	bool    attn_by_input;     /* wq, wk, wv, wo lie transposed, a row an input: what those add that a sparse pass
+				    * leaves out need not be read. The model is the same */
 	uint8_t local[MZM_MAX_LAYERS / 8]; /* bit l % 8 of byte l / 8: layer l is local; all 0 without a window */
 } mzm_config;
 
@@ -98,7 +100,7 @@ mzm_status mzm_config_check(const mzm_config *cfg, mzm_err *err); /* ranges and 
 typedef enum mzm_tensor_kind {
 	MZM_T_EMBED,     /* [n_vocab, dim] */
 	MZM_T_ATTN_NORM, /* [1, dim] */
-	MZM_T_WQ,        /* [n_heads * head_dim, dim] */
+	MZM_T_WQ,        /* [n_heads * head_dim, dim]; this and the next three the other way round: attn_by_input */
 	MZM_T_WK,        /* [n_kv_heads * head_dim, dim] */
 	MZM_T_WV,        /* [n_kv_heads * head_dim, dim] */
 	MZM_T_WO,        /* [dim, n_heads * head_dim] */
@@ -135,6 +137,7 @@ typedef struct mzm_tensor {
 	int32_t         layer;      /* -1 outside layers */
 	mzm_dtype       dtype;
 	int32_t         n_rows, n_cols;
+	bool            by_input;   /* of the attention: a row an input */
 } mzm_tensor;
 
 int32_t mzm_tensor_count(const mzm_config *cfg);
@@ -145,6 +148,7 @@ mzm_tensor mzm_tensor_at(const mzm_config *cfg, int32_t i);
 int32_t    mzm_tensor_index(const mzm_config *cfg, mzm_tensor_kind kind, int32_t layer);
 size_t     mzm_tensor_bytes(const mzm_tensor *t);
 bool       mzm_tensor_is_vector(mzm_tensor_kind kind); /* a norm or a bias */
+bool       mzm_tensor_is_attention(mzm_tensor_kind kind); /* wq, wk, wv, wo */
 bool       mzm_tensor_is_ffn(mzm_tensor_kind kind);    /* a matrix of rows of neurons: gate, updown, down */
 /* The tensors of a draft image in file order (layer 0: wq wk wv wo gate updown; ...; head, which a tied model has
  * here too). Embedding and norms are the model's. */

@@ -54,6 +54,8 @@ static void features_text(mzm_str *s, const mzm_config *c)
 		mzm_str_printf(s, "blocks %d %d %d %d %d %d %d %d %d\n", (int)c->norm, (int)c->parallel,
 			       (int)c->ungated, (int)c->bias_qkv, (int)c->bias_o, (int)c->bias_ffn, (int)c->qk_norm,
 			       (int)c->post_norm, (int)c->learned_pos);
+	if (c->attn_by_input)
+		mzm_str_puts(s, "attn_by_input\n");
 	if (c->rope_dim)
 		mzm_str_printf(s, "rope_dim %d\n", (int)c->rope_dim);
 	for (size_t i = 0; i < sizeof reals / sizeof reals[0]; i++)

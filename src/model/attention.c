@@ -159,20 +159,61 @@ static void attend_all(mzm_state *s, int32_t layer, mzm_team *team, int rank)
 	mzm_team_barrier(team, rank);
 }
 
-/* y[n_pos, rows of m] = x times m, and the bias if there is one. */
-static void project(mzm_state *s, const mzm_matrix *m, const float *bias, mzm_acts *x, float *y, mzm_after_fn after,
+/* What a projection is computed from: all inputs, or a list. */
+typedef struct source {
+	mzm_acts       x;
+	const int32_t *rows; /* [n] ascending inputs, whose values alone are in x; NULL: all */
+	int32_t        n;
+} source;
+
+/* Inputs that are larger than the threshold at one of the positions, for this rank: nobody need wait for another. */
+static source large_inputs(mzm_state *s, const float *x, int32_t n, float threshold, int rank)
+{
+	int32_t n_pos = s->pass->n_pos, n_large = 0;
+	int32_t *rows = s->inputs + (size_t)rank * (size_t)s->input_len;
+	float *values = s->values + (size_t)rank * MZM_MAX_POS * (size_t)s->input_len;
+	for (int32_t i = 0; i < n; i++) {
+		bool large = false;
+		for (int32_t p = 0; p < n_pos; p++) /* NaN counts as large */
+			large = large || !(fabsf(x[(size_t)p * (size_t)n + (size_t)i]) <= threshold);
+		rows[n_large] = i;
+		n_large += large;
+	}
+	for (int32_t p = 0; p < n_pos; p++)
+		for (int32_t i = 0; i < n_large; i++)
+			values[(size_t)p * (size_t)n + (size_t)i] = x[(size_t)p * (size_t)n + (size_t)rows[i]];
+	return (source){{.x = values}, rows, n_large};
+}
+
+/* m: one of the matrices that read x [n_pos, n]. of_o: x is the attention's output. */
+static source source_of(mzm_state *s, const mzm_matrix *m, int32_t layer, bool of_o, const float *x, int rank)
+{
+	const mzm_pass *pass = s->pass;
+	int32_t n = m->by_input ? m->n_rows : m->n_cols;
+	if (pass->see_attention && rank == 0)
+		pass->see_attention(pass->see_ctx, layer, of_o, x, pass->n_pos, n);
+	if (!pass->sparse || !pass->sparse->attn_threshold || !m->by_input || pass->n_pos > MZM_MAX_POS)
+		return (source){{.x = x}, NULL, n};
+	return large_inputs(s, x, n, pass->sparse->attn_threshold[2 * layer + of_o], rank);
+}
+
+/* y[n_pos, outputs of m] = from times m, and the bias if there is one. */
+static void project(mzm_state *s, const mzm_matrix *m, const float *bias, source *from, float *y, mzm_after_fn after,
 		    mzm_team *team, int rank)
 {
-	mzm_product p = {.m = m, .n_rows = m->n_rows, .x = x, .y = y, .ldy = (size_t)m->n_rows,
-			 .n_pos = s->pass->n_pos, .bias = bias, .after = after};
+	mzm_product p = {.m = m, .rows = from->rows, .n_rows = m->by_input ? from->n : m->n_rows, .x = &from->x, .y = y,
+			 .ldy = (size_t)(m->by_input ? m->n_cols : m->n_rows), .n_pos = s->pass->n_pos, .bias = bias,
+			 .after = after};
 	mzm_matmul(s, &p, team, rank);
+	if (rank == 0 && m->by_input)
+		s->attn_skipped += (double)(m->n_rows - from->n) * (double)m->stride;
 }
 
 void mzm_attention(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team *team, int rank)
 {
-	mzm_acts h = {.x = s->h}, att = {.x = s->att};
 	int32_t n_pos = s->pass->n_pos;
 	mzm_norm(s, s->h, s->x, l->attn_norm, l->attn_norm_bias, n_pos, team, rank);
+	source h = source_of(s, &l->wq, layer, false, s->h, rank);
 	project(s, &l->wq, l->bq, &h, s->q, NULL, team, rank);
 	project(s, &l->wk, l->bk, &h, s->k, NULL, team, rank);
 	project(s, &l->wv, l->bv, &h, s->v, NULL, team, rank);
@@ -181,6 +222,7 @@ void mzm_attention(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team *te
 		mzm_norm(s, s->h, s->x, l->ffn_norm, l->ffn_norm_bias, n_pos, team, rank);
 	store_kv(s, l, layer, team, rank);
 	attend_all(s, layer, team, rank);
+	source att = source_of(s, &l->wo, layer, true, s->att, rank);
 	project(s, &l->wo, l->bo, &att, s->proj, l->attn_post_norm ? NULL : mzm_add_residual, team, rank);
 	mzm_team_barrier(team, rank);
 	if (l->attn_post_norm)

@@ -78,6 +78,9 @@ static void state_layout(mzm_state *s, int n_ranks, mzm_carve *c)
 	s->at = MZM_CARVE(c, int32_t, n_ffn);
 	s->sizes = MZM_CARVE(c, float, n_ffn);
 	s->slots = MZM_CARVE(c, int32_t, (size_t)n_ranks * (size_t)s->n_ctx);
+	s->input_len = cfg->attn_by_input ? (int32_t)widest : 0;
+	s->inputs = MZM_CARVE(c, int32_t, (size_t)n_ranks * (size_t)s->input_len);
+	s->values = MZM_CARVE(c, float, (size_t)n_ranks * MZM_MAX_POS * (size_t)s->input_len);
 	mzm_gemm_layout(s, n_ranks, c);
 	s->bytes = c->used;
 }
@@ -277,6 +280,18 @@ double mzm_state_cost_share(const mzm_state *s, const mzm_predictor *p, bool dra
 	return (double)p->ops->cost(p) / ffn_bytes(draft ? s->w->draft : s->w->layer, s->w->cfg.n_layers);
 }
 
+double mzm_state_attention_share(const mzm_state *s, bool draft)
+{
+	const mzm_layer *layer = draft ? s->w->draft : s->w->layer;
+	double sum = 0;
+	for (int32_t l = 0; l < s->w->cfg.n_layers; l++) {
+		const mzm_matrix *const m[] = {&layer[l].wq, &layer[l].wk, &layer[l].wv, &layer[l].wo};
+		for (int i = 0; i < 4; i++)
+			sum += (double)m[i]->n_rows * (double)m[i]->stride;
+	}
+	return sum / ffn_bytes(layer, s->w->cfg.n_layers);
+}
+
 static double share_read(const mzm_state *s)
 {
 	const mzm_pass *pass = s->pass;
@@ -284,7 +299,8 @@ static double share_read(const mzm_state *s)
 		return 1;
 	int32_t n_scored = pass->sparse->ops->score ? pass->n_pos : 1;
 	return (double)s->n_read / n_ffn_rows(&s->w->cfg) +
-	       n_scored * mzm_state_cost_share(s, pass->sparse, pass->draft);
+	       n_scored * mzm_state_cost_share(s, pass->sparse, pass->draft) -
+	       s->attn_skipped / ffn_bytes(pass->draft ? s->w->draft : s->w->layer, s->w->cfg.n_layers);
 }
 
 mzm_status mzm_forward(mzm_state *s, const mzm_pass *pass, float **logits, double *ffn_share, mzm_err *err)
@@ -292,6 +308,7 @@ mzm_status mzm_forward(mzm_state *s, const mzm_pass *pass, float **logits, doubl
 	s->pass = pass;
 	s->pos0 = s->kv->len;
 	s->n_read = 0;
+	s->attn_skipped = 0;
 	s->span = NULL;
 	s->why = (mzm_err){0};
 	atomic_store_explicit(&s->failed, MZM_OK, memory_order_relaxed);

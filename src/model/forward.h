@@ -54,13 +54,15 @@ typedef struct mzm_pass {
 	const int32_t *ids;      /* [n_pos] tokens at positions kv->len .. */
 	int32_t        n_pos;    /* 1..mzm_state_max_pos() */
 	int32_t        n_rows;   /* logits wanted: of the last n_rows positions, 0..min(n_pos, MZM_MAX_POS) */
-	mzm_predictor *sparse;   /* NULL = dense pass; else n_pos must be 1, or in a tree at most MZM_MAX_TREE_WIDTH: these
-				  * share their neurons */
+	mzm_predictor *sparse;   /* NULL = dense pass; else n_pos must be 1, or in a tree at most MZM_MAX_TREE_WIDTH:
+				  * these share their neurons */
 	const mzm_tree *tree;    /* the tokens are the nodes kv->len - root .. of it; NULL: they follow each other */
 	mzm_predictor *observer; /* sees z of a dense pass; NULL = nobody */
 	/* Shown the normed inputs [n_pos, dim] of every layer's FFN, by one thread; NULL: nobody looks. */
 	void         (*see_input)(void *ctx, int32_t layer, const float *x, int32_t n_pos);
 	void          *see_ctx;
+	/* The same of the inputs of q, k and v (of_o: of o) [n_pos, n]. */
+	void         (*see_attention)(void *ctx, int32_t layer, bool of_o, const float *x, int32_t n_pos, int32_t n);
 	/* Dense: what act(gate) of one layer is multiplied with [n_pos, n_ffn], so that a calibration sees what neurons
 	 * are worth; NULL: nothing. */
 	const float   *mask;
@@ -73,8 +75,12 @@ typedef struct mzm_pass {
 /* What the predictor itself reads for a token (its cost), in the FFN weights of the model or of its draft image. */
 double     mzm_state_cost_share(const mzm_state *s, const mzm_predictor *p, bool draft);
 
+/* What the attention's matrices are, in the same. */
+double     mzm_state_attention_share(const mzm_state *s, bool draft);
+
 /* Runs the pass. *logits: [n_rows, n_vocab], the state's, until the next pass; may be NULL when n_rows is 0.
- * *ffn_share: share of the FFN weights that the pass read, the predictor's cost added; may be NULL. ids must be in the
+ * *ffn_share: share of the FFN weights that the pass read, the predictor's cost added, and what it did not read of the
+ * attention subtracted; may be NULL. ids must be in the
  * vocabulary and the KV must have room: callers check, once, at the border. */
 mzm_status mzm_forward(mzm_state *s, const mzm_pass *pass, float **logits, double *ffn_share, mzm_err *err);
 

@@ -1,6 +1,7 @@
 /* matmul.c - products of activations with weight matrices, split over the team by output. Row kernels serve up to
  * MZM_MAX_POS positions; prefill chunks go through oneDNN (matmul_gemm.c). */
 #include <stdatomic.h>
+#include <string.h>
 
 #include "model/state.h"
 
@@ -107,7 +108,7 @@ bool mzm_next_group(const mzm_state *s, int32_t n_pos, mzm_group *g)
 
 static void add_bias(mzm_state *s, const mzm_product *p, int32_t begin, int32_t end)
 {
-	const int32_t *at = p->bias_at ? p->bias_at : p->rows;
+	const int32_t *at = p->bias_at ? p->bias_at : p->m->by_input ? NULL : p->rows;
 	for (int32_t i = 0; i < p->n_pos; i++) {
 		float *y = p->y + (size_t)i * p->ldy;
 		if (!at)
@@ -139,47 +140,100 @@ static void meet_for(const mzm_group *g, int32_t n_pos, mzm_team *team, int rank
 		mzm_team_barrier(team, rank);
 }
 
+/* ---- sums of rows ---- */
+
+/* y[n_pos, columns of m] += a[n_pos, lda] times the rows of m that are in the part and on the list; a in list order. */
+typedef struct summing {
+	const mzm_matrix *m;
+	mzm_neurons       of;
+	const float      *a;
+	size_t            lda;
+	float            *y;
+	int32_t           n_pos;
+} summing;
+
+/* One section. */
+static void sum_section(mzm_state *s, const summing *u, const mzm_part *part, int32_t row0, int32_t begin, int32_t end,
+			int rank)
+{
+	const mzm_matrix *m = u->m;
+	int32_t row1 = part->row1 - row0 < MZM_SECTION ? part->row1 : row0 + MZM_SECTION, lo, hi;
+	const int32_t *list = u->of.at ? u->of.at : u->of.rows;
+	mzm_list_range(u->of.rows, u->of.n, row0, row1, &lo, &hi);
+	mzm_accum_job job = {
+		.dtype = m->dtype, .w = (const void *)((uintptr_t)part->base + (list ? 0 : (uintptr_t)lo * m->stride)),
+		.stride = m->stride, .rows = list ? list + lo : NULL, .n_rows = hi - lo, .n_cols = m->n_cols,
+		.a = u->a + lo, .lda = u->lda, .n_pos = u->n_pos, .y = u->y, .ldy = (size_t)m->n_cols,
+		.scratch = s->sums + (size_t)rank * (MZM_ACCUM_SCRATCH / sizeof(float)),
+	};
+	if (begin < end && lo < hi)
+		s->kern->accum(&job, begin, end);
+}
+
+static void sum_part(mzm_state *s, const summing *u, const mzm_part *part, mzm_team *team, int rank)
+{
+	int32_t begin, end;
+	mzm_team_range(mzm_accum_units(u->m->dtype, u->m->n_cols), 1, rank, mzm_team_size(team), &begin, &end);
+	for (int32_t row = part->row0; row < part->row1; row += MZM_SECTION)
+		sum_section(s, u, part, row, begin, end, rank);
+}
+
+/* A group of a product by input. */
+static void sum_group(mzm_state *s, const mzm_product *p, const mzm_part *part, mzm_team *team, int rank)
+{
+	summing u = {p->m, {p->rows, NULL, p->n_rows}, p->x->x, (size_t)p->m->n_rows, p->y, p->n_pos};
+	if (p->n_pos > MZM_MAX_POS)
+		mzm_gemm_sums(s, p, part, team, rank);
+	else
+		sum_part(s, &u, part, team, rank);
+}
+
 void mzm_matmul_part(mzm_state *s, const mzm_product *p, const mzm_part *part, mzm_team *team, int rank)
 {
 	mzm_group g = {0};
 	while (mzm_next_group(s, p->n_pos, &g)) {
 		size_t first = (size_t)g.first;
 		mzm_product one = *p;
-		mzm_acts x = {.x = p->x->x + first * (size_t)p->m->n_cols};
+		mzm_acts x = {.x = p->x->x + first * (size_t)(p->m->by_input ? p->m->n_rows : p->m->n_cols)};
 		meet_for(&g, p->n_pos, team, rank);
 		one.x = g.n < p->n_pos ? &x : p->x;
 		one.y = p->y + first * p->ldy;
 		one.z = p->z ? p->z + first * p->ldy : NULL;
 		one.n_pos = g.n;
 		one.pos = g.first;
-		group_product(s, &one, part, team, rank);
+		(p->m->by_input ? sum_group : group_product)(s, &one, part, team, rank);
 	}
+}
+
+/* The kernels' units of columns do not lie side by side, so what is done column by column has a share of its own. */
+static void sum_all(mzm_state *s, const mzm_product *p, mzm_team *team, int rank)
+{
+	mzm_part part = {0};
+	int32_t begin, end;
+	mzm_team_range(p->m->n_cols, MZM_COL_GRAIN, rank, mzm_team_size(team), &begin, &end);
+	for (int32_t i = 0; i < p->n_pos && begin < end; i++)
+		memset(p->y + (size_t)i * p->ldy + begin, 0, (size_t)(end - begin) * sizeof *p->y);
+	mzm_team_barrier(team, rank);
+	while (mzm_next_part(s, p->m, &part, team, rank))
+		mzm_matmul_part(s, p, &part, team, rank);
+	if (!p->bias && !p->after)
+		return;
+	mzm_team_barrier(team, rank);
+	if (p->bias && begin < end)
+		add_bias(s, p, begin, end);
+	if (p->after && begin < end)
+		p->after(s, p, begin, end);
 }
 
 void mzm_matmul(mzm_state *s, const mzm_product *p, mzm_team *team, int rank)
 {
 	mzm_part part = {0};
+	if (p->m->by_input) {
+		sum_all(s, p, team, rank);
+		return;
+	}
 	while (mzm_next_part(s, p->m, &part, team, rank))
 		mzm_matmul_part(s, p, &part, team, rank);
-}
-
-/* One section of the neurons. */
-static void down_section(mzm_state *s, const mzm_matrix *m, const mzm_part *part, int32_t row0, mzm_neurons of,
-			 mzm_group g, const float *a, mzm_team *team, int rank)
-{
-	int32_t row1 = part->row1 - row0 < MZM_SECTION ? part->row1 : row0 + MZM_SECTION, lo, hi, begin, end;
-	const int32_t *list = of.at ? of.at : of.rows;
-	mzm_list_range(of.rows, of.n, row0, row1, &lo, &hi);
-	mzm_team_range(mzm_accum_units(m->dtype, m->n_cols), 1, rank, mzm_team_size(team), &begin, &end);
-	mzm_accum_job job = {
-		.dtype = m->dtype, .w = (const void *)((uintptr_t)part->base + (list ? 0 : (uintptr_t)lo * m->stride)),
-		.stride = m->stride, .rows = list ? list + lo : NULL, .n_rows = hi - lo, .n_cols = m->n_cols,
-		.a = a + lo, .lda = (size_t)s->w->cfg.n_ffn, .n_pos = g.n,
-		.y = mzm_ffn_sink(s) + (size_t)g.first * (size_t)m->n_cols, .ldy = (size_t)m->n_cols,
-		.scratch = s->sums + (size_t)rank * (MZM_ACCUM_SCRATCH / sizeof(float)),
-	};
-	if (begin < end && lo < hi)
-		s->kern->accum(&job, begin, end);
 }
 
 void mzm_matmul_down(mzm_state *s, const mzm_matrix *m, const mzm_part *part, mzm_neurons of, const float *a,
@@ -191,8 +245,10 @@ void mzm_matmul_down(mzm_state *s, const mzm_matrix *m, const mzm_part *part, mz
 		meet_for(&g, s->pass->n_pos, team, rank);
 		if (g.n > MZM_MAX_POS)
 			mzm_gemm_down(s, m, part, g, of_group, team, rank);
-		for (int32_t row = part->row0; g.n <= MZM_MAX_POS && row < part->row1; row += MZM_SECTION)
-			down_section(s, m, part, row, of, g, of_group, team, rank);
+		summing u = {m, of, of_group, (size_t)s->w->cfg.n_ffn,
+			     mzm_ffn_sink(s) + (size_t)g.first * (size_t)m->n_cols, g.n};
+		if (g.n <= MZM_MAX_POS)
+			sum_part(s, &u, part, team, rank);
 	}
 }
 

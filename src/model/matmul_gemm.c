@@ -48,6 +48,7 @@ static void add_input(mzm_state *s, int32_t k, bool sections)
 	mzm_gemm_input *in = &s->gemm.input[s->gemm.n_inputs++];
 	int32_t most = sections ? MZM_SECTION : DEPTH_MAX;
 	in->k = k;
+	in->sections = sections;
 	in->n_parts = (k + most - 1) / most;
 	in->depth = whole_steps(!sections ? (k + in->n_parts - 1) / in->n_parts : k < most ? k : most);
 }
@@ -61,8 +62,12 @@ void mzm_gemm_shape(mzm_state *s, bool has_bf16)
 		return;
 	s->gemm.bf16 = true;
 	add_input(s, cfg->dim, false);
-	if (q_dim != cfg->dim)
+	if (q_dim != cfg->dim && !cfg->attn_by_input)
 		add_input(s, q_dim, false);
+	if (cfg->attn_by_input)
+		add_input(s, cfg->dim, true);
+	if (q_dim != cfg->dim && cfg->attn_by_input)
+		add_input(s, q_dim, true);
 	add_input(s, cfg->n_ffn, true); /* the last */
 }
 
@@ -109,7 +114,7 @@ void mzm_gemm_layout(mzm_state *s, int n_ranks, mzm_carve *c)
 		return;
 	for (int i = 0; i < g->n_inputs; i++) {
 		size_t depth = (size_t)g->input[i].depth, parts = (size_t)g->input[i].n_parts;
-		size_t together = i == g->n_inputs - 1 ? N_PANELS : parts; /* of the down projection: side by side */
+		size_t together = g->input[i].sections ? N_PANELS : parts; /* of sums: side by side */
 		acts = depth * parts > acts ? depth * parts : acts;
 		panel = depth * together > panel ? depth * together : panel;
 	}
@@ -184,10 +189,10 @@ static void rows_f32(mzm_state *s, const mzm_matrix *m, const mzm_product *p, in
 	}
 }
 
-static void down_f32(mzm_state *s, const mzm_matrix *m, const mzm_part *part, mzm_group g, const float *a, int rank,
-		     int32_t begin, int32_t end)
+/* y [n_pos, n_cols] (+)= a [n_pos, lda] times the rows of the part; keep: also where they are the first. */
+static void sums_f32(mzm_state *s, const mzm_matrix *m, const mzm_part *part, float *y, bool keep, const float *a,
+		     size_t lda, int32_t n_pos, int rank, int32_t begin, int32_t end)
 {
-	float *y = s->proj + (size_t)g.first * (size_t)m->n_cols;
 	float *wide = s->gemm.wide + (size_t)rank * s->gemm.wide_len; /* [WIDE_DEPTH, MZM_COL_GRAIN] */
 	for (int32_t c = begin; c < end; c += MZM_COL_GRAIN) {
 		int32_t n = end - c < MZM_COL_GRAIN ? end - c : MZM_COL_GRAIN;
@@ -195,8 +200,8 @@ static void down_f32(mzm_state *s, const mzm_matrix *m, const mzm_part *part, mz
 			int32_t k = part->row1 - j < WIDE_DEPTH ? part->row1 - j : WIDE_DEPTH;
 			for (int32_t i = 0; i < k; i++)
 				widen_part(s, wide + (size_t)i * MZM_COL_GRAIN, m, j + i, c, n);
-			note_failure(s, mzm_gemm_nn(y + c, (size_t)m->n_cols, a + j, (size_t)s->w->cfg.n_ffn, wide,
-						    MZM_COL_GRAIN, g.n, n, k, j > 0, NULL));
+			note_failure(s, mzm_gemm_nn(y + c, (size_t)m->n_cols, a + j, lda, wide, MZM_COL_GRAIN, n_pos, n,
+						    k, keep || j > 0, NULL));
 		}
 	}
 }
@@ -208,10 +213,10 @@ static const mzm_gemm_input *input_of_down(const mzm_state *s)
 	return &s->gemm.input[s->gemm.n_inputs - 1];
 }
 
-static const mzm_gemm_input *input_of(const mzm_state *s, int32_t k)
+static const mzm_gemm_input *input_of(const mzm_state *s, int32_t k, bool sections)
 {
 	const mzm_gemm_input *in = s->gemm.input;
-	while (in->k != k)
+	while (in->k != k || in->sections != sections)
 		in++;
 	return in;
 }
@@ -280,7 +285,7 @@ static void pack_rows(mzm_state *s, const mzm_matrix *m, const mzm_gemm_input *i
 
 static void rows_bf16(mzm_state *s, const mzm_matrix *m, const mzm_product *p, int rank, int32_t begin, int32_t end)
 {
-	const mzm_gemm_input *in = input_of(s, m->n_cols);
+	const mzm_gemm_input *in = input_of(s, m->n_cols, false);
 	const uint16_t *panel = s->gemm.panel + (size_t)rank * s->gemm.panel_len;
 	for (int32_t r = begin; r < end; r += MZM_GEMM_COLS) {
 		int32_t n = end - r < MZM_GEMM_COLS ? end - r : MZM_GEMM_COLS;
@@ -318,11 +323,10 @@ static void pack_cols(mzm_state *s, const mzm_matrix *m, const mzm_gemm_input *i
 	}
 }
 
-static void down_bf16(mzm_state *s, const mzm_matrix *m, int32_t first, int32_t last, mzm_group g, int rank,
-		      int32_t grain, int32_t begin, int32_t end)
+/* y [n_pos, n_cols] += parts first .. last-1 of the activations times their rows. */
+static void sums_bf16(mzm_state *s, const mzm_matrix *m, const mzm_gemm_input *in, int32_t first, int32_t last,
+		      float *y, int32_t n_pos, int rank, int32_t grain, int32_t begin, int32_t end)
 {
-	float *y = mzm_ffn_sink(s) + (size_t)g.first * (size_t)m->n_cols;
-	const mzm_gemm_input *in = input_of_down(s);
 	const uint16_t *panel = s->gemm.panel + (size_t)rank * s->gemm.panel_len;
 	for (int32_t c = begin; c < end; c += grain) {
 		int32_t n = end - c < grain ? end - c : grain;
@@ -330,8 +334,8 @@ static void down_bf16(mzm_state *s, const mzm_matrix *m, int32_t first, int32_t 
 			pack_cols(s, m, in, part, c, n, rank);
 			for (int32_t i = 0; i < n; i += MZM_GEMM_COLS)
 				multiply(s, in, part, panel + (size_t)i * (size_t)in->depth, y + c + i,
-					 (size_t)m->n_cols, (size_t)g.n, n - i < MZM_GEMM_COLS ? n - i : MZM_GEMM_COLS,
-					 true, rank);
+					 (size_t)m->n_cols, (size_t)n_pos,
+					 n - i < MZM_GEMM_COLS ? n - i : MZM_GEMM_COLS, true, rank);
 		}
 	}
 }
@@ -350,7 +354,7 @@ void mzm_gemm_rows(mzm_state *s, const mzm_product *p, const mzm_part *part, mzm
 		return;
 	}
 	if (!p->x->is_packed) { /* by nobody: every rank has an x of its own, and they take turns alike */
-		const mzm_gemm_input *in = input_of(s, m.n_cols);
+		const mzm_gemm_input *in = input_of(s, m.n_cols, false);
 		round_acts(s, in, 0, in->n_parts, p->x->x, (size_t)m.n_cols, p->n_pos, team, rank);
 		p->x->is_packed = true;
 		p->x->form = MZM_BF16;
@@ -368,12 +372,34 @@ void mzm_gemm_down(mzm_state *s, const mzm_matrix *of, const mzm_part *part, mzm
 	if (bf16) {
 		int32_t first = part->row0 / MZM_SECTION, last = (part->row1 + MZM_SECTION - 1) / MZM_SECTION;
 		round_acts(s, input_of_down(s), first, last, a, (size_t)s->w->cfg.n_ffn, g.n, team, rank);
-		down_bf16(s, &m, first, last, g, rank, grain, begin, end);
+		float *y = mzm_ffn_sink(s) + (size_t)g.first * (size_t)m.n_cols;
+		sums_bf16(s, &m, input_of_down(s), first, last, y, g.n, rank, grain, begin, end);
 		return;
 	}
-	down_f32(s, &m, part, g, a, rank, begin, end);
+	sums_f32(s, &m, part, s->proj + (size_t)g.first * (size_t)m.n_cols, false, a, (size_t)s->w->cfg.n_ffn, g.n,
+		 rank, begin, end);
 	if (part->row1 == m.n_rows && begin < end) {
 		mzm_product sum = {.n_pos = g.n, .pos = g.first};
 		mzm_add_to_sink(s, &sum, begin, end);
 	}
+}
+
+void mzm_gemm_sums(mzm_state *s, const mzm_product *p, const mzm_part *part, mzm_team *team, int rank)
+{
+	mzm_matrix m = at_hand(p->m, part);
+	bool bf16 = s->gemm.bf16 && takes_bf16(&m);
+	int32_t grain = bf16 && m.dtype != MZM_BF16 ? PART_COLS : MZM_COL_GRAIN, begin, end;
+	mzm_team_range(m.n_cols, grain, rank, mzm_team_size(team), &begin, &end);
+	if (!bf16) {
+		sums_f32(s, &m, part, p->y, true, p->x->x, (size_t)m.n_rows, p->n_pos, rank, begin, end);
+		return;
+	}
+	const mzm_gemm_input *in = input_of(s, m.n_rows, true);
+	if (!p->x->is_packed) { /* whole, for the products and parts that follow */
+		round_acts(s, in, 0, in->n_parts, p->x->x, (size_t)m.n_rows, p->n_pos, team, rank);
+		p->x->is_packed = true;
+		p->x->form = MZM_BF16;
+	}
+	sums_bf16(s, &m, in, part->row0 / MZM_SECTION, (part->row1 + MZM_SECTION - 1) / MZM_SECTION, p->y, p->n_pos,
+		  rank, grain, begin, end);
 }

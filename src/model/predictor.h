@@ -41,6 +41,9 @@ typedef struct mzm_predictor {
 	int32_t                  n_keep; /* most neurons that a layer keeps */
 	const int32_t           *keep_of; /* [n_layers] where layers differ, else NULL: the env's */
 	bool                     observes; /* wants observe() for dense passes over the prompt */
+	/* [n_layers, 2] a sparse pass leaves out inputs of q, k and v, and of o, that are not larger (TEAL); for models
+	 * where these matrices lie by input. Set by who creates it; NULL: all inputs take part */
+	const float             *attn_threshold;
 } mzm_predictor; /* first member of every implementation's own struct */
 
 struct mzm_predictor_ops {
@@ -51,7 +54,7 @@ struct mzm_predictor_ops {
 	const char    *calibration;     /* the fit whose tensors it needs (predictors/fit.h); NULL: none */
 	bool           learns;          /* where it is partial: observe() for checks too, and want() is asked anew */
 	bool           refreshes;       /* observe() for checks, then settle() anew, wherever the neurons are */
-	bool           allocates;       /* keeps in each layer what keep_of says, and gains by it if that is well chosen */
+	bool           allocates;       /* keeps in each layer what keep_of says, and may gain by that */
 	mzm_status (*create)(mzm_predictor **out, const mzm_pred_env *env, mzm_err *err);
 	void       (*free)(mzm_predictor *p);
 	/* A new request begins: forget the old prompt. May be NULL. */

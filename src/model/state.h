@@ -15,6 +15,7 @@ enum { MZM_N_CHUNKS = 2 }; /* sizes: MZM_CHUNK, MZM_CHUNK_BIG */
 
 typedef struct mzm_gemm_input {
 	int32_t   k, n_parts, depth; /* depth of a part; the last one is filled up with zeros */
+	bool      sections;          /* parts are sections of sums, else equal ones */
 	mzm_gemm *of[MZM_N_CHUNKS];  /* NULL: the state has no chunk of this size */
 } mzm_gemm_input;
 
@@ -22,7 +23,7 @@ typedef struct mzm_gemm_input {
 typedef struct mzm_gemm_scratch {
 	bool           bf16;      /* else all in f32 */
 	int            n_inputs;
-	mzm_gemm_input input[3];  /* of widths dim, n_heads * head_dim if it differs, n_ffn */
+	mzm_gemm_input input[4];  /* by outputs: dim, n_heads * head_dim if it differs; in sections: these, n_ffn */
 	uint16_t      *acts;      /* [n_parts, max_pos, depth] rounded activations */
 	uint16_t      *panel;     /* [n_ranks, panel_len] packed weights */
 	uint16_t      *rows;      /* [n_ranks, rows_len] quantised weights as bf16 */
@@ -67,8 +68,13 @@ struct mzm_state {
 	int32_t  *slots;    /* [n_ranks, n_ctx] KV rows of the tokens that a node of a tree sees */
 	mzm_held *held;     /* NULL: none */
 	mzm_gemm_scratch gemm;
+	int32_t  *inputs;   /* [n_ranks, input_len] of the attention that a sparse pass uses; of length 0 where that lies
+			     * by output */
+	float    *values;   /* [n_ranks, MZM_MAX_POS, input_len] and what these are */
+	int32_t   input_len;
 	int32_t   n_rows;   /* length of rows */
 	int64_t   n_read;   /* rows of gate, up and down that a sparse pass read */
+	double    attn_skipped; /* bytes of attention matrices that it did not read */
 	_Atomic int failed; /* a status of a rank, else MZM_OK */
 	const char *span;   /* streamed weights at hand, chosen by rank 0 between two barriers; NULL: none */
 	mzm_err     why;    /* of a span that could not be read */
@@ -119,7 +125,8 @@ void mzm_list_range(const int32_t *rows, int32_t n, int32_t row0, int32_t row1, 
 typedef struct mzm_product mzm_product;
 typedef void (*mzm_after_fn)(mzm_state *s, const mzm_product *p, int32_t begin, int32_t end);
 
-/* y[n_pos, ldy] = x times rows of a matrix, one output a list entry; then after(), unless NULL. */
+/* y[n_pos, ldy] = x times rows of a matrix, one output a list entry; then after(), unless NULL. Where it lies by input:
+ * x [n_pos, rows of m], values of the listed inputs in list order, times these rows, summed up to all outputs. */
 struct mzm_product {
 	const mzm_matrix *m;
 	const int32_t    *rows; /* [n_rows] ascending, or NULL: all */
@@ -147,8 +154,8 @@ bool mzm_next_group(const mzm_state *s, int32_t n_pos, mzm_group *g);
 void mzm_matmul(mzm_state *s, const mzm_product *p, mzm_team *team, int rank);
 void mzm_matmul_part(mzm_state *s, const mzm_product *p, const mzm_part *part, mzm_team *team, int rank);
 
-/* Sums of a down projection are taken over sections of so many neurons, one after the other: what is in memory
- * together is whole sections, so that streaming does not change a sum. */
+/* Sums of rows, those of a down projection too, are taken over sections of so many rows, one after the other: what is
+ * in memory together is whole sections, so that streaming does not change a sum. */
 #define MZM_SECTION 512
 
 /* Neurons of a pass: a list, or all. */
@@ -173,6 +180,8 @@ void mzm_gemm_rows(mzm_state *s, const mzm_product *p, const mzm_part *part, mzm
 		   int32_t *end);
 void mzm_gemm_down(mzm_state *s, const mzm_matrix *m, const mzm_part *part, mzm_group g, const float *a, mzm_team *team,
 		   int rank);
+/* p->y += what the part adds to a chunk, by input. */
+void mzm_gemm_sums(mzm_state *s, const mzm_product *p, const mzm_part *part, mzm_team *team, int rank);
 /* What they need, by the weights and the team of the state: the shapes (start does that too), products compiled, both
  * before the layout; its arrays. */
 void       mzm_gemm_shape(mzm_state *s, bool has_bf16);

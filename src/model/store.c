@@ -31,10 +31,11 @@ const char *mzm_store_name(mzm_store_kind kind)
 	return kind < MZM_N_STORES ? names[kind] : NULL;
 }
 
-/* Rows that belong together: a section of the down projection, whole panels of the others. */
+/* Rows that belong together: a section of what is summed up, whole panels of the others. */
 static int32_t row_step(const mzm_tensor *t)
 {
-	return t->kind == MZM_T_UPDOWN ? 2 * MZM_SECTION : t->kind == MZM_T_DOWN ? MZM_SECTION : ROW_STEP;
+	bool summed = t->kind == MZM_T_DOWN || t->by_input;
+	return t->kind == MZM_T_UPDOWN ? 2 * MZM_SECTION : summed ? MZM_SECTION : ROW_STEP;
 }
 
 int32_t mzm_span_rows(const mzm_tensor *t, size_t slot_bytes)

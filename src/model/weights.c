@@ -17,7 +17,7 @@ typedef struct holding {
 
 static mzm_matrix matrix(const mzm_tensor *t, const holding *h)
 {
-	return (mzm_matrix){.dtype = t->dtype, .n_rows = t->n_rows, .n_cols = t->n_cols,
+	return (mzm_matrix){.by_input = t->by_input, .dtype = t->dtype, .n_rows = t->n_rows, .n_cols = t->n_cols,
 			    .stride = mzm_row_bytes(t->dtype, t->n_cols), .w = h->data, .span = h->span,
 			    .span_rows = h->span_rows};
 }

@@ -15,17 +15,18 @@ typedef struct mzm_matrix {
 	int32_t     span;      /* number of the first */
 	int32_t     span_rows; /* rows of this matrix in each but the last */
 	size_t      offset;    /* of its first row in a span */
+	bool        by_input;  /* rows are inputs: products are sums of rows */
 } mzm_matrix;
 
 typedef struct mzm_layer {
 	const float *attn_norm, *ffn_norm; /* [dim]; ffn_norm NULL: the FFN reads what the attention reads */
-	mzm_matrix   wq, wk, wv, wo;
+	mzm_matrix   wq, wk, wv, wo;       /* all four by input, or none */
 	mzm_matrix   gate;                 /* [n_ffn, dim] */
 	mzm_matrix   up, down;             /* [n_ffn, dim] each: row j is neuron j's; interleaved, down behind up. up
 					    * has no rows in an ungated model */
 	/* NULL where the model has none (config.h) */
 	const float *attn_norm_bias, *ffn_norm_bias;  /* [dim] */
-	const float *bq, *bk, *bv, *bo;               /* as many as the matrix has rows */
+	const float *bq, *bk, *bv, *bo;               /* as many as the matrix has outputs */
 	const float *q_norm, *k_norm;                 /* [head_dim] */
 	const float *attn_post_norm, *ffn_post_norm;  /* [dim] */
 	const float *b_gate, *b_up, *b_down;          /* [n_ffn], [n_ffn], [dim] */

@@ -71,6 +71,18 @@ const char *mzm_mode_name(mzm_mode mode)
 	static const char *const names[] = {"dense", "sparse", "sirius", "exact"};
 	return names[mode];
 }
+void mzm_ablation_print(char out[64], uint32_t ablate)
+{
+	(void)ablate;
+	snprintf(out, 64, "none");
+}
+
+const char *mzm_tree_path_name(mzm_tree_path path)
+{
+	(void)path;
+	return "longest";
+}
+
 const char *mzm_accept_name(mzm_accept accept)
 {
 	(void)accept;

@@ -13,6 +13,9 @@
 
 static char side_car[300];
 static const char *const cheap[] = {"cats", "static"};
+static const char *const of_predictors[] = {"cats", "static", "svd", "aware", "lowrank", "countdown-d"};
+
+#define COUNT(list) ((int32_t)(sizeof(list) / sizeof *(list)))
 
 static mzm_calibrate_params small(void)
 {
@@ -80,10 +83,14 @@ static mzm_status calibrate(const mzm_model *m, const mzm_calibrate_params *p, c
 }
 
 /* dir holds model.mzm, a link to the demo model, and its side-car model.mzc. */
-static mzm_model *calibrated(const char *demo)
+static mzm_model *calibrated_by(const char *demo, const char *const *fits, int32_t n)
 {
 	char whole[4096];
 	mzm_calibrate_params p = small();
+	p.fits = fits;
+	p.n_fits = n;
+	p.n_epochs = 1;
+	p.n_report = 1;
 	assert_non_null(realpath(demo, whole));
 	assert_int_equal(symlink(whole, path), 0);
 	snprintf(side_car, sizeof side_car, "%s/model.mzc", dir);
@@ -94,6 +101,11 @@ static mzm_model *calibrated(const char *demo)
 	m = open_model(path, NULL);
 	assert_non_null(m->calib);
 	return m;
+}
+
+static mzm_model *calibrated(const char *demo)
+{
+	return calibrated_by(demo, cheap, COUNT(cheap));
 }
 
 /* ---- the report ---- */
@@ -308,15 +320,16 @@ static bool same(const record *a, const record *b)
 
 static void expect_invariants(const char *demo)
 {
-	mzm_model *m = calibrated(demo);
+	mzm_model *m = calibrated_by(demo, of_predictors, COUNT(of_predictors));
 	record dense = generate(m, MZM_MODE_DENSE, "griffin", 0.5f, 1), griffin;
 	griffin = generate(m, MZM_MODE_SIRIUS, "griffin", 0.5f, 1);
-	for (size_t i = 0; i < sizeof cheap / sizeof cheap[0]; i++) {
-		record exact = generate(m, MZM_MODE_EXACT, cheap[i], 0.3f, 2);
-		record all = generate(m, MZM_MODE_SPARSE, cheap[i], 1, 1);
-		record one = generate(m, MZM_MODE_SPARSE, cheap[i], 0.3f, 1);
-		record two = generate(m, MZM_MODE_SPARSE, cheap[i], 0.3f, 2);
-		record sirius = generate(m, MZM_MODE_SIRIUS, cheap[i], 0.3f, 1);
+	for (int32_t i = 0; i < COUNT(of_predictors); i++) {
+		const char *name = of_predictors[i];
+		record exact = generate(m, MZM_MODE_EXACT, name, 0.3f, 2);
+		record all = generate(m, MZM_MODE_SPARSE, name, 1, 1);
+		record one = generate(m, MZM_MODE_SPARSE, name, 0.3f, 1);
+		record two = generate(m, MZM_MODE_SPARSE, name, 0.3f, 2);
+		record sirius = generate(m, MZM_MODE_SIRIUS, name, 0.3f, 1);
 		assert_true(same(&exact, &dense));
 		assert_true(same(&all, &dense));
 		assert_true(same(&one, &two));
@@ -337,6 +350,84 @@ static void predictors_keep_the_invariants_with_relu(void **state)
 {
 	(void)state;
 	expect_invariants(DEMO_MODEL_RELU);
+}
+
+/* ---- shares of layers ---- */
+
+static const char *const with_shares[] = {"static", "alloc"};
+
+static mzm_calibrate_params for_shares(void)
+{
+	static const float keep[] = {0.5f};
+	mzm_calibrate_params p = small();
+	p.fits = with_shares;
+	p.n_fits = COUNT(with_shares);
+	p.n_report = 6;
+	p.n_test = 200;
+	p.keep = keep;
+	p.n_keep = 1;
+	return p;
+}
+
+/* Every predictor that layers can allot to is tried, means are kept, and what is said to be written is there. */
+static void shares_are_found(void **state)
+{
+	(void)state;
+	json_t *r, *one, *point, *share;
+	size_t i, k, l, n_written = 0;
+	mzm_err err = {0};
+	mzm_calib *calib;
+	mzm_model *m = open_model(DEMO_MODEL, "off");
+	mzm_calibrate_params p = for_shares();
+	snprintf(side_car, sizeof side_car, "%s/a.mzc", dir);
+	if (calibrate(m, &p, side_car, &r, &err) != MZM_OK ||
+	    mzm_calib_open(&calib, side_car, m->info.hash, &err) != MZM_OK)
+		fail_msg("%s", err.message);
+	const json_t *list = json_object_get(r, "alloc");
+	assert_int_equal(json_array_size(list), 6); /* griffin, griffin-live, topk, wina, countdown, static */
+	json_array_foreach(list, i, one) {
+		char name[64];
+		const char *predictor = json_string_value(json_object_get(one, "predictor"));
+		bool is_written = json_is_true(json_object_get(one, "written")), uneven = false;
+		assert_true(mzm_predictor_find(predictor)->allocates);
+		snprintf(name, sizeof name, "alloc.%s", predictor);
+		json_array_foreach(json_object_get(one, "points"), k, point) {
+			double keep = json_number_value(json_object_get(point, "keep")), sum = 0;
+			json_array_foreach(json_object_get(point, "shares"), l, share) {
+				sum += json_number_value(share);
+				uneven |= fabs(json_number_value(share) - keep) > 1e-5;
+			}
+			assert_true(fabs(sum / 6 - keep) < 1e-4);
+			assert_true(json_number_value(json_object_get(point, "kld_even")) > 0);
+		}
+		n_written += is_written;
+		assert_int_equal(is_written, uneven);
+		assert_int_equal(is_written, mzm_calib_find(calib, name, -1, MZM_F32, 6, 6) != NULL);
+	}
+	assert_true(n_written > 0); /* or nothing is tested here: griffin gains by a lot */
+	mzm_calib_close(calib);
+	json_decref(r);
+	mzm_model_close(m);
+}
+
+static void shares_depend_on_no_threads(void **state)
+{
+	(void)state;
+	size_t n[2];
+	char *bytes[2];
+	mzm_model *m = open_model(DEMO_MODEL_RELU, "off");
+	mzm_calibrate_params p = for_shares();
+	snprintf(side_car, sizeof side_car, "%s/a.mzc", dir);
+	for (int i = 0; i < 2; i++) {
+		p.n_threads = 1 + 2 * i;
+		assert_int_equal(calibrate(m, &p, side_car, NULL, NULL), MZM_OK);
+		bytes[i] = testing_read(side_car, &n[i]);
+	}
+	assert_int_equal(n[0], n[1]);
+	assert_memory_equal(bytes[0], bytes[1], n[0]);
+	free(bytes[0]);
+	free(bytes[1]);
+	mzm_model_close(m);
 }
 
 /* Or the test above could not fail. */
@@ -427,12 +518,13 @@ static int stop_at(void *user, const char *stage, uint64_t done, uint64_t total)
 static void a_cancelled_one_leaves_nothing(void **state)
 {
 	(void)state;
-	static char reading[] = "reading", fitting[] = "fitting", measuring[] = "measuring";
-	char *const stages[] = {reading, fitting, measuring};
+	static char reading[] = "reading", fitting[] = "fitting", weighing[] = "weighing layers",
+		    measuring[] = "measuring";
+	char *const stages[] = {reading, fitting, weighing, measuring};
 	mzm_model *m = open_model(DEMO_MODEL, "off");
-	mzm_calibrate_params p = small();
+	mzm_calibrate_params p = for_shares();
 	snprintf(side_car, sizeof side_car, "%s/a.mzc", dir);
-	for (int i = 0; i < 3; i++) {
+	for (int i = 0; i < COUNT(stages); i++) {
 		p.progress = stop_at;
 		p.user = stages[i];
 		assert_int_equal(calibrate(m, &p, side_car, NULL, NULL), MZM_ECANCELLED);
@@ -500,9 +592,11 @@ static void failed_memory_is_reported(void **state)
 	mzm_model *m = open_model(DEMO_MODEL, "off");
 	mzm_calibrate_params p = small();
 	static const float keep[] = {0.5f};
-	static const char *const predictors[] = {"cats", "griffin"};
-	p.n_train = 60;
-	p.n_test = 10;
+	static const char *const predictors[] = {"cats", "griffin"}, *const some[] = {"cats", "alloc"};
+	p.fits = some;
+	p.n_fits = 2;
+	p.n_train = 50;
+	p.n_test = 34;
 	p.n_report = 1;
 	p.keep = keep;
 	p.n_keep = 1;
@@ -510,15 +604,15 @@ static void failed_memory_is_reported(void **state)
 	p.n_predictors = 2;
 	mzm_status st = MZM_ENOMEM;
 	size_t live = mzm_mem_live();
-	for (long nth = 1; st != MZM_OK; nth += testing_count(3, 1)) {
+	for (long nth = 1; st != MZM_OK; nth += testing_count(5, 1)) {
 		mzm_calibration *c;
-		int32_t ids[80];
-		for (int i = 0; i < 80; i++)
+		int32_t ids[100];
+		for (int i = 0; i < 100; i++)
 			ids[i] = i * 7 % 1000;
 		mzm_mem_fail_nth(nth);
 		st = mzm_calibration_create(&c, m, &p, NULL);
 		if (st == MZM_OK)
-			st = mzm_calibration_add(c, ids, 80, NULL);
+			st = mzm_calibration_add(c, ids, 100, NULL);
 		if (st == MZM_OK)
 			st = mzm_calibration_finish(c, NULL, NULL, NULL);
 		mzm_mem_fail_nth(0);
@@ -542,6 +636,8 @@ int main(void)
 		IN_DIR(predictors_keep_the_invariants),
 		IN_DIR(predictors_keep_the_invariants_with_relu),
 		IN_DIR(static_sets_alter_the_text),
+		IN_DIR(shares_are_found),
+		IN_DIR(shares_depend_on_no_threads),
 		IN_DIR(monitor_is_fitted),
 		cmocka_unit_test(predictors_say_what_they_need),
 		IN_DIR(a_cancelled_one_leaves_nothing),

@@ -76,7 +76,7 @@ static mzm_gen_params params(mzm_mode mode, const char *predictor, double keep, 
 	p.predictor = predictor;
 	p.keep = (float)keep;
 	p.period = period;
-	p.max_tokens = 256;
+	p.max_tokens = getenv("MIRZAM_SHORT") ? 48 : 256;
 	return p;
 }
 
@@ -189,7 +189,7 @@ static void test_exact_equals_dense_when_sampling(void **state)
 {
 	(void)state;
 	int n_other = 0;
-	for (int i = 0; i < 8; i++) {
+	for (int i = 0; i < (getenv("MIRZAM_SHORT") ? 4 : 8); i++) {
 		char *prompt = demo_prompt(20 + i);
 		mzm_gen_params p = params(MZM_MODE_DENSE, "topk", 0.4, i % 2 ? 8 : 0);
 		record dense = {0}, exact = {0}, other = {0};
@@ -209,7 +209,7 @@ static void test_exact_equals_dense_when_sampling(void **state)
 		n_other += other.n != exact.n || memcmp(other.ids, exact.ids, sizeof(int32_t) * (size_t)exact.n) != 0;
 		free(prompt);
 	}
-	assert_true(n_other >= 4); /* the seed matters: it is sampling */
+	assert_true(n_other >= 2); /* the seed matters: it is sampling */
 }
 
 /* A threshold above one half accepts exactly the dense choice. */
@@ -383,7 +383,7 @@ static void test_formats_of_random_weights(void **state)
 	for (int f = 0; f < N_FORMATS; f++) {
 		write_format(m->dir, path, f);
 		for (int turn = 0; turn < testing_count(1, 3); turn++)
-			expect_every_table(path, ids, 20, 40, 12, turn + f);
+			expect_every_table(path, ids, 20, getenv("MIRZAM_SHORT") ? 20 : 40, 8, turn + f);
 	}
 	tiny_free(m);
 }
