@@ -525,8 +525,8 @@ typedef struct mzm_import_params {
 				      * source's. Made from the source's weights, not from those of quant */
 	const char     *quant_method; /* scales of q8 and q4: "best" = of least squared error (NULL), "nearest" = by
 				       * the largest weight of each block */
-	const char     *attn_layout;  /* how the attention's matrices lie: "output" = a row an output, "input" = a row an
-				       * input, for mzm_gen_params.attn_keep; NULL = as in the source */
+	const char     *attn_layout; /* how the attention's matrices lie: "output" = a row an output, "input" = a row
+				      * an input, for mzm_gen_params.attn_keep; NULL = as in the source */
 	mzm_import_report *report;   /* filled by an import that succeeds; may be NULL */
 	/* Level 1..19; 0 = off; -1 (default) = where it pays: a model of 64 MiB or more is stored as it is when a
 	 * sample shows that the disk of out_path reads faster than this machine unpacks; else, and where the disk

@@ -15,14 +15,15 @@ KEEPS = {
     "topk": (0.03, 0.05, 0.1),
     "wina": (0.03, 0.05, 0.1),
     "countdown": (0.03, 0.05, 0.1),
-    "cats": (0.03, 0.05, 0.1),
+    "cats": (0.05, 0.1),
     "static": (0.3, 0.5, 0.7),
     "svd": (0.05, 0.1, 0.15, 0.25),
     "lowrank": (0.03, 0.05, 0.1, 0.25),
     "aware": (0.03, 0.05, 0.1, 0.15, 0.25, 0.4),
     "oracle": (0.03, 0.1),
     "random": (0.7, 0.9),
-    "teal": (0.1, 0.3, 0.5, 0.7),
+    "teal": (0.1, 0.3),
+    "countdown-d": (0.05, 0.1, 0.25),
 }
 OTHER_KEEPS = (0.1, 0.3, 0.5, 0.7)
 EXACT_TOO = ("griffin-live", "topk", "svd", "lowrank", "aware")
@@ -36,7 +37,7 @@ PERIODS = {("griffin", 0.5): (3, 4, 5, 6, 8, 16), ("griffin", 0.75): (3, 4, 5, 6
 OTHER_PERIODS = (8, 12, 16, 24, 32)
 BELOW = 0.9  # with period 32
 
-TIMED = (("griffin", 0.5), ("griffin-live", 0.5), ("topk", 0.1), ("aware", 0.1))
+TIMED = (("griffin", 0.5), ("aware", 0.1))
 TIMED_PERIODS = (2, 4, 8, 16)
 TIMED_PROBLEMS, ROUNDS = 60, 3
 
@@ -47,8 +48,8 @@ WIDTHS, PATHS = (1, 2, 4, 8), ("longest", "likeliest", "jump")
 TREE_PROBLEMS = 100
 PREDICTOR_PROBLEMS = 200
 EXACT_PROBLEMS = 250
-ALLOCATED = (("griffin", 0.5), ("griffin-live", 0.5), ("topk", 0.03), ("static", 0.5), ("svd", 0.1),
-             ("lowrank", 0.05), ("aware", 0.05), ("aware", 0.1))
+ALLOCATED = (("griffin", 0.5), ("griffin-live", 0.5), ("static", 0.5), ("svd", 0.1), ("lowrank", 0.05),
+             ("aware", 0.05))
 PLAIN_PRIOR = (("griffin", 0.5), ("griffin", 0.75), ("topk", 0.1))
 
 
@@ -186,6 +187,11 @@ class Grid:
             runs.append(self.corrected(model, predictor, keep, "exact", 16))
         return runs
 
+    @staticmethod
+    def paths(width):
+        """Rules that are compared: at one width all of them."""
+        return PATHS if width == 4 else PATHS[:1]
+
     def tree(self, model):
         """4: trees."""
         if not self.trees:
@@ -193,7 +199,7 @@ class Grid:
         runs = []
         for predictor, keep in self.known(TREES, 1):
             for width in self.thin(WIDTHS):
-                for path in self.thin(PATHS if width > 1 else PATHS[:1]):
+                for path in self.thin(self.paths(width)):
                     runs.append(self.corrected(model, predictor, keep, tree=width, tree_path=path))
         return runs
 

@@ -81,7 +81,9 @@ def prepare(options, program):
         texts = os.path.join(ROOT, "data", "gsmini-calib.jsonl")
         report = os.path.join(options.out, model + ".calibration.json")
         command = [program.path, "calibrate", "-q", "-m", copy, "--data", texts, "--json", report]
-        if options.quick:
+        if not options.quick:
+            command += ["--fit", ",".join(program.fits)]  # some are learned only if named
+        else:
             command += ["--fit", "static", "--tokens", "64", "--limit", "3", "--keep", "0.3"]
         done = call(command)
         if done.returncode != 0:
@@ -112,10 +114,11 @@ def write(path, text):
 
 def conditions(grid, store, wanted):
     """What the numbers were measured with, for the page."""
-    programs, calibrations, machines = set(), set(), set()
+    programs, calibrations, machines, found = set(), set(), set(), 0
     for run, limit in wanted:
         kept = store.get(run, limit)
         if kept:
+            found += 1
             programs.add(kept["program"])
             if run.is_calibrated(store.program.fits):
                 calibrations.add((run.model, kept["calibration"]))
@@ -123,7 +126,8 @@ def conditions(grid, store, wanted):
     limit = grid.problems
     exact, few, trees, timed = (min(limit, n) for n in (settings.EXACT_PROBLEMS, settings.PREDICTOR_PROBLEMS,
                                                         settings.TREE_PROBLEMS, settings.TIMED_PROBLEMS))
-    lines = [f"{len(wanted)} runs of `mirzam eval` on the first {limit} of {FULL} problems ({exact} in mode exact, "
+    runs = str(found) if found == len(wanted) else f"{found} of the grid's {len(wanted)}"
+    lines = [f"{runs} runs of `mirzam eval` on the first {limit} of {FULL} problems ({exact} in mode exact, "
              f"whose answers are those of dense; {few} for settings that only section 2 looks at, {trees} for trees, "
              f"{timed} where time was taken); machine and kernels: {'; '.join(sorted(machines))}."]
     if len(programs) > 1 or len(calibrations) > len(MODELS):

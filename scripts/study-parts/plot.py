@@ -9,8 +9,9 @@ COLORS = {
     "griffin": "#1f6f9f", "griffin-live": "#4aa3d8", "topk": "#b8482e", "wina": "#d98c5f", "countdown": "#8a6d1f",
     "cats": "#c9a227", "static": "#8c8c8c", "svd": "#3d8b45", "lowrank": "#7a5aa6", "aware": "#111111",
     "oracle": "#3f7f7f", "random": "#c5c5c5", "teal": "#c2457f",
+    "countdown-d": "#5b6abf",
 }
-OTHERS = ["#5b6abf", "#a0522d", "#2f8f8f", "#9c4f7f"]
+OTHERS = ["#a0522d", "#2f8f8f", "#9c4f7f"]
 
 
 def color(name, taken={}):  # the default is kept between calls on purpose: a name has one colour

@@ -378,7 +378,7 @@ class Tables:
             for predictor, keep in g.known(grid.TREES, 1) if g.trees else ():
                 line = self.get(g.corrected(model, predictor, keep, tree=1, tree_path=grid.PATHS[0]))
                 for width in g.thin(grid.WIDTHS):
-                    for path in g.thin(grid.PATHS if width > 1 else grid.PATHS[:1]):
+                    for path in g.thin(g.paths(width)):
                         run = g.corrected(model, predictor, keep, tree=width, tree_path=path)
                         result = self.get(run)
                         if result and line:

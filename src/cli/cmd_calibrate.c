@@ -43,7 +43,8 @@ static const mzm_opt calibrate_rows[] = {
 	 .help = "Only the first N texts; 0: all."},
 	{.name = "tokens", .type = MZM_OPT_INT, CALIBRATE(tokens, "Texts"), .min = 64, .max = 1 << 22, .arg = "N",
 	 .help = "How many tokens to draw from the texts, evenly; of five, one is held out to measure on."},
-	{.name = "fit", .type = MZM_OPT_STRING, CALIBRATE(fits, "Learning"), .arg = "NAME,...", .shown = "all",
+	{.name = "fit", .type = MZM_OPT_STRING, CALIBRATE(fits, "Learning"), .arg = "NAME,...",
+	 .shown = "all but countdown-d",
 	 .help = "What to learn; \"list\" lists it."},
 	{.name = "rank", .type = MZM_OPT_INT, CALIBRATE(rank, "Learning"), .max = 1 << 16, .word = "auto", .arg = "N",
 	 .help = "Of low-rank predictors."},
@@ -190,6 +191,35 @@ static void put_table(const json_t *report, bool layers)
 	       relu ? "\nactive: share of the neurons that are not 0 which are chosen; /act.: chosen for each." : "");
 }
 
+static void put_point(const char *predictor, const json_t *point)
+{
+	size_t l;
+	json_t *share;
+	printf("%-13s%5g%11.4f%9.4f ", predictor, number(point, "keep"), number(point, "kld_even"),
+	       number(point, "kld"));
+	json_array_foreach(json_object_get(point, "shares"), l, share)
+		printf(" %.3f", json_number_value(share));
+	putchar('\n');
+}
+
+/* Where layers keep other shares than the even one, and what they gain by it. */
+static void put_shares(const json_t *report)
+{
+	size_t i, k, n = 0;
+	json_t *one, *point;
+	json_array_foreach(json_object_get(report, "alloc"), i, one)
+		json_array_foreach(json_object_get(one, "points"), k, point) {
+			if (!json_is_true(json_object_get(point, "better")))
+				continue;
+			if (n++ == 0)
+				printf("\nLayers that keep more or less than the average (--no-alloc: all the same).\n"
+				       "kld: of the next token, from the dense model's, nats.\n"
+				       "%spredictor     keep   kld even  kld      shares%s\n",
+				       mzm_cli_sgr(stdout, MZM_SGR_BOLD), mzm_cli_sgr(stdout, MZM_SGR_RESET));
+			put_point(json_string_value(json_object_get(one, "predictor")), point);
+		}
+}
+
 /* ---- work ---- */
 
 typedef struct reader {
@@ -238,6 +268,8 @@ static mzm_status show(const calibrate_options *o, const char *out, const char *
 		return mzm_cli_set_err(err, MZM_EINTERNAL, "the report is no JSON object: %s", bad.text);
 	if (!o->json || strcmp(o->json, "-") != 0)
 		put_table(report, o->layers);
+	if (!o->json || strcmp(o->json, "-") != 0)
+		put_shares(report);
 	if (o->json)
 		st = mzm_cli_json_write(report, o->json, err);
 	if (st == MZM_OK)

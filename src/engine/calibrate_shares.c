@@ -7,9 +7,9 @@
  * position. From these curves alloc.h finds the shares with the least sum of divergences for each average.
  *
  * Sums of single layers' harm are only a guide, so the shares are tried: sparse passes as drafts make them, token by
- * token on other windows than those of the search, against the same number of neurons in every layer. Where they are not
- * clearly better, or there is next to no harm to begin with, the even share stands; a predictor that gains nowhere has
- * no tensor. */
+ * token on other windows than those of the search, against the same number of neurons in every layer. Where they are
+ * not clearly better, or there is next to no harm to begin with, the even share stands; a predictor that gains nowhere
+ * has no tensor. */
 #include <math.h>
 #include <string.h>
 
@@ -45,7 +45,7 @@ typedef struct candidate {
 	double        *harm; /* [n_layers, N_TRIED] sums of divergences */
 	harm_sum       even[N_MEANS], chosen[N_MEANS];
 	float         *share; /* [N_MEANS, n_layers] */
-	bool           gains;
+	bool           better[N_MEANS], gains; /* for that mean; for any */
 } candidate;
 
 typedef struct search {
@@ -304,10 +304,10 @@ static mzm_status try_shares(search *q, candidate *of, mzm_err *err)
 		mzm_alloc_count(q->keep_of, share, 1, &q->c->model->weights->cfg, means[m]);
 		MZM_TRY(try_keep(q, &of->even[m], of->ops, means[m], NULL, err));
 		MZM_TRY(try_keep(q, &of->chosen[m], of->ops, means[m], q->keep_of, err));
-		bool better = is_better(&of->chosen[m], &of->even[m], n_trial(q));
-		for (int32_t l = 0; l < q->n_layers && !better; l++)
+		of->better[m] = is_better(&of->chosen[m], &of->even[m], n_trial(q));
+		for (int32_t l = 0; l < q->n_layers && !of->better[m]; l++)
 			share[l] = means[m];
-		of->gains |= better;
+		of->gains |= of->better[m];
 		MZM_TRY(mzm_calibrate_tell(q->c, "weighing layers", ++q->done, q->total, err));
 	}
 	return MZM_OK;
@@ -450,9 +450,9 @@ static json_t *candidate_json(const search *q, const candidate *of)
 		json_t *shares = json_array();
 		for (int32_t l = 0; l < q->n_layers; l++)
 			json_array_append_new(shares, json_real(rounded(of->share[m * q->n_layers + l])));
-		json_array_append_new(list, json_pack("{s:f, s:f, s:f, s:o}", "keep", rounded(means[m]), "kld_even",
-						      of->even[m].kld / n, "kld", of->chosen[m].kld / n, "shares",
-						      shares));
+		json_array_append_new(list, json_pack("{s:f, s:f, s:f, s:b, s:o}", "keep", rounded(means[m]),
+						      "kld_even", of->even[m].kld / n, "kld", of->chosen[m].kld / n,
+						      "better", of->better[m], "shares", shares));
 	}
 	json_decref(list);
 	return o;

@@ -68,8 +68,8 @@ struct mzm_state {
 	int32_t  *slots;    /* [n_ranks, n_ctx] KV rows of the tokens that a node of a tree sees */
 	mzm_held *held;     /* NULL: none */
 	mzm_gemm_scratch gemm;
-	int32_t  *inputs;   /* [n_ranks, input_len] of the attention that a sparse pass uses; of length 0 where that lies
-			     * by output */
+	int32_t  *inputs;   /* [n_ranks, input_len] of the attention that a sparse pass uses; input_len 0: that lies by
+			     * output */
 	float    *values;   /* [n_ranks, MZM_MAX_POS, input_len] and what these are */
 	int32_t   input_len;
 	int32_t   n_rows;   /* length of rows */

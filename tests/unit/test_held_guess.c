@@ -1,5 +1,6 @@
 /* test_held_guess.c - drafts by predicted gates on the neurons that fit in memory: the dense text in exact mode, one
- * text for every number of threads and way of reading, neurons that follow the checks, and no allocation while writing. */
+ * text for every number of threads and way of reading, neurons that follow the checks, and no allocation while
+ * writing. */
 #include "held_rig.h"
 
 #include "counting.h"
@@ -13,8 +14,8 @@ static void calibrate(void)
 {
 	mzm_err err = {0};
 	mzm_model *m;
-	mzm_calibration *c;
-	char *at;
+	mzm_calibration *c = NULL;
+	char *at = NULL;
 	int32_t ids[N_IDS];
 	static const float keep[] = {0.1f};
 	mzm_model_params mp = mzm_model_params_default();
