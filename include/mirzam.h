@@ -407,7 +407,7 @@ typedef struct mzm_gen_params {
 	float      attn_keep;   /* 1: share of the inputs of q, k, v and o that it uses, the largest (TEAL, arXiv
 				 * 2408.14690); below 1 for models whose attention lies by input (attn_layout of an
 				 * import) and which are calibrated ("teal"). 0: as 1 */
-	bool       no_alloc;    /* every layer keeps that share, even where a calibration knows better shares for each */
+	bool       no_alloc;    /* every layer keeps that share, even where a calibration knows better ones for each */
 	bool       no_draft_image; /* sparse passes read the model's own weights even if there is a draft image */
 	int32_t    period;      /* 16: tokens a check, 1..MZM_MAX_PERIOD; 0 = auto (confidence monitor) */
 	float      check_below; /* 0: a draft token that the monitor trusts less than this is checked at once */
