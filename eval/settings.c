@@ -38,6 +38,7 @@ json_t *mze_gen_json(const mzm_gen_params *g)
 	SET(o, "draft", text_or_null(g->draft));
 	SET(o, "predictor", text_or_null(g->predictor));
 	SET(o, "keep", mze_json_float(g->keep));
+	SET(o, "alloc", json_boolean(!g->no_alloc));
 	SET(o, "attn_keep", mze_json_float(g->attn_keep));
 	SET(o, "draft_image", json_boolean(!g->no_draft_image));
 	SET(o, "period", g->period ? json_integer(g->period) : json_string("auto"));

@@ -32,7 +32,7 @@ RIVALS = ("griffin", "topk")
 # Drafts, and the fixed periods around their best one.
 SETTINGS = (("griffin", 0.5), ("griffin", 0.75), ("griffin-live", 0.5), ("topk", 0.05), ("topk", 0.1),
             ("aware", 0.05), ("aware", 0.1))
-PERIODS = {("griffin", 0.5): (3, 4, 5, 6, 8, 16), ("griffin", 0.75): (3, 4, 5, 6, 8, 12, 16),
+PERIODS = {("griffin", 0.5): (2, 3, 4, 5, 6, 8, 16), ("griffin", 0.75): (3, 4, 5, 6, 8, 12, 16),
            ("griffin-live", 0.5): (3, 4, 5, 6, 8, 12, 16)}
 OTHER_PERIODS = (8, 12, 16, 24, 32)
 BELOW = 0.9  # with period 32

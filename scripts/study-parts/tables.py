@@ -256,8 +256,8 @@ class Tables:
         """Work against the fixed period; the policies as lines."""
         panels = []
         for model in grid.MODELS:
-            panel = Panel(grid.NAMES[model], "fixed period; dashed: auto", "work a token (W), exact", (3, 32),
-                          (0.3, 1.4), log_x=True, ticks=[3, 4, 6, 8, 12, 16, 24, 32])
+            panel = Panel(grid.NAMES[model], "fixed period; dashed: auto", "work a token (W), exact", (2, 32),
+                          (0.3, 1.4), log_x=True, ticks=[2, 3, 4, 6, 8, 12, 16, 24, 32])
             for predictor, keep in self.grid.known(grid.SETTINGS, 1):
                 stroke = color(predictor)
                 points = []
@@ -268,7 +268,7 @@ class Tables:
                 panel.add(f"{predictor} {keep:g}", points, stroke)
                 auto = self.get(self.grid.corrected(model, predictor, keep, "exact", "auto"))
                 if auto:
-                    panel.add("", [(3, auto.work), (32, auto.work)], stroke, True)
+                    panel.add("", [(2, auto.work), (32, auto.work)], stroke, True)
             panels.append(panel)
         note = "Mode exact; a check costs 1, a sparse pass its density"
         return picture("When to check", note, panels)

@@ -176,9 +176,9 @@ void mzm_cli_print_outcome(const mzm_plan *plan, const mzm_gen_result *r);
 /* What streaming did for a generation, to stderr, one line; nothing if nothing streamed. */
 void mzm_cli_print_streaming(const mzm_gen_result *r);
 
-/* --mode --draft --predictor --keep --period --check-below --no-draft-image --threshold --check-temp --accept --temp
- * --tree --tree-path --ablate --top-k --top-p --min-p --repeat-penalty --repeat-last --seed -n/--max-tokens --stop --ignore-eos
- * --no-special */
+/* --mode --draft --predictor --keep --attn-keep --no-alloc --period --check-below --no-draft-image --threshold
+ * --check-temp --accept --temp --tree --tree-path --ablate --top-k --top-p --min-p --repeat-penalty --repeat-last
+ * --seed -n/--max-tokens --stop --ignore-eos --no-special */
 typedef struct mzm_cli_decode {
 	mzm_gen_params gen;  /* filled but for the callbacks */
 	mzm_cli_list   stop;

@@ -68,8 +68,8 @@ struct mzm_predictor_ops {
 	 * looks at x. */
 	void       (*score)(mzm_predictor *p, int32_t layer, const float *x, float *score, mzm_team *team, int rank);
 	/* Stage INPUT only. What select named are candidates, whose gates have been computed since: gate [n] holds
-	 * act(gate) in list order. Rewrites rows [n] to those that shall be used, ascending, and gate with it; returns
-	 * how many (1..n). NULL: all are. */
+	 * act(gate) in list order; where positions of a tree share their neurons, the means of its sizes. Rewrites rows
+	 * [n] to those that shall be used, ascending, and gate with it; returns how many (1..n). NULL: all are. */
 	int32_t    (*refine)(mzm_predictor *p, int32_t layer, float *gate, int32_t *rows, int32_t n);
 	/* Bytes of its own that it reads for one token; NULL: none to speak of. They count in every density. */
 	uint64_t   (*cost)(const mzm_predictor *p);

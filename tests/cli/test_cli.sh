@@ -96,7 +96,8 @@ usage "unknown option for command" "unknown option --frobnicate" --frobnicate
 usage "help on an unknown command" "unknown command nothing" help nothing
 
 model_options="--model --isa --threads --ctx --no-onednn"
-decoding="--mode --draft --predictor --keep --period --check-below --threshold --check-temp --accept --ablate --temp --top-k --top-p --min-p
+decoding="--mode --draft --predictor --keep --period --check-below --threshold --check-temp --accept --tree --tree-path
+	--ablate --temp --top-k --top-p --min-p
 	--repeat-penalty --repeat-last --seed --max-tokens --stop --ignore-eos"
 declare -A contract=(
 	[run]="$model_options $decoding --prompt --file --question --json --trace --stats --compare --show-drafts"
@@ -156,6 +157,9 @@ usage "run: period 33" 'not "33"' run -p a --period 33
 usage "run: check-below" "--check-below wants a number from 0 to 1" run -p a --check-below 1.1
 usage "run: threshold" "--threshold wants a number from 0 to 1" run -p a --threshold 1.1
 usage "run: check-temp" "--check-temp wants a number from 0.01" run -p a --check-temp 0
+usage "run: tree" '--tree wants a whole number from 1 to 10, not "11"' run -p a --mode exact --tree 11
+usage "run: tree path" "--tree-path wants one of longest, likeliest, jump" run -p a --tree-path short
+usage "run: sampling with a tree" "not defined for trees" run -p a --mode exact --tree 2 --temp 0.5
 usage "run: ablate" 'unknown part "roll"; there are kv-rewrite, rollback and bonus' run -p a --mode sirius --ablate bonus,roll
 usage "run: ablate exact" "exact mode leaves no part" run -p a --mode exact --ablate bonus
 usage "run: threads" "--threads wants a whole number from 0" run -p a --threads -1

@@ -1,12 +1,13 @@
 /* test_tree_pass.c - passes over trees of tokens: every row of logits and of keys and values has the bits of a pass
  * over that line alone, dense and sparse, for random trees, every kernel table, type of keys and values, and number of
- * threads, on models with windows, capped scores, learned positions and parallel blocks; and the parts that are pure:
- * pruning, and gathering rows. */
+ * threads, on models with windows, capped scores, learned positions and parallel blocks; lines of equal scores; and the
+ * parts that are pure: pruning, and gathering rows. */
 #include "testing.h"
 
 #include "decode/draft_tree.h"
 #include "demo.h"
 #include "engine/engine.h"
+#include "tiny_model.h"
 
 enum { MAX_NODES = MZM_MAX_POS, MAX_TEXT = 300 };
 
@@ -273,6 +274,48 @@ static void test_shared_neurons(void **state)
 	rig_close(&r);
 }
 
+/* ---- growing ---- */
+
+static bool never(void *ctx, const int32_t *ids, int32_t n)
+{
+	(void)ctx, (void)ids, (void)n;
+	return false;
+}
+
+/* Where all tokens are equally likely: the lower id first, and the line that came first. */
+static void test_ties(void **state)
+{
+	static mzm_draft_tree t;
+	static const tiny_spec spec = {.n_layers = 1, .dim = 32, .n_ffn = 48, .n_heads = 2, .n_kv_heads = 1,
+				       .head_dim = 16, .n_vocab = 40, .n_ctx = 64, .dtype = "F32", .eos = -1,
+				       .scale = 1e-45f}; /* all matrices are zeros */
+	static const int32_t prompt[] = {3, 1, 4};
+	(void)state;
+	tiny_model *tiny = tiny_make(&spec, 1);
+	mzm_model *m;
+	mzm_session *s;
+	mzm_gen_result r;
+	int32_t ids[64] = {0};
+	assert_int_equal(mzm_model_open(&m, tiny->dir, NULL, NULL), MZM_OK);
+	assert_int_equal(mzm_session_create(&s, m, NULL, NULL), MZM_OK);
+	mzm_gen_params p = mzm_gen_params_default();
+	p.mode = MZM_MODE_EXACT;
+	p.max_tokens = 1;
+	assert_int_equal(mzm_generate(s, prompt, 3, &p, &r, NULL), MZM_OK);
+	mzm_draft_job job = {.state = s->state, .sampler = s->sampler, .predictor = s->predictor,
+			     .monitor = &s->monitor, .ids = ids, .n = 4, .max = 3,
+			     .n_vocab = spec.n_vocab, .width = 4, .line_stops = never};
+	assert_int_equal(mzm_draft_tree_grow(&t, &job, NULL), MZM_OK);
+	for (int k = 0; k < 4; k++) {
+		int32_t got[3];
+		mzm_draft_tree_tokens(&t, t.leaf[k], got);
+		assert_true(got[0] == 0 && got[1] == 0 && got[2] == k);
+	}
+	mzm_session_free(s);
+	mzm_model_close(m);
+	tiny_free(tiny);
+}
+
 /* ---- pruning ---- */
 
 static void random_draft(mzm_draft_tree *d, random_tree *t, uint64_t *seed)
@@ -362,6 +405,7 @@ int main(void)
 		cmocka_unit_test(test_dense),	      cmocka_unit_test(test_dense_kernels),
 		cmocka_unit_test(test_sparse),	      cmocka_unit_test(test_shared_neurons),
 		cmocka_unit_test(test_prune),	      cmocka_unit_test(test_prune_cuts),
+		cmocka_unit_test(test_ties),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
