@@ -43,7 +43,7 @@ offers() {
 offers "commands" "" :: run chat eval bench calibrate import inspect synth tokenize help --help --version
 offers "a command begun" "to" :: tokenize
 offers "help on a command" help "i" :: import inspect
-offers "options" run "--t" :: --threads --threshold --temp --top-k --top-p --trace
+offers "options" run "--t" :: --threads --threshold --temp --top-k --top-p --trace --tree --tree-path
 offers "options of another command" import "--" :: --output --quant --zstd ...
 offers "choices" run --mode "" :: dense sparse sirius exact
 offers "choices that are names with points" synth --arch "smollm2-1" :: smollm2-135m smollm2-1.7b
