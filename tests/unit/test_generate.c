@@ -76,7 +76,7 @@ static mzm_gen_params params(mzm_mode mode, const char *predictor, double keep, 
 	p.predictor = predictor;
 	p.keep = (float)keep;
 	p.period = period;
-	p.max_tokens = getenv("MIRZAM_SHORT") ? 48 : 256;
+	p.max_tokens = 256;
 	return p;
 }
 
@@ -236,14 +236,19 @@ static void test_keep_all_equals_dense(void **state)
 	(void)state;
 	char *prompt = demo_prompt(3);
 	record dense = {0}, r = {0};
-	generate(&dense, 1, prompt, params(MZM_MODE_DENSE, "griffin", 1, 16));
+	mzm_gen_params p = params(MZM_MODE_DENSE, "griffin", 1, 16);
+	p.max_tokens = getenv("MIRZAM_SHORT") ? 48 : 256;
+	generate(&dense, 1, prompt, p);
 	for (int i = 0; mzm_predictor_name(i); i++) {
 		if (mzm_predictor_at(i)->calibration)
 			continue; /* test_calibrate.c has those */
-		mzm_gen_result res = generate(&r, 2, prompt, params(MZM_MODE_SPARSE, mzm_predictor_name(i), 1, 16));
+		p.predictor = mzm_predictor_name(i);
+		p.mode = MZM_MODE_SPARSE;
+		mzm_gen_result res = generate(&r, 2, prompt, p);
 		assert_same_text(&r, &dense);
 		assert_true(res.density == 1.0);
-		res = generate(&r, 2, prompt, params(MZM_MODE_SIRIUS, mzm_predictor_name(i), 1, 16));
+		p.mode = MZM_MODE_SIRIUS;
+		res = generate(&r, 2, prompt, p);
 		assert_same_text(&r, &dense);
 		assert_int_equal(res.n_corrected, 0);
 		assert_int_equal(res.n_rolled_back, 0);
