@@ -28,6 +28,7 @@ KEEPS = {
 OTHER_KEEPS = (0.1, 0.3, 0.5, 0.7)
 EXACT_TOO = ("griffin-live", "topk", "svd", "lowrank", "aware")
 RIVALS = ("griffin", "topk")
+PAIR_KEEPS = (0.05, 0.1, 0.25)
 
 # Drafts, and the fixed periods around their best one.
 SETTINGS = (("griffin", 0.5), ("griffin", 0.75), ("griffin-live", 0.5), ("topk", 0.05), ("topk", 0.1),
@@ -65,6 +66,10 @@ class Grid:
         if quick:
             self.predictors = [p for p in self.predictors if p in ("griffin", "griffin-live", "topk", "static")]
             self.ours = "static"  # is fitted in no time
+
+    def pair_keeps(self):
+        """Of our own, where it is compared with others."""
+        return self.keeps(self.ours) if self.quick else PAIR_KEEPS
 
     def thin(self, values, n=2):
         """All of them, or in the quick form the first n."""

@@ -10,6 +10,8 @@ DASH = "-"
 
 def markdown(head, rows, left=1):
     """A table; the first columns are text, the others numbers."""
+    if not rows:
+        return "(No runs that this table could show.)\n"
     rule = ["---" if i < left else "---:" for i in range(len(head))]
     lines = ["| " + " | ".join(cells) + " |" for cells in [head, rule, *rows]]
     return "\n".join(lines) + "\n"
@@ -93,10 +95,7 @@ class Tables:
                             points.append((result.density, result.percent))
                     panel.add(f"{predictor}, {'alone' if dashed else 'corrected'}", points, color(predictor), dashed)
             panels.append(panel)
-        return picture("Drafts alone, and corrected every 16 tokens", self._note(), panels)
-
-    def _note(self):
-        return "Problems: see the tables. Mode sirius, threshold 0.1"
+        return picture("Drafts alone, and corrected every 16 tokens", "Corrected: mode sirius, threshold 0.1", panels)
 
     # ---- 2: every predictor ----
 
@@ -156,7 +155,7 @@ class Tables:
         found = []
         for model in grid.MODELS:
             for mode in ("sparse", "sirius"):
-                for keep in self.grid.all_keeps(self.grid.ours):
+                for keep in self.grid.pair_keeps():
                     ours = self._of(model, mode, self.grid.ours, keep)
                     for rival in grid.RIVALS if ours else ():
                         theirs = self._dearer(model, mode, rival, ours.megabytes)
@@ -208,7 +207,8 @@ class Tables:
                 panel.add(predictor, points, color(predictor), hollow=predictor == "oracle")
             panels.append(panel)
         title = {"sparse": "Never corrected", "sirius": "Corrected every 16 tokens"}[mode]
-        return picture(title + (": accuracy" if what == "accuracy" else ": what a check brings"), self._note(), panels)
+        note = "The predictor's own bytes included" + ("" if mode == "sparse" else "; mode sirius, threshold 0.1")
+        return picture(title + (": accuracy" if what == "accuracy" else ": what a check brings"), note, panels)
 
     # ---- 3: when to check ----
 
