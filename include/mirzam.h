@@ -580,7 +580,8 @@ MZM_API mzm_status mzm_quality_result_get(const mzm_quality *q, mzm_quality_resu
 /* What predictors can learn about a model beforehand, from any text that is like what it will be used for. It goes to a
  * side-car of the model, which mzm_model_open finds. */
 typedef struct mzm_calibrate_params {
-	const char *const *fits;  /* [n_fits] names of mzm_fit_name(); NULL = all. Borrowed until the end, as others */
+	const char *const *fits;  /* [n_fits] names of mzm_fit_name(); NULL = all but countdown-d. Borrowed until
+				   * the end, as others */
 	int32_t     n_fits;
 	int32_t     n_train, n_test; /* positions to learn from, and held-out ones to measure on, as far as the texts
 				   * have so many; 0 = 4096, 1024. Fewer where memory has no room for them */

@@ -162,13 +162,14 @@ static void refit(mzm_monitor *m, const mzm_evidence *e, bool accepted)
 		m->log->cases[m->log->n++] = (mzm_monitor_case){*e, 1, accepted};
 }
 
-void mzm_monitor_learn(mzm_monitor *m, const mzm_evidence *draft, int32_t n, int32_t n_accepted)
+void mzm_monitor_learn(mzm_monitor *m, const mzm_evidence *draft, int32_t n, int32_t n_accepted, int32_t n_gained,
+		       int32_t n_checked)
 {
 	for (int32_t i = 0; i < n && i <= n_accepted; i++) {
 		refit(m, &draft[i], i < n_accepted);
 		m->accepted = m->accepted * FORGET + (i < n_accepted);
 		m->rejected = m->rejected * FORGET + (i == n_accepted);
 	}
-	m->gained = m->gained * FORGET_RATE + n_accepted + 1;
-	m->spent = m->spent * FORGET_RATE + n * (double)m->costs.sparse + (double)m->costs.check[n + 1];
+	m->gained = m->gained * FORGET_RATE + n_gained;
+	m->spent = m->spent * FORGET_RATE + n * (double)m->costs.sparse + (double)m->costs.check[n_checked];
 }

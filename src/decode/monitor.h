@@ -69,8 +69,10 @@ float mzm_monitor_confidence(const mzm_monitor *m, const mzm_evidence *e);
 bool  mzm_monitor_begin(mzm_monitor *m);
 /* One more draft token of that confidence; true: check now. */
 bool  mzm_monitor_push(mzm_monitor *m, float confidence);
-/* What a check found: of n draft tokens the first n_accepted stood; the next one, if any, did not. */
-void  mzm_monitor_learn(mzm_monitor *m, const mzm_evidence *draft, int32_t n, int32_t n_accepted);
+/* What a check of n_checked positions found: of n draft tokens the first n_accepted stood; the next one, if any, did
+ * not. n_gained: tokens that the check brought in all. */
+void  mzm_monitor_learn(mzm_monitor *m, const mzm_evidence *draft, int32_t n, int32_t n_accepted, int32_t n_gained,
+			int32_t n_checked);
 
 /* Tokens per cost at acceptance p with the best fixed block length, which goes to *n (may be NULL). */
 double mzm_monitor_best_rate(const mzm_costs *costs, double p, int32_t *n);

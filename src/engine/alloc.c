@@ -92,7 +92,10 @@ mzm_status mzm_alloc_read(const int32_t **keep_of, int32_t *counts, const mzm_ca
 		return mzm_fail(err, MZM_EFORMAT,
 				"the side-car's \"alloc.%s\" is no list of shares by ascending mean", predictor);
 	mzm_alloc_count(counts, rows, n, cfg, keep);
-	*keep_of = counts;
+	for (int32_t l = 1; l < cfg->n_layers; l++) { /* even shares are what there is without any */
+		if (counts[l] != counts[0])
+			*keep_of = counts;
+	}
 	return MZM_OK;
 }
 

@@ -15,7 +15,8 @@
 /* Fills counts [n_layers] for that keep: their sum is that of floor(keep * n_ffn), at least 1, in every layer. rows:
  * [n, n_layers] such shares, n at least 1. */
 void       mzm_alloc_count(int32_t *counts, const float *rows, int32_t n, const mzm_config *cfg, float keep);
-/* The same by what a side-car (may be NULL) says of a predictor. *keep_of: counts, or as it was where that is nothing.
+/* The same by what a side-car (may be NULL) says of a predictor. *keep_of: counts, or as it was where that is nothing,
+ * or the same for all layers.
  * EFORMAT: it makes no sense. */
 mzm_status mzm_alloc_read(const int32_t **keep_of, int32_t *counts, const mzm_calib *calib, const char *predictor,
 			  const mzm_config *cfg, float keep, mzm_err *err);

@@ -123,8 +123,8 @@ static mzm_status check_params(mzm_calibration *c, const mzm_calibrate_params *g
 		p->n_keep = defaults.n_keep;
 	}
 	if (p->n_train < 1 || p->n_test < 2 || p->n_train > MOST_POSITIONS || p->n_test > MOST_POSITIONS ||
-	    p->n_report < 1 || p->n_judged < 1 || p->n_judged > MOST_POSITIONS || p->rank < 0 || p->n_epochs < 0 ||
-	    p->n_keep < 0 || p->n_predictors < 0 || p->n_fits < 0)
+	    p->n_report < 1 || p->n_report > MOST_POSITIONS || p->n_judged < 1 || p->n_judged > MOST_POSITIONS ||
+	    p->rank < 0 || p->n_epochs < 0 || p->n_keep < 0 || p->n_predictors < 0 || p->n_fits < 0)
 		return mzm_fail(err, MZM_EARG, "a calibration on %d and %d positions", (int)p->n_train, (int)p->n_test);
 	MZM_TRY(check_report(p, err));
 	return choose_fits(c, err);
@@ -232,7 +232,8 @@ static mzm_status most_positions(int32_t *most, const mzm_calibration *c, mzm_er
 		n = c->n_ids < MZM_CALIBRATE_LEAST ? MZM_CALIBRATE_LEAST : (int32_t)c->n_ids;
 	if (plan->ram_bytes)
 		room = plan->ram_bytes > plan->needed_bytes ? plan->ram_bytes - plan->needed_bytes : 0;
-	room = room > bins_bytes(c) ? room - bins_bytes(c) : 0;
+	uint64_t aside = bins_bytes(c) + (c->fits_alloc ? mzm_calibrate_shares_bytes(c) : 0);
+	room = room > aside ? room - aside : 0;
 	while (n >= MZM_CALIBRATE_LEAST && (!mzm_calibrate_measure(&bytes, c, n - n / 5, n / 5) || bytes > room))
 		n -= n / 8;
 	if (n < MZM_CALIBRATE_LEAST)

@@ -94,6 +94,8 @@ void       mzm_calibrate_show_prompt(mzm_predictor *p, const mzm_calibration *c,
 /* What the predictor needs was fitted. */
 bool       mzm_calibrate_is_ready(const mzm_calibration *c, const mzm_predictor_ops *ops, const mzm_calib *fitted);
 
+/* What the next one takes for predictions to compare with. */
+uint64_t   mzm_calibrate_shares_bytes(const mzm_calibration *c);
 /* Looks for each layer's share of neurons (alloc.h), for all predictors that use such and are ready, and adds those
  * that prove themselves. *report: an array of what was measured; NULL: nothing was. */
 mzm_status mzm_calibrate_shares(json_t **report, mzm_calibration *c, mzm_calib_writer *to, mzm_err *err);

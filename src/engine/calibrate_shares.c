@@ -331,8 +331,10 @@ static bool takes_part(const search *q, const mzm_predictor_ops *ops)
 
 static int32_t n_positions(const search *q)
 {
+	if (q->n_pieces == 0)
+		return 0;
 	const piece *last = &q->pieces[q->n_pieces - 1];
-	return q->n_pieces ? (int32_t)last->row + last->n : 0;
+	return (int32_t)last->row + last->n;
 }
 
 /* For the search, and as many for the trial. */
@@ -340,6 +342,11 @@ static int32_t positions_wanted(const mzm_calibration *c)
 {
 	double times = MODEL / (double)c->model->info.n_params;
 	return (int32_t)(c->params.n_report * (times < 1 ? 1 : times > MORE ? MORE : times));
+}
+
+uint64_t mzm_calibrate_shares_bytes(const mzm_calibration *c)
+{
+	return 2 * (uint64_t)positions_wanted(c) * (uint64_t)c->model->weights->cfg.n_vocab * sizeof(float);
 }
 
 /* Pieces of as equal length as windows allow. */

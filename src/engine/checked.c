@@ -66,6 +66,8 @@ mzm_status mzm_gen_prepare_checked(mzm_generation *g)
 	MZM_TRY(mzm_gen_prepare_tree(g));
 	if (!leaves_out(g, MZM_ABLATE_KV_REWRITE))
 		return MZM_OK;
+	if (g->s->model->plan.ram_bytes)
+		return mzm_fail(g->err, MZM_EUNDEFINED, "no study of the KV rewrite (ablate) under a memory budget");
 	return mzm_alloc_for((void **)&g->sparse_rows, MZM_MAX_PERIOD * per_token, "rows of drafts", g->err);
 }
 
@@ -201,6 +203,7 @@ static mzm_status line_round(mzm_generation *g, const mzm_verifier *verifier, mz
 	MZM_TRY(mzm_gen_check(g, &pass, &rows));
 	copy_rows(g, base, r->n_draft, true);
 	r->n_kept = judge(g, verifier, rows, r->n_draft, &r->next);
+	mzm_monitor_learn(&g->s->monitor, g->evidence, r->n_draft, r->n_kept, r->n_kept + 1, r->n_draft + 1);
 	return MZM_OK;
 }
 
@@ -210,7 +213,6 @@ mzm_status mzm_gen_decode_checked(mzm_generation *g)
 	while (!g->done) {
 		mzm_round r = {0};
 		MZM_TRY(g->tree ? mzm_gen_tree_round(g, verifier, &r) : line_round(g, verifier, &r));
-		mzm_monitor_learn(&g->s->monitor, g->evidence, r.n_draft, r.n_kept);
 		settle_check(g, r.n_draft, r.n_kept, r.next);
 		mzm_kv_truncate(g->kv, g->n - 1);
 	}

@@ -208,6 +208,20 @@ static void take_path(verdicts *v, int32_t leaf, const mzm_round *r)
 	mzm_kv_gather(g->kv, g->n - 1, rows, r->n_kept + 1);
 }
 
+/* From the best line, which the monitor looks at while the tree grows, whatever line was kept. */
+static void learn(verdicts *v, const mzm_round *r)
+{
+	const mzm_draft_tree *t = v->t;
+	int32_t path[MZM_MAX_PERIOD], n = t->depth[t->leaf[0]], n_stand = 0;
+	mzm_evidence evidence[MZM_MAX_PERIOD];
+	mzm_draft_tree_path(t, t->leaf[0], path);
+	for (int32_t i = 0; i < n; i++) {
+		evidence[i] = t->evidence[path[i + 1]];
+		n_stand += v->reached[path[i + 1]];
+	}
+	mzm_monitor_learn(&v->g->s->monitor, evidence, n, n_stand, r->n_kept + 1, t->n);
+}
+
 mzm_status mzm_gen_tree_round(mzm_generation *g, const mzm_verifier *verifier, mzm_round *r)
 {
 	verdicts v = {.g = g, .t = g->tree, .verifier = verifier};
@@ -221,6 +235,7 @@ mzm_status mzm_gen_tree_round(mzm_generation *g, const mzm_verifier *verifier, m
 	v.rows = rows;
 	int32_t node = choose_path(&v, &leaf);
 	*r = (mzm_round){v.t->depth[leaf], v.t->depth[node], v.choice[node]};
+	learn(&v, r);
 	take_path(&v, leaf, r);
 	return MZM_OK;
 }

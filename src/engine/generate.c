@@ -250,9 +250,9 @@ static mzm_status run(mzm_generation *g)
 	g->r->prefill_ns = decode_start - g->start_ns;
 	mzm_gen_emit(g, &first);
 	mzm_status st = mzm_gen_is_checked(g->p->mode) ? mzm_gen_decode_checked(g) : decode_plain(g);
+	mzm_kv_truncate(g->kv, g->n - 1); /* a pass that failed leaves rows of its draft */
 	if (st == MZM_ECANCELLED) { /* by on_stream, in the middle of a pass: what was verified stands */
 		mzm_gen_end(g, MZM_FINISH_CANCELLED);
-		mzm_kv_truncate(g->kv, g->n - 1);
 		g->cancelled = true;
 		st = MZM_OK;
 		if (g->err)

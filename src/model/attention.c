@@ -171,7 +171,7 @@ static source large_inputs(mzm_state *s, const float *x, int32_t n, float thresh
 {
 	int32_t n_pos = s->pass->n_pos, n_large = 0;
 	int32_t *rows = s->inputs + (size_t)rank * (size_t)s->input_len;
-	float *values = s->values + (size_t)rank * MZM_MAX_POS * (size_t)s->input_len;
+	float *values = s->values + (size_t)rank * MZM_MAX_TREE_WIDTH * (size_t)s->input_len;
 	for (int32_t i = 0; i < n; i++) {
 		bool large = false;
 		for (int32_t p = 0; p < n_pos; p++) /* NaN counts as large */
@@ -192,7 +192,7 @@ static source source_of(mzm_state *s, const mzm_matrix *m, int32_t layer, bool o
 	int32_t n = m->by_input ? m->n_rows : m->n_cols;
 	if (pass->see_attention && rank == 0)
 		pass->see_attention(pass->see_ctx, layer, of_o, x, pass->n_pos, n);
-	if (!pass->sparse || !pass->sparse->attn_threshold || !m->by_input || pass->n_pos > MZM_MAX_POS)
+	if (!pass->sparse || !pass->sparse->attn_threshold || !m->by_input || pass->n_pos > MZM_MAX_TREE_WIDTH)
 		return (source){{.x = x}, NULL, n};
 	return large_inputs(s, x, n, pass->sparse->attn_threshold[2 * layer + of_o], rank);
 }

@@ -80,7 +80,7 @@ static void state_layout(mzm_state *s, int n_ranks, mzm_carve *c)
 	s->slots = MZM_CARVE(c, int32_t, (size_t)n_ranks * (size_t)s->n_ctx);
 	s->input_len = cfg->attn_by_input ? (int32_t)widest : 0;
 	s->inputs = MZM_CARVE(c, int32_t, (size_t)n_ranks * (size_t)s->input_len);
-	s->values = MZM_CARVE(c, float, (size_t)n_ranks * MZM_MAX_POS * (size_t)s->input_len);
+	s->values = MZM_CARVE(c, float, (size_t)n_ranks * MZM_MAX_TREE_WIDTH * (size_t)s->input_len);
 	mzm_gemm_layout(s, n_ranks, c);
 	s->bytes = c->used;
 }

@@ -70,7 +70,7 @@ struct mzm_state {
 	mzm_gemm_scratch gemm;
 	int32_t  *inputs;   /* [n_ranks, input_len] of the attention that a sparse pass uses; input_len 0: that lies by
 			     * output */
-	float    *values;   /* [n_ranks, MZM_MAX_POS, input_len] and what these are */
+	float    *values;   /* [n_ranks, MZM_MAX_TREE_WIDTH, input_len] and what these are */
 	int32_t   input_len;
 	int32_t   n_rows;   /* length of rows */
 	int64_t   n_read;   /* rows of gate, up and down that a sparse pass read */

@@ -272,7 +272,7 @@ static double simulate(mzm_monitor *m, bool adaptive, int period, uint64_t seed)
 			if (mzm_monitor_push(m, conf) && adaptive)
 				break;
 		}
-		mzm_monitor_learn(m, c, drafted, kept);
+		mzm_monitor_learn(m, c, drafted, kept, kept + 1, drafted + 1);
 		gained += kept + 1;
 		spent += drafted * (double)m->costs.sparse + (double)m->costs.check[drafted + 1];
 	}

@@ -150,7 +150,7 @@ static void test_prior_and_log(void **state)
 	assert_true(mzm_monitor_confidence(&m, &plain) > before);
 	mzm_evidence draft[4] = {digit, plain, digit, plain};
 	for (int i = 0; i < 50; i++)
-		mzm_monitor_learn(&m, draft, 4, 2); /* the last one was never judged */
+		mzm_monitor_learn(&m, draft, 4, 2, 3, 5); /* the last one was never judged */
 	assert_true(journal.n == 3 && room[0].accepted && room[1].accepted && !room[2].accepted);
 	assert_true(room[1].evidence.class == 0 && room[2].evidence.class == MZM_CLASS_DIGIT);
 	float after = mzm_monitor_confidence(&m, &digit);
