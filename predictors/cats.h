@@ -22,6 +22,12 @@ int32_t    mzm_cats_select(mzm_predictor *p, int32_t layer, int32_t pos, const f
 /* That of a share of neurons, between what was found for some; found[i * step] belongs to cats_keep[i]. */
 float mzm_cats_threshold(const float *found, size_t step, double keep);
 
+/* Counts magnitudes by the leading bits of the float, without the last `bits` of the mantissa. */
+#define MZM_CATS_BINS(bits) ((size_t)1 << (31 - (bits)))
+void  mzm_cats_count(uint64_t *bins, int bits, const float *values, size_t n);
+/* The least end of a bin that at most so many of them exceed; 0 where that is what most are, not the end of its bin. */
+float mzm_cats_exceeded_by(const uint64_t *bins, int bits, uint64_t most);
+
 /* The thresholds of n magnitudes. */
 mzm_status mzm_cats_fit(float found[CATS_POINTS], const float *values, size_t n, mzm_err *err);
 

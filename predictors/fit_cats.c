@@ -9,31 +9,29 @@
 #include "predictors/fit.h"
 
 #define DROPPED_BITS 11
-#define N_BINS       ((size_t)1 << (31 - DROPPED_BITS))
 
-static void count(uint64_t *bins, const float *values, size_t n)
+void mzm_cats_count(uint64_t *bins, int bits, const float *values, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
-		bins[(mzm_f32_bits(values[i]) & 0x7fffffffu) >> DROPPED_BITS]++;
+		bins[(mzm_f32_bits(values[i]) & 0x7fffffffu) >> bits]++;
 }
 
-/* The least threshold that at most so many numbers exceed. 0, not the end of its bin, where that is what most are. */
-static float threshold(const uint64_t *bins, uint64_t most)
+float mzm_cats_exceeded_by(const uint64_t *bins, int bits, uint64_t most)
 {
 	uint64_t above = 0;
-	size_t bin = N_BINS - 1;
+	size_t bin = MZM_CATS_BINS(bits) - 1;
 	while (bin > 0 && above + bins[bin] <= most)
 		above += bins[bin--];
-	return bin ? mzm_bits_f32((uint32_t)(bin << DROPPED_BITS | ((1u << DROPPED_BITS) - 1))) : 0;
+	return bin ? mzm_bits_f32((uint32_t)(bin << bits | (((size_t)1 << bits) - 1))) : 0;
 }
 
 mzm_status mzm_cats_fit(float found[CATS_POINTS], const float *values, size_t n, mzm_err *err)
 {
 	uint64_t *bins;
-	MZM_TRY(mzm_alloc_for((void **)&bins, N_BINS * sizeof *bins, "counting activations", err));
-	count(bins, values, n);
+	MZM_TRY(mzm_alloc_for((void **)&bins, MZM_CATS_BINS(DROPPED_BITS) * sizeof *bins, "counting activations", err));
+	mzm_cats_count(bins, DROPPED_BITS, values, n);
 	for (int i = 0; i < CATS_POINTS; i++)
-		found[i] = threshold(bins, (uint64_t)((double)cats_keep[i] * (double)n));
+		found[i] = mzm_cats_exceeded_by(bins, DROPPED_BITS, (uint64_t)((double)cats_keep[i] * (double)n));
 	mzm_free(bins);
 	return MZM_OK;
 }

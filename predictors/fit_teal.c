@@ -3,25 +3,13 @@
  *
  * All projections of a layer leave out the same share. TEAL divides a budget by what each error does to the output;
  * on the demo models divisions tried by hand gained 0.005 of a token's work at most (SPEED.md). */
-#include "base/half.h"
 #include "predictors/cats.h"
 #include "predictors/fit.h"
 #include "predictors/teal.h"
 
 void mzm_teal_count(uint64_t bins[MZM_TEAL_BINS], const float *x, size_t n)
 {
-	for (size_t i = 0; i < n; i++)
-		bins[(mzm_f32_bits(x[i]) & 0x7fffffffu) >> MZM_TEAL_BITS]++;
-}
-
-/* The least end of a bin that at most so many sizes exceed. */
-static float exceeded_by(const uint64_t *bins, uint64_t most)
-{
-	uint64_t above = 0;
-	size_t bin = MZM_TEAL_BINS - 1;
-	while (bin > 0 && above + bins[bin] <= most)
-		above += bins[bin--];
-	return bin ? mzm_bits_f32((uint32_t)(bin << MZM_TEAL_BITS | ((1u << MZM_TEAL_BITS) - 1))) : 0;
+	mzm_cats_count(bins, MZM_TEAL_BITS, x, n);
 }
 
 static mzm_status fit_attention(const mzm_fit_layer *l, mzm_calib_writer *out, mzm_err *err)
@@ -33,7 +21,8 @@ static mzm_status fit_attention(const mzm_fit_layer *l, mzm_calib_writer *out, m
 		for (size_t b = 0; b < MZM_TEAL_BINS; b++)
 			n += bins[b];
 		for (int k = 0; k < CATS_POINTS; k++)
-			found[k][i] = exceeded_by(bins, (uint64_t)((double)cats_keep[k] * (double)n));
+			found[k][i] = mzm_cats_exceeded_by(bins, MZM_TEAL_BITS,
+							   (uint64_t)((double)cats_keep[k] * (double)n));
 	}
 	return mzm_calib_add(out, MZM_TEAL_ATTENTION, l->layer, MZM_F32, CATS_POINTS, 2, found, err);
 }

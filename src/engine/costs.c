@@ -88,14 +88,20 @@ mzm_status mzm_session_measure_costs(mzm_session *s, const mzm_gen_params *param
 	return mzm_session_complete_costs(s, params, 0, out, err);
 }
 
-mzm_status mzm_session_nominal_costs(mzm_session *s, const mzm_gen_params *params, mzm_costs *out, mzm_err *err)
+/* What either way of finding costs begins with. params may be NULL. */
+static mzm_status begin(mzm_session *s, const mzm_gen_params *params, mzm_costs *out, mzm_err *err)
 {
 	mzm_gen_params defaults = mzm_gen_params_default();
 	if (!params)
 		params = &defaults;
 	memset(out, 0, sizeof *out);
 	MZM_TRY(mzm_gen_params_check(params, err));
-	MZM_TRY(mzm_session_use_predictor(s, params, err));
+	return mzm_session_use_predictor(s, params, err);
+}
+
+mzm_status mzm_session_nominal_costs(mzm_session *s, const mzm_gen_params *params, mzm_costs *out, mzm_err *err)
+{
+	MZM_TRY(begin(s, params, out, err));
 	out->sparse = (float)mzm_model_density(s->model, mzm_session_ffn_share(s), s->drafting.image);
 	for (int32_t m = 1; m <= MZM_MAX_PERIOD; m++)
 		out->check[m] = 1;
@@ -108,12 +114,7 @@ mzm_status mzm_session_complete_costs(mzm_session *s, const mzm_gen_params *para
 	double sparse[ROUNDS], check[ROUNDS][N_LENGTHS], cost[N_LENGTHS] = {dense_ns}, column[ROUNDS];
 	int32_t room = mzm_session_n_ctx(s) - mzm_session_len(s);
 	survey v = survey_for(s, room, dense_ns);
-	mzm_gen_params defaults = mzm_gen_params_default();
-	if (!params)
-		params = &defaults;
-	memset(out, 0, sizeof *out);
-	MZM_TRY(mzm_gen_params_check(params, err));
-	MZM_TRY(mzm_session_use_predictor(s, params, err));
+	MZM_TRY(begin(s, params, out, err));
 	if (s->predictor->ops->settle)
 		s->predictor->ops->settle(s->predictor); /* one that saw no prompt: any set will do for timing */
 	if (room < 1)
