@@ -204,6 +204,9 @@ MZM_API const mzm_model_info *mzm_model_get_info(const mzm_model *model);
 /* Kernel tables in order of preference: name of the i-th this CPU can run; NULL past the last. All give equal
  * bits but "avx512-bf16", which rounds the activations that meet bf16 weights to bf16. */
 MZM_API const char *mzm_isa_name(int i);
+/* Drafters known to this build: name of the i-th and what it does, NULL past the last. */
+MZM_API const char *mzm_drafter_name(int i);
+MZM_API const char *mzm_drafter_about(int i);
 /* Predictors known to this build: name of the i-th, NULL past the last. */
 MZM_API const char *mzm_predictor_name(int i);
 
@@ -401,7 +404,11 @@ MZM_API void mzm_ablation_print(char out[64], uint32_t ablate);
 
 typedef struct mzm_gen_params {
 	mzm_mode   mode;        /* MZM_MODE_DENSE */
-	const char *draft;      /* "sparse" */
+	const char *draft;      /* "sparse": what writes the drafts, see mzm_drafter_name(). Names with + between them:
+				 * each proposes a line, one check judges all, the longest that stands is kept.
+				 * "auto": all that this model allows, a round each time to the one that has paid best.
+				 * In sirius mode only tokens of sparse drafts are kept by the threshold, others by the
+				 * full model's choice */
 	const char *predictor;  /* "griffin" (arXiv 2404.01365); see mzm_predictor_name() */
 	float      keep;        /* 0.5: share of FFN neurons a sparse pass uses, 0 < keep <= 1 */
 	float      attn_keep;   /* 1: share of the inputs of q, k, v and o that it uses, the largest (TEAL, arXiv
@@ -466,6 +473,15 @@ typedef enum mzm_finish {
 
 MZM_API const char *mzm_finish_name(mzm_finish finish);
 
+/* What a drafter of a generation proposed. */
+typedef struct mzm_draft_stats {
+	const char *name;
+	int32_t n_rounds;              /* in which it proposed */
+	int64_t n_drafted, n_accepted; /* tokens; of several lines in a check every one counts for itself */
+} mzm_draft_stats;
+
+#define MZM_MAX_DRAFTERS 8
+
 typedef struct mzm_gen_result {
 	const int32_t *tokens;   /* [n_tokens] new tokens, an EOS included; the session's */
 	int32_t  n_prompt, n_tokens;
@@ -487,7 +503,9 @@ typedef struct mzm_gen_result {
 	int64_t  prefill_ns, decode_ns;
 	uint64_t bytes_read;                   /* from disk for its passes, the prefill's included */
 	int64_t  read_ns, unpack_ns, wait_ns;  /* meanwhile, by all sessions of the model: see mzm_stream_stats */
-	mzm_costs costs;                       /* used by --period auto, else zero */
+	mzm_costs costs;                       /* used by --period auto, else zero; of the first drafter */
+	mzm_draft_stats drafts[MZM_MAX_DRAFTERS]; /* [n_drafters] of modes that check */
+	int32_t n_drafters;
 } mzm_gen_result;
 
 /* Forgets the session's tokens, prefills the prompt and generates. */

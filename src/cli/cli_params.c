@@ -152,11 +152,6 @@ static const char *path_choice(int i)
 	return i <= MZM_TREE_JUMP ? mzm_tree_path_name((mzm_tree_path)i) : NULL;
 }
 
-static const char *draft_choice(int i)
-{
-	return i == 0 ? "sparse" : NULL;
-}
-
 #define GEN(field) .at = offsetof(mzm_cli_decode, gen.field)
 #define DECODING   .group = "Decoding"
 #define SAMPLING   .group = "Sampling (dense, sparse and exact mode)"
@@ -166,8 +161,9 @@ static const mzm_opt decode_options[] = {
 	{.name = "mode", .type = MZM_OPT_ENUM, GEN(mode), DECODING, .choice = mode_choice, .arg = "MODE",
 	 .help = "dense: the model itself. exact: sparse drafts, the dense model's text. sirius: sparse drafts, kept "
 		 "while the full model finds them likely enough. sparse: never corrected."},
-	{.name = "draft", .type = MZM_OPT_CHOICE, GEN(draft), DECODING, .choice = draft_choice, .arg = "NAME",
-	 .help = "What writes the drafts."},
+	{.name = "draft", .type = MZM_OPT_STRING, GEN(draft), DECODING, .arg = "NAMES",
+	 .help = "What writes the drafts; several, with + between them, share every check; auto: the one that has paid "
+		 "best so far."},
 	{.name = "predictor", .type = MZM_OPT_CHOICE, GEN(predictor), DECODING, .choice = mzm_predictor_name,
 	 .arg = "NAME", .help = "What chooses the neurons of a sparse pass."},
 	{.name = "keep", .type = MZM_OPT_FLOAT, GEN(keep), DECODING, .open_min = true, .max = 1, .arg = "SHARE",

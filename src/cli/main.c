@@ -57,6 +57,9 @@ static int print_version(void)
 	printf("mirzam %s\n%s\nkernels:", mzm_version(), mzm_build_info());
 	for (int i = 0; (name = mzm_isa_name(i)) != NULL; i++)
 		printf(" %s", name);
+	printf("\ndrafters:");
+	for (int i = 0; (name = mzm_drafter_name(i)) != NULL; i++)
+		printf(" %s", name);
 	printf("\npredictors:");
 	for (int i = 0; (name = mzm_predictor_name(i)) != NULL; i++)
 		printf(" %s", name);

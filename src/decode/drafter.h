@@ -1,18 +1,22 @@
 /* drafter.h - who proposes tokens for the full model to judge. A new idea is a new file.
  *
- * A drafter sees verified tokens only, appends its proposals behind them and may leave provisional
- * rows in the KV: the driver rolls them back. It may be wrong, slow or silent, never harmful. */
+ * A drafter sees verified tokens only, appends its proposals behind them and may leave provisional rows in the KV: the
+ * driver rolls them back. It may be wrong, slow or silent, never harmful. One is made for each generation; proposing
+ * allocates nothing. Some run passes (sparse, skip, model), and their tokens are what a distribution says; others only
+ * guess (ngram, jacobi). */
 #ifndef MZM_DRAFTER_H
 #define MZM_DRAFTER_H
 
 #include "decode/monitor.h"
+#include "format/calib.h"
+#include "format/tokenizer.h"
 #include "model/forward.h"
 
 typedef struct mzm_draft_job {
 	mzm_state     *state;     /* KV holds rows for all verified tokens but the last */
 	mzm_sampler   *sampler;
-	mzm_predictor *predictor;
-	mzm_monitor   *monitor;
+	mzm_predictor *predictor; /* of sparse passes */
+	mzm_monitor   *monitor;   /* of this drafter */
 	bool           image;     /* drafts read the model's draft image */
 	bool           held;      /* drafts use the neurons that the state holds */
 	bool           adaptive;  /* the monitor may end the draft; else only max does */
@@ -28,22 +32,86 @@ typedef struct mzm_draft_job {
 	/* Of a tree, in place of is_stop: the text would end with the last of these n draft tokens. */
 	bool         (*line_stops)(void *ctx, const int32_t *ids, int32_t n);
 
-	mzm_evidence  *evidence;  /* out: [max] */
-	float         *confidence; /* out: [max] */
+	mzm_evidence  *evidence;  /* out: [max]; NaN of guesses */
+	float         *confidence; /* out: [max]; NaN of guesses */
 	int32_t        n_draft;   /* out */
-	int32_t        n_passes;  /* out: sparse passes run */
+	int32_t        n_passes;  /* out: draft passes run */
 	int32_t        n_positions; /* out: positions of those */
-	double         ffn_share; /* out: sum over the passes of the share of FFN weights they read */
+	double         ffn_share; /* out, of sparse passes: sum of the share of FFN weights they read */
 	double         node_share; /* out: the same, each pass weighted by its positions */
+	double         work;      /* out, of others: sum of what they cost, in dense passes (spec: W) */
 } mzm_draft_job;
 
-typedef struct mzm_drafter {
-	const char *name;
-	mzm_status (*propose)(mzm_draft_job *job, mzm_err *err);
-} mzm_drafter;
+/* What a drafter is made with. All outlives it. */
+typedef struct mzm_draft_env {
+	const mzm_gen_params *p;
+	const mzm_config     *cfg;       /* of the full model */
+	int32_t               n_ctx;     /* tokens that a text can have */
+	mzm_state            *state;     /* of the full model */
+	mzm_sampler          *sampler;
+	const mzm_calib      *calib;     /* side-car; NULL: there is none */
+	const mzm_tokenizer  *tokenizer; /* NULL: there is none */
+	mzm_predictor        *predictor; /* of sparse passes; NULL: this generation has none */
+	bool                  image, held; /* as in a job */
+	double                sparse_work; /* what a sparse pass costs, in dense passes */
+	mzm_state            *own;       /* of the draft model; NULL: there is none */
+	int32_t              *own_ids;   /* [n_ctx of that state] the tokens whose rows it has */
+	double                own_work;  /* what its pass costs, in the full model's */
+} mzm_draft_env;
 
-extern const mzm_drafter mzm_draft_sparse; /* the model itself on predicted neurons */
+/* What a check found out. */
+typedef struct mzm_draft_news {
+	const int32_t *ids;      /* [n] the text now, prompt included */
+	int32_t        n, n_before; /* n_before: up to the round */
+	/* This drafter's own line, judged by the full model; n_draft -1: it had none in this round. */
+	const int32_t *draft;    /* [n_draft] */
+	int32_t        n_draft, n_kept;
+	const int32_t *choice;   /* [n_draft + 1] if ops->wants_choices, else NULL: [i] the full model's own token behind
+				  * i tokens of the line, whether or not they stand */
+} mzm_draft_news;
 
-const mzm_drafter *mzm_drafter_find(const char *name); /* NULL: unknown */
+typedef struct mzm_drafter mzm_drafter;
+
+typedef struct mzm_drafter_ops {
+	const char *name, *about;
+	bool        runs_passes;   /* it has evidence for the monitor, and each token costs a pass */
+	bool        wants_choices;
+	bool        needs_predictor; /* env->predictor must be there */
+	mzm_status (*create)(mzm_drafter **out, const mzm_draft_env *env, mzm_err *err);
+	void       (*free)(mzm_drafter *d);
+	/* The prompt has been read. May be NULL. */
+	void       (*begin)(mzm_drafter *d, const int32_t *ids, int32_t n);
+	mzm_status (*propose)(mzm_drafter *d, mzm_draft_job *job, mzm_err *err);
+	/* After every check and what it emitted, those with other drafters' lines too. May be NULL. */
+	void       (*learn)(mzm_drafter *d, const mzm_draft_news *news);
+	/* What a draft token costs, in dense passes, by the weights that it reads; NULL: nothing. */
+	double     (*cost)(const mzm_drafter *d);
+	/* Runs a draft pass over token 0 that leaves nothing behind, to be timed; NULL with cost. */
+	mzm_status (*try_pass)(mzm_drafter *d, mzm_err *err);
+} mzm_drafter_ops;
+
+struct mzm_drafter {
+	const mzm_drafter_ops *ops;
+};
+
+extern const mzm_drafter_ops mzm_draft_sparse; /* the model itself on predicted neurons */
+
+#define MZM_DRAFT_AUTO   "auto"
+
+/* The i-th, NULL past the last; by its name, -1: unknown. */
+const mzm_drafter_ops *mzm_drafter_at(int i);
+int  mzm_drafter_index(const char *name, size_t len);
+/* Drafters by names joined with +, each once, in the order given; "auto" alone is all. Their number; -1: a name is
+ * unknown or comes twice. */
+int  mzm_drafter_list(int list[MZM_MAX_DRAFTERS], const char *names);
+bool mzm_draft_is_auto(const char *names);
+
+/* ---- for drafters (draft_line.c) ---- */
+
+/* The next token of a line by the logits of a draft pass: chosen as the sampler does, appended, and what is known about
+ * it noted. True: the draft ends here. */
+bool mzm_draft_take(mzm_draft_job *job, const float *logits);
+/* The next token of a line as a guess. True: the draft ends here. */
+bool mzm_draft_guess(mzm_draft_job *job, int32_t id);
 
 #endif

@@ -20,13 +20,13 @@ static bool draft_is_stop(void *ctx, int32_t id)
 	return mzm_output_push(ctx, id) != MZM_GO_ON;
 }
 
-mzm_draft_job mzm_gen_draft_job(mzm_generation *g)
+mzm_draft_job mzm_gen_draft_job(mzm_generation *g, int i)
 {
 	mzm_session *s = g->s;
 	int32_t room = g->limit - g->n; /* tokens still allowed: a check brings one more than it keeps */
 	int32_t block = g->p->period ? g->p->period : MZM_MAX_PERIOD;
 	return (mzm_draft_job){
-		.state = s->state, .sampler = s->sampler, .predictor = s->predictor, .monitor = &s->monitor,
+		.state = s->state, .sampler = s->sampler, .predictor = s->predictor, .monitor = g->drafter[i].monitor,
 		.image = s->drafting.image, .held = s->drafting.held, .adaptive = g->p->period == 0,
 		.ids = s->ids, .n = g->n, .max = (block < room ? block : room) - 1,
 		.check_below = g->p->check_below, .classes = s->model->token_classes,
@@ -41,16 +41,52 @@ void mzm_gen_count_draft(mzm_generation *g, const mzm_draft_job *job)
 	g->r->n_sparse_positions += job->n_positions;
 	g->ffn_share += job->ffn_share;
 	g->node_share += job->node_share;
+	g->work += job->work;
+	if (job->ffn_share > 0) {
+		g->n_shares += job->n_passes;
+		g->n_share_positions += job->n_positions;
+	}
 }
 
-static mzm_status draft(mzm_generation *g, const mzm_drafter *drafter, int32_t *n_draft)
+/* How long a line of guesses pays, by what became of those before: costs and acceptance know no single token. */
+static int32_t guesses(const mzm_draft_job *job)
 {
-	mzm_draft_job job = mzm_gen_draft_job(g);
+	const mzm_monitor *m = job->monitor;
+	int32_t n;
+	mzm_monitor_best_rate(&m->costs, (m->accepted + 1) / (m->accepted + m->rejected + 2), &n);
+	return n < 2 ? 1 : n - 1;
+}
+
+mzm_status mzm_gen_propose(mzm_generation *g, int i, mzm_draft_job *job)
+{
+	mzm_drafter *d = g->drafter[i].d;
+	bool worth = mzm_monitor_begin(job->monitor);
 	mzm_output_probe(g->probe, g->out);
-	MZM_TRY(drafter->propose(&job, g->err));
-	mzm_gen_count_draft(g, &job);
-	*n_draft = job.n_draft;
+	if (job->adaptive && d->ops->runs_passes && !worth)
+		job->max = 0;
+	if (job->adaptive && !d->ops->runs_passes && job->max > guesses(job))
+		job->max = guesses(job);
+	mzm_kv_truncate(g->kv, g->n - 1);
+	MZM_TRY(d->ops->propose(d, job, g->err));
+	mzm_gen_count_draft(g, job);
 	return MZM_OK;
+}
+
+void mzm_gen_learn_line(mzm_generation *g, int i, const mzm_evidence *evidence, int32_t n_draft, int32_t n_kept,
+			int32_t n_gained, int32_t n_checked)
+{
+	mzm_draft_stats *stats = g->drafter[i].stats;
+	stats->n_rounds += n_draft > 0;
+	stats->n_drafted += n_draft;
+	stats->n_accepted += n_kept;
+	mzm_monitor_learn(g->drafter[i].monitor, evidence, n_draft, n_kept, n_gained, n_checked);
+}
+
+const mzm_verifier *mzm_gen_verifier(const mzm_generation *g, int i)
+{
+	const mzm_verifier *v = mzm_verifier_for(g->p->mode);
+	bool sparse = g->drafter[i].d->ops == &mzm_draft_sparse;
+	return v == &mzm_verify_sirius && !sparse ? &mzm_verify_exact : v;
 }
 
 /* ---- ablations ---- */
@@ -63,7 +99,9 @@ static bool leaves_out(const mzm_generation *g, mzm_ablation part)
 mzm_status mzm_gen_prepare_checked(mzm_generation *g)
 {
 	size_t per_token = 2 * (size_t)g->kv->n_layers * (size_t)g->kv->n_kv_heads * g->kv->row_bytes;
+	MZM_TRY(mzm_gen_open_drafters(g));
 	MZM_TRY(mzm_gen_prepare_tree(g));
+	MZM_TRY(mzm_gen_prepare_lines(g));
 	if (!leaves_out(g, MZM_ABLATE_KV_REWRITE))
 		return MZM_OK;
 	if (g->s->model->plan.ram_bytes)
@@ -71,8 +109,19 @@ mzm_status mzm_gen_prepare_checked(mzm_generation *g)
 	return mzm_alloc_for((void **)&g->sparse_rows, MZM_MAX_PERIOD * per_token, "rows of drafts", g->err);
 }
 
+mzm_status mzm_gen_begin_checked(mzm_generation *g)
+{
+	for (int i = 0; i < g->n_drafters; i++) {
+		if (g->drafter[i].d->ops->begin)
+			g->drafter[i].d->ops->begin(g->drafter[i].d, g->s->ids, g->n);
+	}
+	return mzm_gen_settle_costs(g);
+}
+
 void mzm_gen_free_checked(mzm_generation *g)
 {
+	mzm_gen_close_drafters(g);
+	mzm_free(g->lines);
 	mzm_free(g->sparse_rows);
 	mzm_free(g->tree);
 }
@@ -104,6 +153,17 @@ bool mzm_gen_stands(mzm_generation *g, const mzm_verifier *verifier, const float
 	if (leaves_out(g, MZM_ABLATE_ROLLBACK))
 		return true;
 	return g->s->forced_accept > 0 ? chance_keeps(g->s, pos) : verifier->stands(&j);
+}
+
+/* What the full model would have chosen behind each of the n draft tokens, those that stand or not. */
+static void choose_all(mzm_generation *g, const float *rows, int32_t n)
+{
+	size_t n_vocab = (size_t)g->s->model->weights->cfg.n_vocab;
+	for (int32_t i = 0; i <= n; i++) {
+		const float *logits =
+			mzm_sampler_process(g->s->sampler, rows + (size_t)i * n_vocab, g->s->ids, g->n + i);
+		g->choice[i] = mzm_sampler_choose(g->s->sampler, logits, g->n + i);
+	}
 }
 
 /* How many of the n draft tokens behind g->n stand; *next: the full model's own token after those. */
@@ -173,6 +233,8 @@ static void settle_check(mzm_generation *g, int32_t n_draft, int32_t n_kept, int
 static mzm_predictor *refresh(const mzm_generation *g)
 {
 	mzm_session *s = g->s;
+	if (!mzm_gen_needs_predictor(g->p))
+		return NULL;
 	const mzm_predictor_ops *ops = s->predictor->ops;
 	bool held = s->drafting.held && ops->learns;
 	if (held)
@@ -184,7 +246,7 @@ mzm_status mzm_gen_check(mzm_generation *g, mzm_pass *pass, float **rows)
 {
 	pass->observer = refresh(g);
 	MZM_TRY(mzm_forward(g->s->state, pass, rows, NULL, g->err));
-	if (g->s->predictor->ops->refreshes)
+	if (pass->observer && pass->observer->ops->refreshes)
 		g->s->predictor->ops->settle(g->s->predictor);
 	g->r->n_checks++;
 	g->r->n_dense_passes++;
@@ -192,29 +254,97 @@ mzm_status mzm_gen_check(mzm_generation *g, mzm_pass *pass, float **rows)
 	return MZM_OK;
 }
 
-static mzm_status line_round(mzm_generation *g, const mzm_verifier *verifier, mzm_round *r)
+static mzm_status propose_line(mzm_generation *g, int i, mzm_round *r)
+{
+	mzm_draft_job job = mzm_gen_draft_job(g, i);
+	MZM_TRY(mzm_gen_propose(g, i, &job));
+	r->drafter = i;
+	r->n_draft = job.n_draft;
+	return MZM_OK;
+}
+
+/* Checks the line of one drafter. */
+static mzm_status check_line(mzm_generation *g, mzm_round *r)
 {
 	int32_t base = g->n - 1;
+	int i = r->drafter;
 	float *rows;
-	MZM_TRY(draft(g, mzm_drafter_find(g->p->draft), &r->n_draft));
 	copy_rows(g, base, r->n_draft, false); /* the last token of a draft has none */
 	mzm_kv_truncate(g->kv, base);
 	mzm_pass pass = {.ids = g->s->ids + base, .n_pos = r->n_draft + 1, .n_rows = r->n_draft + 1};
 	MZM_TRY(mzm_gen_check(g, &pass, &rows));
 	copy_rows(g, base, r->n_draft, true);
-	r->n_kept = judge(g, verifier, rows, r->n_draft, &r->next);
-	mzm_monitor_learn(&g->s->monitor, g->evidence, r->n_draft, r->n_kept, r->n_kept + 1, r->n_draft + 1);
+	if (g->choice && g->drafter[i].d->ops->wants_choices)
+		choose_all(g, rows, r->n_draft);
+	r->n_kept = judge(g, mzm_gen_verifier(g, i), rows, r->n_draft, &r->next);
+	mzm_gen_learn_line(g, i, g->evidence, r->n_draft, r->n_kept, r->n_kept + 1, r->n_draft + 1);
+	memcpy(g->line, g->s->ids + g->n, (size_t)r->n_draft * sizeof *g->line);
 	return MZM_OK;
+}
+
+static mzm_status line_round(mzm_generation *g, mzm_round *r)
+{
+	MZM_TRY(propose_line(g, 0, r));
+	return check_line(g, r);
+}
+
+/* "auto": the drafter with the best rate so far. One that has no guess costs nothing, and another has the turn. */
+static mzm_status auto_round(mzm_generation *g, mzm_round *r)
+{
+	int32_t passes = g->r->n_sparse_passes;
+	unsigned available = (1u << g->n_drafters) - 1;
+	for (; available; available &= ~(1u << r->drafter)) {
+		MZM_TRY(propose_line(g, mzm_draft_policy_choose(&g->policy, available), r));
+		if (r->n_draft > 0 || g->drafter[r->drafter].d->ops->runs_passes)
+			break;
+	}
+	MZM_TRY(check_line(g, r));
+	const mzm_gen_drafter *d = &g->drafter[r->drafter];
+	double cost = (g->r->n_sparse_passes - passes) * (double)d->cost +
+		      (double)d->monitor->costs.check[r->n_draft + 1];
+	mzm_draft_policy_learn(&g->policy, r->drafter, r->n_kept + 1, cost);
+	return MZM_OK;
+}
+
+/* What drafters are told behind a round: in one with several lines each has its own. */
+static void tell(mzm_generation *g, const mzm_round *r, int32_t n_before)
+{
+	for (int i = 0; i < g->n_drafters; i++) {
+		mzm_drafter *d = g->drafter[i].d;
+		mzm_draft_news news = {.ids = g->s->ids, .n = g->n, .n_before = n_before, .n_draft = -1};
+		if (g->lines) {
+			news.draft = g->lines->id[i];
+			news.n_draft = g->lines->len[i];
+			news.n_kept = g->lines->kept[i];
+		} else if (r->drafter == i) {
+			news.draft = g->line;
+			news.n_draft = r->n_draft;
+			news.n_kept = r->n_kept;
+		}
+		news.choice = d->ops->wants_choices && news.n_draft >= 0 ? g->choice : NULL;
+		if (d->ops->learn)
+			d->ops->learn(d, &news);
+	}
+}
+
+static mzm_status one_round(mzm_generation *g, mzm_round *r)
+{
+	if (g->lines)
+		return mzm_gen_lines_round(g, r);
+	if (g->tree)
+		return mzm_gen_tree_round(g, r);
+	return mzm_draft_is_auto(g->p->draft) ? auto_round(g, r) : line_round(g, r);
 }
 
 mzm_status mzm_gen_decode_checked(mzm_generation *g)
 {
-	const mzm_verifier *verifier = mzm_verifier_for(g->p->mode);
 	while (!g->done) {
-		mzm_round r = {0};
-		MZM_TRY(g->tree ? mzm_gen_tree_round(g, verifier, &r) : line_round(g, verifier, &r));
+		mzm_round r = {.drafter = -1};
+		int32_t n_before = g->n;
+		MZM_TRY(one_round(g, &r));
 		settle_check(g, r.n_draft, r.n_kept, r.next);
 		mzm_kv_truncate(g->kv, g->n - 1);
+		tell(g, &r, n_before);
 	}
 	g->r->n_checks_paper = g->r->n_checks > 0 ? g->r->n_checks - 1 : 0;
 	g->r->n_gained_paper = g->r->n_gained - g->last_gained;

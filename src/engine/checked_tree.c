@@ -1,4 +1,4 @@
-/* checked_tree.c - a draft that is a tree, its check, and which of its paths is gone (Sirius, arXiv 2409.03856).
+/* checked_tree.c - a draft that is a tree, or several lines joined to one, its check, and which of its paths is gone (Sirius, arXiv 2409.03856).
  *
  * The check is one dense pass over the nodes that some living line needs. A node is judged by the logits of its parent,
  * as a token of a line is by those of the token before it; the full model's own token comes from the row of the last
@@ -12,7 +12,7 @@
 
 mzm_status mzm_gen_prepare_tree(mzm_generation *g)
 {
-	if (g->p->tree_width <= 1 && !g->s->always_tree)
+	if (g->p->tree_width <= 1 && !g->s->always_tree && g->n_drafters == 1)
 		return MZM_OK;
 	return mzm_alloc_for((void **)&g->tree, sizeof *g->tree, "the tree of drafts", g->err);
 }
@@ -39,7 +39,7 @@ static int32_t width_for(const mzm_generation *g, int32_t depth)
 
 static mzm_status grow(mzm_generation *g)
 {
-	mzm_draft_job job = mzm_gen_draft_job(g);
+	mzm_draft_job job = mzm_gen_draft_job(g, 0);
 	job.width = width_for(g, job.max);
 	job.line_stops = line_stops;
 	job.ctx = g;
@@ -59,7 +59,6 @@ static mzm_status grow(mzm_generation *g)
 typedef struct verdicts {
 	mzm_generation       *g;
 	const mzm_draft_tree *t;
-	const mzm_verifier   *verifier;
 	const float          *rows;                /* [t->n, n_vocab] */
 	int32_t               choice[MZM_MAX_POS]; /* the full model's token behind a node */
 	bool                  stands[MZM_MAX_POS]; /* the node behind its parent */
@@ -75,6 +74,20 @@ static const float *row_of(const verdicts *v, int32_t node)
 	return mzm_sampler_process(s->sampler, v->rows + (size_t)node * n_vocab, s->ids, v->g->n + v->t->depth[node]);
 }
 
+/* The rule for a node: that of the drafter whose line it is in; of several the loosest, which the sparse one has. */
+static const mzm_verifier *rule_of(const verdicts *v, int32_t node)
+{
+	const mzm_draft_lines *lines = v->g->lines;
+	const mzm_verifier *rule = mzm_gen_verifier(v->g, 0);
+	for (int32_t i = 0; lines && i < lines->n; i++) {
+		for (int32_t k = 0; k < lines->len[i]; k++) {
+			if (lines->node[i][k] == node && (rule = mzm_gen_verifier(v->g, i)) != &mzm_verify_exact)
+				return rule;
+		}
+	}
+	return rule;
+}
+
 /* Chooses behind a node and judges its children. */
 static void judge_node(verdicts *v, int32_t node, bool likelihood)
 {
@@ -86,7 +99,7 @@ static void judge_node(verdicts *v, int32_t node, bool likelihood)
 		if (v->t->parent[c] != node)
 			continue;
 		int32_t id = v->t->id[c];
-		v->stands[c] = mzm_gen_stands(g, v->verifier, logits, id, v->choice[node], pos);
+		v->stands[c] = mzm_gen_stands(g, rule_of(v, c), logits, id, v->choice[node], pos);
 		v->reached[c] = v->reached[node] && v->stands[c];
 		float p = likelihood ? mzm_sampler_prob(g->s->sampler, logits, id, g->p->check_temp, NULL, NULL) : 1;
 		v->log_p[c] = v->log_p[node] + log((double)p);
@@ -173,11 +186,12 @@ static int32_t jump(const verdicts *v, int32_t *leaf)
 /* The last node that stands, on the line to *leaf. In exact mode there is one line at most that stands. */
 static int32_t choose_path(verdicts *v, int32_t *leaf)
 {
-	mzm_tree_path by = v->g->p->mode == MZM_MODE_EXACT ? MZM_TREE_LONGEST : v->g->p->tree_path;
+	bool longest_is = v->g->p->mode != MZM_MODE_SIRIUS || v->g->lines;
+	mzm_tree_path by = longest_is ? MZM_TREE_LONGEST : v->g->p->tree_path;
 	v->reached[0] = true;
 	v->log_p[0] = 0;
 	for (int32_t i = 0; i < v->t->n; i++) {
-		if (by != MZM_TREE_LONGEST || v->reached[i]) /* below one that is not reached, none is */
+		if (by != MZM_TREE_LONGEST || v->reached[i] || v->g->choice) /* below one not reached, none is */
 			judge_node(v, i, by == MZM_TREE_LIKELIEST);
 	}
 	if (by == MZM_TREE_JUMP)
@@ -219,23 +233,50 @@ static void learn(verdicts *v, const mzm_round *r)
 		evidence[i] = t->evidence[path[i + 1]];
 		n_stand += v->reached[path[i + 1]];
 	}
-	mzm_monitor_learn(&v->g->s->monitor, evidence, n, n_stand, r->n_kept + 1, t->n);
+	mzm_gen_learn_line(v->g, 0, evidence, n, n_stand, r->n_kept + 1, t->n);
 }
 
-mzm_status mzm_gen_tree_round(mzm_generation *g, const mzm_verifier *verifier, mzm_round *r)
+/* The same from every line of several drafters, and what they want to know. */
+static void learn_lines(verdicts *v, const mzm_round *r)
 {
-	verdicts v = {.g = g, .t = g->tree, .verifier = verifier};
+	mzm_generation *g = v->g;
+	mzm_draft_lines *lines = g->lines;
+	for (int i = 0; i < lines->n; i++) {
+		int32_t n = 0;
+		while (n < lines->len[i] && v->reached[lines->node[i][n]])
+			n++;
+		lines->kept[i] = n;
+		mzm_gen_learn_line(g, i, lines->evidence[i], lines->len[i], n, r->n_kept + 1, v->t->n);
+		if (!g->drafter[i].d->ops->wants_choices)
+			continue;
+		g->choice[0] = v->choice[0];
+		for (int32_t k = 0; k < lines->len[i]; k++)
+			g->choice[k + 1] = v->choice[lines->node[i][k]];
+	}
+}
+
+mzm_status mzm_gen_check_tree(mzm_generation *g, mzm_round *r)
+{
+	verdicts v = {.g = g, .t = g->tree};
 	float *rows;
 	int32_t leaf;
-	MZM_TRY(grow(g));
 	mzm_tree tree = {.root = g->n - 1, .parent = v.t->parent, .depth = v.t->depth};
 	mzm_pass pass = {.ids = v.t->id, .n_pos = v.t->n, .n_rows = v.t->n, .tree = &tree};
 	mzm_kv_truncate(g->kv, tree.root);
 	MZM_TRY(mzm_gen_check(g, &pass, &rows));
 	v.rows = rows;
 	int32_t node = choose_path(&v, &leaf);
-	*r = (mzm_round){v.t->depth[leaf], v.t->depth[node], v.choice[node]};
-	learn(&v, r);
+	*r = (mzm_round){v.t->depth[leaf], v.t->depth[node], v.choice[node], -1};
+	if (g->lines)
+		learn_lines(&v, r);
+	else
+		learn(&v, r);
 	take_path(&v, leaf, r);
 	return MZM_OK;
+}
+
+mzm_status mzm_gen_tree_round(mzm_generation *g, mzm_round *r)
+{
+	MZM_TRY(grow(g));
+	return mzm_gen_check_tree(g, r);
 }

@@ -1,4 +1,4 @@
-/* costs.c - what a sparse pass and a check of m tokens cost on this machine, model and predictor, in
+/* costs.c - what a draft pass and a check of m tokens cost on this machine, model and predictor, in
  * dense single-token passes: the unit in which --period auto decides.
  *
  * Passes run interleaved on the session's own KV and are rolled back; the median of a few rounds is
@@ -67,15 +67,15 @@ static void interpolate(mzm_costs *out, const double *cost, const survey *v)
 	}
 }
 
-/* A round: a sparse pass, and a dense one of each length; nanoseconds. */
-static mzm_status run_round(mzm_session *s, const survey *v, double *sparse, double *check, mzm_err *err)
+/* A round: a pass of the drafter, if it runs any, and a dense one of each length; nanoseconds. */
+static mzm_status run_round(mzm_session *s, mzm_drafter *d, const survey *v, double *draft, double *check, mzm_err *err)
 {
 	int32_t ids[MZM_MAX_PERIOD] = {0};
-	mzm_pass pass = {.ids = ids, .n_pos = 1, .n_rows = 1, .sparse = s->predictor,
-			 .draft = s->drafting.image, .held = s->drafting.held};
-	MZM_TRY(time_pass(s, &pass, sparse, err));
-	pass.sparse = NULL;
-	pass.draft = pass.held = false;
+	mzm_pass pass = {.ids = ids};
+	int64_t start = mzm_now_ns();
+	if (d && d->ops->try_pass)
+		MZM_TRY(d->ops->try_pass(d, err));
+	*draft = (double)(mzm_now_ns() - start);
 	for (int i = 0; i < v->n; i++) {
 		pass.n_pos = pass.n_rows = v->length[i];
 		MZM_TRY(time_pass(s, &pass, &check[i], err));
@@ -83,47 +83,65 @@ static mzm_status run_round(mzm_session *s, const survey *v, double *sparse, dou
 	return MZM_OK;
 }
 
-mzm_status mzm_session_measure_costs(mzm_session *s, const mzm_gen_params *params, mzm_costs *out, mzm_err *err)
-{
-	return mzm_session_complete_costs(s, params, 0, out, err);
-}
-
-/* What either way of finding costs begins with. params may be NULL. */
-static mzm_status begin(mzm_session *s, const mzm_gen_params *params, mzm_costs *out, mzm_err *err)
+/* The first drafter of these params that runs passes; NULL: there is none. params may be NULL. */
+static mzm_status open_drafter(mzm_session *s, mzm_drafter **out, const mzm_gen_params *params, mzm_costs *costs,
+			       mzm_err *err)
 {
 	mzm_gen_params defaults = mzm_gen_params_default();
+	int list[MZM_MAX_DRAFTERS];
 	if (!params)
 		params = &defaults;
-	memset(out, 0, sizeof *out);
+	*out = NULL;
+	memset(costs, 0, sizeof *costs);
 	MZM_TRY(mzm_gen_params_check(params, err));
-	return mzm_session_use_predictor(s, params, err);
+	if (mzm_gen_needs_predictor(params))
+		MZM_TRY(mzm_session_use_predictor(s, params, err));
+	mzm_draft_env env = mzm_session_draft_env(s, params);
+	int n = mzm_drafter_list(list, params->draft);
+	for (int i = 0; i < n; i++) {
+		const mzm_drafter_ops *ops = mzm_drafter_at(list[i]);
+		if (ops->runs_passes)
+			return ops->create(out, &env, err);
+	}
+	return MZM_OK;
+}
+
+mzm_status mzm_session_measure_costs(mzm_session *s, const mzm_gen_params *params, mzm_costs *out, mzm_err *err)
+{
+	mzm_drafter *d;
+	MZM_TRY(open_drafter(s, &d, params, out, err));
+	mzm_status st = mzm_session_complete_costs(s, d, 0, out, err);
+	if (d)
+		d->ops->free(d);
+	return st;
 }
 
 mzm_status mzm_session_nominal_costs(mzm_session *s, const mzm_gen_params *params, mzm_costs *out, mzm_err *err)
 {
-	MZM_TRY(begin(s, params, out, err));
-	out->sparse = (float)mzm_model_density(s->model, mzm_session_ffn_share(s), s->drafting.image);
+	mzm_drafter *d;
+	MZM_TRY(open_drafter(s, &d, params, out, err));
+	out->sparse = mzm_drafter_cost(d);
 	for (int32_t m = 1; m <= MZM_MAX_PERIOD; m++)
 		out->check[m] = 1;
+	if (d)
+		d->ops->free(d);
 	return MZM_OK;
 }
 
-mzm_status mzm_session_complete_costs(mzm_session *s, const mzm_gen_params *params, double dense_ns, mzm_costs *out,
-				      mzm_err *err)
+mzm_status mzm_session_complete_costs(mzm_session *s, mzm_drafter *d, double dense_ns, mzm_costs *out, mzm_err *err)
 {
-	double sparse[ROUNDS], check[ROUNDS][N_LENGTHS], cost[N_LENGTHS] = {dense_ns}, column[ROUNDS];
+	double draft[ROUNDS], check[ROUNDS][N_LENGTHS], cost[N_LENGTHS] = {dense_ns}, column[ROUNDS];
 	int32_t room = mzm_session_n_ctx(s) - mzm_session_len(s);
 	survey v = survey_for(s, room, dense_ns);
-	MZM_TRY(begin(s, params, out, err));
-	if (s->predictor->ops->settle)
+	if (s->predictor && s->predictor->ops->settle)
 		s->predictor->ops->settle(s->predictor); /* one that saw no prompt: any set will do for timing */
 	if (room < 1)
 		return mzm_fail(err, MZM_ECONTEXT, "no room in the context to measure costs");
-	if (s->drafting.held)
+	if (d && d->ops->needs_predictor && s->drafting.held)
 		MZM_TRY(mzm_state_hold(s->state, s->predictor, err));
 	for (int r = -v.n_warm; r < v.n_rounds; r++) {
 		int at = r < 0 ? 0 : r;
-		MZM_TRY(run_round(s, &v, &sparse[at], check[at], err));
+		MZM_TRY(run_round(s, d, &v, &draft[at], check[at], err));
 	}
 	for (int i = 0; i < v.n; i++) {
 		for (int r = 0; r < v.n_rounds; r++)
@@ -134,7 +152,7 @@ mzm_status mzm_session_complete_costs(mzm_session *s, const mzm_gen_params *para
 	for (int i = 0; i < v.n || i < 1; i++)
 		cost[i] /= unit;
 	interpolate(out, cost, &v);
-	out->sparse = (float)(median(sparse, v.n_rounds) / unit);
+	out->sparse = d && d->ops->try_pass ? (float)(median(draft, v.n_rounds) / unit) : mzm_drafter_cost(d);
 	out->dense_ms = (float)(unit * 1e-6);
 	return MZM_OK;
 }

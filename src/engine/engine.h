@@ -48,7 +48,8 @@ struct mzm_session {
 	mzm_team        *team;
 	mzm_state       *state;
 	mzm_sampler     *sampler;
-	mzm_monitor      monitor;
+	mzm_monitor      monitor;      /* of sparse drafts */
+	mzm_monitor      monitor_of[MZM_MAX_DRAFTERS]; /* of others */
 	double           forced_accept; /* bench: a check keeps draft tokens by this chance alone; 0 = off */
 	uint64_t         forced_seed;   /* of that chance, which is a function of it and the token's position */
 	bool             always_tree;   /* tests: drafts of width 1 are trees too */
@@ -67,17 +68,21 @@ struct mzm_session {
 	bool             no_alloc;
 	uint64_t         seed;
 	mzm_drafting     drafting;
-	mzm_costs        costs;      /* measured for that predictor; sparse 0 = not yet */
+	mzm_costs        costs_of[MZM_MAX_DRAFTERS]; /* measured, of drafters by number; sparse 0 = not yet */
 };
 
 /* What a session of these params takes at most: keys, values, scratch, sampler, tokens, predictor. */
 mzm_status mzm_session_measure(uint64_t *bytes, const mzm_config *cfg, bool has_bf16, const mzm_kern *kern,
 			       const mzm_session_params *params, mzm_err *err);
 
-/* As mzm_session_measure_costs. dense_ns: what a dense pass over a few tokens just took, which saves running one where
+/* What drafters of these params are made with. */
+mzm_draft_env mzm_session_draft_env(mzm_session *s, const mzm_gen_params *p);
+bool  mzm_gen_needs_predictor(const mzm_gen_params *p);
+float mzm_drafter_cost(const mzm_drafter *d); /* of a draft token; NULL or of guesses: next to nothing */
+
+/* As mzm_session_measure_costs, of a drafter that is there (NULL: checks alone). dense_ns: what a dense pass over a few tokens just took, which saves running one where
  * weights stream; 0: not known. */
-mzm_status mzm_session_complete_costs(mzm_session *s, const mzm_gen_params *params, double dense_ns, mzm_costs *out,
-				      mzm_err *err);
+mzm_status mzm_session_complete_costs(mzm_session *s, mzm_drafter *d, double dense_ns, mzm_costs *out, mzm_err *err);
 
 /* EUNDEFINED: it needs the whole model in memory, and it is not there. */
 mzm_status mzm_model_check_predictor(const mzm_model *m, const mzm_predictor_ops *ops, mzm_err *err);

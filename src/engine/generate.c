@@ -93,7 +93,7 @@ static mzm_status read_prompt(mzm_generation *g, mzm_predictor *observer, float 
 static mzm_status prefill(mzm_generation *g, float **logits)
 {
 	mzm_session *s = g->s;
-	mzm_predictor *pred = g->p->mode == MZM_MODE_DENSE ? NULL : s->predictor;
+	mzm_predictor *pred = g->p->mode == MZM_MODE_DENSE || !mzm_gen_needs_predictor(g->p) ? NULL : s->predictor;
 	mzm_predictor *observer = pred && pred->observes ? pred : NULL;
 	while (g->kv->len < g->n) {
 		int32_t before = g->kv->len;
@@ -128,6 +128,8 @@ static mzm_status decode_plain(mzm_generation *g)
 			g->r->n_sparse_positions++;
 			g->ffn_share += share;
 			g->node_share += share;
+			g->n_shares++;
+			g->n_share_positions++;
 		} else {
 			g->r->n_dense_passes++;
 			g->r->n_dense_positions++;
@@ -165,6 +167,8 @@ static mzm_status keep_rows(mzm_generation *g)
 	int32_t n_same = g->n_same;
 	if (g->p->mode == MZM_MODE_DENSE) {
 		s->n_observed = MZM_NOT_OBSERVED;
+	} else if (!mzm_gen_needs_predictor(g->p)) {
+		s->n_observed = MZM_NOT_OBSERVED;
 	} else {
 		MZM_TRY(mzm_session_use_predictor(s, g->p, g->err));
 		if (s->predictor->observes && s->n_observed > n_same)
@@ -192,32 +196,6 @@ static mzm_status prepare(mzm_generation *g)
 	return keep_rows(g);
 }
 
-/* The costs that the monitor reckons with: given, measured once a session, or nominal when it has no say. */
-static mzm_status settle_costs(mzm_generation *g)
-{
-	mzm_session *s = g->s;
-	mzm_costs costs = {0};
-	if (g->p->fresh_monitor)
-		mzm_monitor_reset(&s->monitor);
-	if (g->p->period > 0) {
-		costs.sparse = (float)mzm_model_density(s->model, mzm_session_ffn_share(s), s->drafting.image);
-		for (int i = 1; i <= MZM_MAX_PERIOD; i++)
-			costs.check[i] = 1;
-	} else if (g->p->costs) {
-		costs = *g->p->costs;
-	} else {
-		costs = s->costs;
-		if (costs.sparse <= 0)
-			MZM_TRY(mzm_session_complete_costs(s, g->p, g->prefill_pass_ns, &costs, g->err));
-		if (mzm_session_n_ctx(s) - g->kv->len >= MZM_MAX_PERIOD)
-			s->costs = costs; /* with less room long checks were not measured */
-	}
-	mzm_monitor_set_costs(&s->monitor, &costs);
-	if (g->p->period == 0)
-		g->r->costs = costs;
-	return MZM_OK;
-}
-
 static void fill_densities(mzm_generation *g)
 {
 	mzm_gen_result *r = g->r;
@@ -225,14 +203,18 @@ static void fill_densities(mzm_generation *g)
 	r->density = r->read_density = 1;
 	if (g->p->mode == MZM_MODE_DENSE)
 		return;
-	double share = r->n_sparse_passes ? g->ffn_share / r->n_sparse_passes : mzm_session_ffn_share(g->s);
+	double share = g->n_shares ? g->ffn_share / g->n_shares
+		       : g->s->predictor ? mzm_session_ffn_share(g->s) : 1;
 	r->density = mzm_model_density(m, share, g->s->drafting.image);
 	r->read_density = mzm_model_read_density(m, share, g->s->drafting.image);
-	r->sparse_work = r->density * r->n_sparse_passes; /* density is linear in the share */
-	if (r->n_sparse_positions)
-		r->sparse_node_work = (double)r->n_sparse_positions *
-				      mzm_model_density(m, g->node_share / (double)r->n_sparse_positions,
-							g->s->drafting.image);
+	r->sparse_work = r->density * g->n_shares + g->work; /* density is linear in the share */
+	r->sparse_node_work = g->work;
+	if (g->n_share_positions)
+		r->sparse_node_work += (double)g->n_share_positions *
+				       mzm_model_density(m, g->node_share / (double)g->n_share_positions,
+							 g->s->drafting.image);
+	if (g->n_shares < r->n_sparse_passes) /* drafts of other kinds, too: their mean */
+		r->density = r->read_density = r->sparse_work / r->n_sparse_passes;
 }
 
 static mzm_status run(mzm_generation *g)
@@ -245,7 +227,7 @@ static mzm_status run(mzm_generation *g)
 	mzm_token_event first = mzm_gen_event(g, MZM_TOKEN_FIRST, g->n, 0);
 	first.id = mzm_gen_choose(g, logits, g->n, &first.full_prob);
 	if (mzm_gen_is_checked(g->p->mode))
-		MZM_TRY(settle_costs(g));
+		MZM_TRY(mzm_gen_begin_checked(g));
 	int64_t decode_start = mzm_now_ns();
 	g->r->prefill_ns = decode_start - g->start_ns;
 	mzm_gen_emit(g, &first);

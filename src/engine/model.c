@@ -44,6 +44,18 @@ const char *mzm_isa_name(int i)
 	return NULL;
 }
 
+const char *mzm_drafter_name(int i)
+{
+	const mzm_drafter_ops *ops = mzm_drafter_at(i);
+	return ops ? ops->name : NULL;
+}
+
+const char *mzm_drafter_about(int i)
+{
+	const mzm_drafter_ops *ops = mzm_drafter_at(i);
+	return ops ? ops->about : NULL;
+}
+
 const char *mzm_predictor_name(int i)
 {
 	const mzm_predictor_ops *ops = mzm_predictor_at(i);

@@ -151,6 +151,8 @@ static mzm_status check_tree(const mzm_gen_params *p, mzm_err *err)
 	MZM_TRY(check_range("tree", p->tree_width, 1, MZM_MAX_TREE_WIDTH, err));
 	if (p->tree_width == 1 || !mzm_verifier_for(p->mode)) /* only checks have a use for it */
 		return MZM_OK;
+	if (strcmp(p->draft, "sparse") != 0)
+		return mzm_fail(err, MZM_EUNDEFINED, "only sparse drafts grow trees (tree), not \"%s\"", p->draft);
 	if (p->temp > 0)
 		return mzm_fail(err, MZM_EUNDEFINED,
 				"sampling (temp) is not defined for trees of drafts (tree), whose lines are the "
@@ -183,6 +185,19 @@ static mzm_status check_costs(const mzm_costs *c, mzm_err *err)
 	return MZM_OK;
 }
 
+static mzm_status check_draft(const mzm_gen_params *p, mzm_err *err)
+{
+	int list[MZM_MAX_DRAFTERS];
+	char names[256] = "";
+	if (p->draft && mzm_drafter_list(list, p->draft) > 0)
+		return MZM_OK;
+	for (int i = 0, n = 0; mzm_drafter_at(i) && n < (int)sizeof names; i++)
+		n += snprintf(names + n, sizeof names - (size_t)n, "%s%s", i ? ", " : "", mzm_drafter_at(i)->name);
+	return mzm_fail(err, MZM_EARG,
+			"unknown drafter \"%s\"; there are %s, several of them with + between them, and auto",
+			p->draft ? p->draft : "", names);
+}
+
 mzm_status mzm_gen_params_check(const mzm_gen_params *p, mzm_err *err)
 {
 	mzm_gen_params defaults = mzm_gen_params_default();
@@ -191,8 +206,7 @@ mzm_status mzm_gen_params_check(const mzm_gen_params *p, mzm_err *err)
 	if ((unsigned)p->mode >= COUNT(mode_names) || (unsigned)p->accept >= COUNT(accept_names) ||
 	    (unsigned)p->tree_path >= COUNT(path_names))
 		return mzm_fail(err, MZM_EARG, "unknown mode, acceptance rule or path");
-	if (!p->draft || !mzm_drafter_find(p->draft))
-		return mzm_fail(err, MZM_EARG, "unknown drafter \"%s\"; there is sparse", p->draft ? p->draft : "");
+	MZM_TRY(check_draft(p, err));
 	if (!p->predictor || !mzm_predictor_find(p->predictor))
 		return mzm_fail(err, MZM_EARG, "unknown predictor \"%s\"", p->predictor ? p->predictor : "");
 	if (!(p->keep > 0 && p->keep <= 1))
@@ -207,6 +221,8 @@ mzm_status mzm_gen_params_check(const mzm_gen_params *p, mzm_err *err)
 		return mzm_fail(err, MZM_EUNDEFINED,
 				"exact mode leaves no part of its checks out (ablate); use sirius");
 	MZM_TRY(check_range("max-tokens", p->max_tokens, 0, MZM_MAX_CTX, err));
+	if (p->ablate && strcmp(p->draft, "sparse") != 0)
+		return mzm_fail(err, MZM_EUNDEFINED, "only checks of sparse drafts leave a part out (ablate)");
 	MZM_TRY(check_stops(p, err));
 	if (p->costs && p->period == 0)
 		MZM_TRY(check_costs(p->costs, err));

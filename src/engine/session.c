@@ -96,6 +96,8 @@ mzm_status mzm_session_create(mzm_session **out, const mzm_model *model, const m
 				  err));
 	s->monitor.prior = mzm_calib_find(model->calib, MZM_MONITOR_TENSOR, -1, MZM_F32, 2, MZM_MONITOR_FEATURES);
 	mzm_monitor_reset(&s->monitor);
+	for (int i = 0; i < MZM_MAX_DRAFTERS; i++)
+		mzm_monitor_reset(&s->monitor_of[i]);
 	s->n_observed = MZM_NOT_OBSERVED;
 	*out = s;
 	return MZM_OK;
@@ -238,7 +240,7 @@ mzm_status mzm_session_use_predictor(mzm_session *s, const mzm_gen_params *param
 	MZM_TRY(use_attn_keep(s, attn_keep, err));
 	mzm_drafting d = mzm_model_drafting(s->model, ops, params->no_draft_image), was = s->drafting;
 	if (was.image != d.image || was.held != d.held)
-		s->costs = (mzm_costs){0};
+		memset(s->costs_of, 0, sizeof s->costs_of);
 	s->drafting = d;
 	if (s->predictor && s->predictor->ops == ops && s->keep == params->keep && s->seed == params->seed &&
 	    s->attn_keep == attn_keep && s->no_alloc == params->no_alloc && was.held == d.held)
@@ -247,7 +249,7 @@ mzm_status mzm_session_use_predictor(mzm_session *s, const mzm_gen_params *param
 		s->predictor->ops->free(s->predictor);
 	s->predictor = NULL;
 	s->n_observed = MZM_NOT_OBSERVED;
-	s->costs = (mzm_costs){0};
+	memset(s->costs_of, 0, sizeof s->costs_of);
 	mzm_pred_env env = mzm_model_pred_env(s->model, params->keep, params->seed, d);
 	if (!params->no_alloc && !d.held && ops->allocates)
 		MZM_TRY(mzm_alloc_read(&env.keep_of, s->keep_of, env.calib, ops->name, env.cfg, env.keep, err));

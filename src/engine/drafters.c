@@ -1,0 +1,110 @@
+/* drafters.c - the drafters of a generation: made from its params, told what a check found, and what they cost. */
+#include "engine/generate_impl.h"
+
+#include <string.h>
+
+float mzm_drafter_cost(const mzm_drafter *d)
+{
+	return d && d->ops->cost ? (float)d->ops->cost(d) : 1e-4f; /* monitors divide by costs */
+}
+
+bool mzm_gen_needs_predictor(const mzm_gen_params *p)
+{
+	int list[MZM_MAX_DRAFTERS], n = mzm_drafter_list(list, p->draft);
+	for (int i = 0; i < n; i++) {
+		if (mzm_drafter_at(list[i])->needs_predictor)
+			return true;
+	}
+	return p->mode == MZM_MODE_SPARSE;
+}
+
+mzm_draft_env mzm_session_draft_env(mzm_session *s, const mzm_gen_params *p)
+{
+	mzm_draft_env env = {
+		.p = p, .cfg = &s->model->weights->cfg, .n_ctx = mzm_session_n_ctx(s), .state = s->state,
+		.sampler = s->sampler, .calib = s->model->calib, .tokenizer = s->model->tokenizer,
+		.image = s->drafting.image, .held = s->drafting.held,
+	};
+	if (mzm_gen_needs_predictor(p)) {
+		env.predictor = s->predictor;
+		env.sparse_work = mzm_model_density(s->model, mzm_session_ffn_share(s), s->drafting.image);
+	}
+	return env;
+}
+
+/* "auto" takes those that can be made for this model; who asks for one by name is told why it cannot. */
+static mzm_status open_one(mzm_generation *g, const mzm_draft_env *env, int index)
+{
+	mzm_gen_drafter *slot = &g->drafter[g->n_drafters];
+	mzm_err why = {0};
+	mzm_status st = mzm_drafter_at(index)->create(&slot->d, env, &why);
+	if (st == MZM_EUNDEFINED && mzm_draft_is_auto(g->p->draft))
+		return MZM_OK;
+	if (st != MZM_OK)
+		return mzm_fail(g->err, st, "%s", why.message);
+	slot->monitor = index == 0 ? &g->s->monitor : &g->s->monitor_of[index];
+	slot->stats = &g->r->drafts[g->n_drafters++];
+	slot->stats->name = slot->d->ops->name;
+	if (g->p->fresh_monitor)
+		mzm_monitor_reset(slot->monitor);
+	return MZM_OK;
+}
+
+mzm_status mzm_gen_open_drafters(mzm_generation *g)
+{
+	mzm_draft_env env = mzm_session_draft_env(g->s, g->p);
+	int list[MZM_MAX_DRAFTERS], n = mzm_drafter_list(list, g->p->draft);
+	bool wants = false;
+	for (int i = 0; i < n; i++)
+		MZM_TRY(open_one(g, &env, list[i]));
+	for (int i = 0; i < g->n_drafters; i++)
+		wants = wants || g->drafter[i].d->ops->wants_choices;
+	g->r->n_drafters = g->n_drafters;
+	return wants ? mzm_alloc_for((void **)&g->choice, MZM_MAX_PERIOD * sizeof *g->choice, "choices", g->err) : MZM_OK;
+}
+
+void mzm_gen_close_drafters(mzm_generation *g)
+{
+	for (int i = 0; i < g->n_drafters; i++)
+		g->drafter[i].d->ops->free(g->drafter[i].d);
+	mzm_free(g->choice);
+	g->n_drafters = 0;
+}
+
+/* The costs that a monitor reckons with: given, measured once a session, or nominal when it has no say. Those that are
+ * given are of the first drafter that runs passes. */
+static mzm_status costs_of(mzm_generation *g, int i, mzm_costs *out)
+{
+	mzm_session *s = g->s;
+	mzm_drafter *d = g->drafter[i].d;
+	int index = mzm_drafter_index(d->ops->name, strlen(d->ops->name));
+	float nominal = mzm_drafter_cost(d);
+	if (g->p->period > 0 || g->p->costs) {
+		*out = g->p->period > 0 ? (mzm_costs){0} : *g->p->costs;
+		for (int m = 1; g->p->period > 0 && m <= MZM_MAX_PERIOD; m++)
+			out->check[m] = 1;
+		bool given = g->p->period == 0 && d->ops->cost && g->r->costs.sparse <= 0;
+		out->sparse = given ? g->p->costs->sparse : nominal;
+		return MZM_OK;
+	}
+	*out = s->costs_of[index];
+	if (out->sparse > 0)
+		return MZM_OK;
+	MZM_TRY(mzm_session_complete_costs(s, d, g->prefill_pass_ns, out, g->err));
+	if (mzm_session_n_ctx(s) - g->kv->len >= MZM_MAX_PERIOD)
+		s->costs_of[index] = *out; /* with less room long checks were not measured */
+	return MZM_OK;
+}
+
+mzm_status mzm_gen_settle_costs(mzm_generation *g)
+{
+	for (int i = 0; i < g->n_drafters; i++) {
+		mzm_costs costs;
+		MZM_TRY(costs_of(g, i, &costs));
+		mzm_monitor_set_costs(g->drafter[i].monitor, &costs);
+		g->drafter[i].cost = costs.sparse;
+		if (g->p->period == 0 && g->r->costs.sparse <= 0)
+			g->r->costs = costs;
+	}
+	return MZM_OK;
+}
