@@ -677,11 +677,11 @@ static void test_measured_costs(void **state)
 	mzm_gen_params q = params(MZM_MODE_EXACT, "griffin", 0.5, 0);
 	assert_int_equal(mzm_session_create(&fresh, model, &sp, NULL), MZM_OK);
 	assert_int_equal(mzm_generate(fresh, ids, 1023, &q, &res, NULL), MZM_OK);
-	assert_true(fresh->costs.sparse == 0);
+	assert_true(fresh->costs_of[0].sparse == 0);
 	q.max_tokens = 5;
 	assert_int_equal(mzm_generate(fresh, ids, 20, &q, &res, NULL), MZM_OK);
 	assert_int_equal(res.finish, MZM_FINISH_LENGTH);
-	assert_true(fresh->costs.sparse > 0 && fresh->costs.check[32] > 1);
+	assert_true(fresh->costs_of[0].sparse > 0 && fresh->costs_of[0].check[32] > 1);
 	mzm_session_free(fresh);
 	free(ids);
 
