@@ -51,6 +51,7 @@ class Pair:
         self.same = sum(x == y for x, y in zip(a.texts[: self.n], b.texts[: self.n]))
         self.points = 100 * (self.right_a - self.right_b) / self.n if self.n else 0.0
         self.p = mcnemar(self.only_a, self.only_b)
+        self.percent_a, self.percent_b = (100 * right / max(self.n, 1) for right in (self.right_a, self.right_b))
         # standard error of the difference, in points
         variance = self.only_a + self.only_b - (self.only_a - self.only_b) ** 2 / max(self.n, 1)
         self.se = 100 * math.sqrt(max(variance, 0.0)) / max(self.n, 1)

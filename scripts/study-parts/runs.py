@@ -41,6 +41,8 @@ class Run:
             parts += [self.predictor, f"{self.keep:g}"]
         if self.period is not None:
             parts.append(f"p{self.period}")
+        if self.period == "auto" and self.costs != "nominal":
+            parts.append(self.costs)
         if self.check_below is not None:
             parts.append(f"below{self.check_below:g}")
         if self.ablate:
@@ -170,14 +172,16 @@ class Store:
         return os.path.join(self.folder, "runs", f"{run.name()}_n{limit}.json")
 
     def get(self, run, limit):
-        """Its result; None if there is none."""
+        """Its result; None if there is none, or one of a calibration that is no more."""
         try:
             with open(self.path(run, limit), encoding="utf-8") as file:
-                return json.load(file)
+                kept = json.load(file)
         except FileNotFoundError:
             return None
         except ValueError:
             return None  # torn: it is made again
+        stale = run.is_calibrated(self.program.fits) and kept["calibration"] != self.calibration(run.model)
+        return None if stale else kept
 
     def make(self, run, limit):
         """Runs it and keeps the result."""

@@ -165,9 +165,9 @@ class Tables:
         rows = []
         for (model, mode, ours, theirs, pair), p in zip(found, adjusted):
             rows.append([grid.NAMES[model], "alone" if mode == "sparse" else mode, f"{ours.run.keep:g}",
-                         number(ours.megabytes, 2), number(ours.percent, 1),
+                         number(ours.megabytes, 2), number(pair.percent_a, 1),
                          f"{theirs.run.predictor} {theirs.run.keep:g}", number(theirs.megabytes, 2),
-                         number(theirs.percent, 1), f"{signed(pair.points)} ± {pair.se:.1f}",
+                         number(pair.percent_b, 1), f"{signed(pair.points)} ± {pair.se:.1f}",
                          f"{pair.only_a} / {pair.only_b}", share(p)])
         head = ["model", "mode", f"{self.grid.ours}, keep", "MB", "right %", "against", "MB", "right %",
                 "points ± s.e.", "only ours / only theirs right", "p (Holm)"]
@@ -244,8 +244,8 @@ class Tables:
                 if not (dense and fixed and auto):
                     continue
                 pair, full = Pair(auto, fixed), Pair(auto, dense)
-                rows.append([grid.NAMES[model], f"{predictor} {keep:g}", number(dense.percent, 1),
-                             number(fixed.percent, 1), number(auto.percent, 1),
+                rows.append([grid.NAMES[model], f"{predictor} {keep:g}", number(full.percent_b, 1),
+                             number(pair.percent_b, 1), number(pair.percent_a, 1),
                              f"{signed(pair.points)} ({share(pair.p)})", f"{signed(full.points)} ({share(full.p)})",
                              number(fixed.work), number(auto.work)])
         head = ["model", "drafts", "dense %", "period 16 %", "auto %", "auto - 16 (p)", "auto - dense (p)", "W, 16",
@@ -363,8 +363,8 @@ class Tables:
                 if not all(free + even) or free[0].texts == even[0].texts:
                     continue
                 pair = Pair(free[0], even[0])
-                rows.append([grid.NAMES[model], f"{predictor} {keep:g}", number(even[0].percent, 1),
-                             number(free[0].percent, 1), f"{signed(pair.points)} ({share(pair.p)})",
+                rows.append([grid.NAMES[model], f"{predictor} {keep:g}", number(pair.percent_b, 1),
+                             number(pair.percent_a, 1), f"{signed(pair.points)} ({share(pair.p)})",
                              number(even[1].aal, 2), number(free[1].aal, 2), number(even[1].work),
                              number(free[1].work)])
         head = ["model", "drafts", "alone, uniform %", "by layer %", "difference (p)", "exact: AAL, uniform",
