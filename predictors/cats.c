@@ -35,7 +35,7 @@ mzm_status mzm_cats_create(mzm_predictor **out, const mzm_pred_env *env, const m
 	MZM_TRY(mzm_alloc_for((void **)&c.base, c.used, "a predictor by thresholds", err));
 	c.used = 0;
 	cats *p = MZM_CARVE(&c, cats, 1);
-	p->base = (mzm_predictor){.ops = ops, .n_keep = mzm_pred_most(env), .keep_of = env->keep_of};
+	p->base = (mzm_predictor){.ops = ops, .n_keep = mzm_pred_n_keep(env)};
 	p->n_ffn = env->cfg->n_ffn;
 	p->threshold = MZM_CARVE(&c, float, n_layers);
 	for (int32_t l = 0; l < n_layers; l++) {
@@ -45,8 +45,7 @@ mzm_status mzm_cats_create(mzm_predictor **out, const mzm_pred_env *env, const m
 			return mzm_fail(err, MZM_EFORMAT, "the side-car has no fitting \"%s\" of layer %d", tensor,
 					(int)l);
 		}
-		double keep = env->keep_of ? (double)env->keep_of[l] / p->n_ffn : (double)env->keep;
-		p->threshold[l] = keep >= 1 ? -1 : mzm_cats_threshold(found, 1, keep);
+		p->threshold[l] = env->keep >= 1 ? -1 : mzm_cats_threshold(found, 1, (double)env->keep);
 	}
 	*out = &p->base;
 	return MZM_OK;

@@ -10,11 +10,9 @@
 
 /* ---- reading ---- */
 
-/* The tensor of a predictor and how many rows it has; NULL: there is none. */
-static const float *find(const mzm_calib *calib, const char *predictor, int32_t n_layers, int32_t *n)
+/* The tensor and how many rows it has; NULL: there is none of a fitting shape. */
+static const float *find(const mzm_calib *calib, const char *name, int32_t n_layers, int32_t *n)
 {
-	char name[64];
-	snprintf(name, sizeof name, "alloc.%s", predictor);
 	for (*n = 1; *n <= MZM_ALLOC_MOST_POINTS; ++*n) {
 		const float *rows = mzm_calib_find(calib, name, -1, MZM_F32, *n, n_layers);
 		if (rows)
@@ -85,12 +83,13 @@ mzm_status mzm_alloc_read(const int32_t **keep_of, int32_t *counts, const mzm_ca
 			  const mzm_config *cfg, float keep, mzm_err *err)
 {
 	int32_t n;
-	const float *rows = find(calib, predictor, cfg->n_layers, &n);
-	if (!rows)
+	char name[64];
+	snprintf(name, sizeof name, "alloc.%s", predictor);
+	const float *rows = find(calib, name, cfg->n_layers, &n);
+	if (!mzm_calib_has(calib, name, -1))
 		return MZM_OK;
-	if (!is_sound(rows, n, cfg->n_layers))
-		return mzm_fail(err, MZM_EFORMAT,
-				"the side-car's \"alloc.%s\" is no list of shares by ascending mean", predictor);
+	if (!rows || !is_sound(rows, n, cfg->n_layers))
+		return mzm_fail(err, MZM_EFORMAT, "the side-car's \"%s\" is no list of shares by ascending mean", name);
 	mzm_alloc_count(counts, rows, n, cfg, keep);
 	for (int32_t l = 1; l < cfg->n_layers; l++) { /* even shares are what there is without any */
 		if (counts[l] != counts[0])

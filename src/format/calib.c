@@ -286,6 +286,11 @@ const void *mzm_calib_find(const mzm_calib *c, const char *name, int32_t layer, 
 	return c->data[t - c->head.tensors];
 }
 
+bool mzm_calib_has(const mzm_calib *c, const char *name, int32_t layer)
+{
+	return find(c, name, layer) != NULL;
+}
+
 /* Whether a name begins so. */
 static bool any_begins(const mzm_calib *c, const char *begin)
 {

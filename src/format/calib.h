@@ -20,6 +20,8 @@ const void *mzm_calib_find(const mzm_calib *c, const char *name, int32_t layer, 
 			   int32_t n_cols);
 /* How many of n_layers layers have a tensor of that name, or one "NAME.something": 0, all of them, or a broken file's
  * number. c may be NULL: 0. */
+/* Whether there is a tensor of that name, whatever its shape. */
+bool          mzm_calib_has(const mzm_calib *c, const char *name, int32_t layer);
 int32_t       mzm_calib_count(const mzm_calib *c, const char *name, int32_t n_layers);
 const json_t *mzm_calib_info(const mzm_calib *c); /* what calibration said of itself: an object; borrowed */
 size_t        mzm_calib_bytes(const mzm_calib *c); /* in memory */

@@ -29,8 +29,8 @@ typedef struct mzm_pred_env {
 	bool              partial;   /* memory has room for some neurons only: want() will be asked */
 	const mzm_kern   *kern;
 	const mzm_calib  *calib;     /* NULL: the model has no side-car */
-	/* [n_layers] neurons each layer keeps; NULL: all as many. Borrowed; who changes it calls settle() next, and
-	 * goes over none of the numbers that there were at first. */
+	/* [n_layers] neurons each layer keeps; NULL: all as many. For predictors that allocate. Borrowed; who changes
+	 * it calls settle() next, if there is one, and never goes above the largest number that there was at first. */
 	const int32_t    *keep_of;
 } mzm_pred_env;
 

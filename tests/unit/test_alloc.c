@@ -169,7 +169,8 @@ static void odd_curves_are_endured(void **state)
 /* ---- side-cars ---- */
 
 /* The demo model at path, whose side-car has these shares [2, 6] of griffin. */
-static mzm_model *open_with(const float *rows)
+/* Shares of 2 * 6 / n_cols means. */
+static mzm_model *open_with(const float *rows, int32_t n_cols)
 {
 	char whole[4096], car[300];
 	mzm_err err = {0};
@@ -182,7 +183,7 @@ static mzm_model *open_with(const float *rows)
 	unlink(car);
 	assert_int_equal(mzm_model_open(&m, path, NULL, NULL), MZM_OK);
 	assert_int_equal(mzm_calib_create(&w, m->info.hash, NULL), MZM_OK);
-	assert_int_equal(mzm_calib_add(w, "alloc.griffin", -1, MZM_F32, 2, 6, rows, NULL), MZM_OK);
+	assert_int_equal(mzm_calib_add(w, "alloc.griffin", -1, MZM_F32, 12 / n_cols, n_cols, rows, NULL), MZM_OK);
 	mzm_model_close(m);
 	assert_int_equal(mzm_calib_finish(w, car, info, NULL), MZM_OK);
 	mzm_calib_writer_free(w);
@@ -232,7 +233,7 @@ static const float shares[2][6] = {{0.3f, 0.1f, 0.1f, 0.2f, 0.2f, 0.3f}, {0.7f, 
 static void sessions_keep_what_it_says(void **state)
 {
 	(void)state;
-	mzm_model *m = open_with(shares[0]);
+	mzm_model *m = open_with(shares[0], 6);
 	text dense = write_text(m, MZM_MODE_DENSE, "griffin", false, 1);
 	text one = write_text(m, MZM_MODE_SPARSE, "griffin", false, 1);
 	text two = write_text(m, MZM_MODE_SPARSE, "griffin", false, 2);
@@ -251,7 +252,7 @@ static void sessions_change_their_mind(void **state)
 {
 	(void)state;
 	mzm_session *s;
-	mzm_model *m = open_with(shares[0]);
+	mzm_model *m = open_with(shares[0], 6);
 	mzm_gen_params p = mzm_gen_params_default();
 	mzm_gen_result r;
 	static const float keeps[] = {0.5f, 0.2f, 0.2f, 0.9f, 0.5f};
@@ -275,7 +276,7 @@ static void sessions_change_their_mind(void **state)
 static void nonsense_is_refused(void **state)
 {
 	(void)state;
-	for (int i = 0; i < 4; i++) {
+	for (int i = 0; i < 5; i++) {
 		float rows[12];
 		mzm_err err = {0};
 		mzm_session *s;
@@ -284,9 +285,9 @@ static void nonsense_is_refused(void **state)
 		memcpy(rows, shares, sizeof rows);
 		if (i < 3)
 			rows[7] = (const float[]){0, -0.5f, 1.01f}[i];
-		else
+		else if (i == 3)
 			memcpy(rows, shares[1], sizeof shares[1]); /* means that do not ascend */
-		mzm_model *m = open_with(rows);
+		mzm_model *m = open_with(rows, i == 4 ? 4 : 6); /* of a model of four layers */
 		p.mode = MZM_MODE_SPARSE;
 		p.max_tokens = 3;
 		assert_int_equal(mzm_session_create(&s, m, NULL, NULL), MZM_OK);
