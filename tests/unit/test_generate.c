@@ -172,7 +172,7 @@ static void exact_on_problem(int i, const record *dense, mzm_session *dense_sess
 static void test_exact_equals_dense(void **state)
 {
 	(void)state;
-	int n = getenv("MIRZAM_SHORT") ? 2 : getenv("MIRZAM_LONG") ? 500 : 16;
+	int n = getenv("MIRZAM_SHORT") ? 2 : getenv("MIRZAM_LONG") ? 500 : 10;
 	for (int i = 0; i < n; i++) {
 		char *prompt = demo_prompt(i);
 		assert_non_null(prompt);
@@ -388,7 +388,7 @@ static void test_formats_of_random_weights(void **state)
 	for (int f = 0; f < N_FORMATS; f++) {
 		write_format(m->dir, path, f);
 		for (int turn = 0; turn < testing_count(1, 3); turn++)
-			expect_every_table(path, ids, 20, getenv("MIRZAM_SHORT") ? 20 : 40, 8, turn + f);
+			expect_every_table(path, ids, 20, getenv("MIRZAM_SHORT") ? 12 : 40, 8, turn + f);
 	}
 	tiny_free(m);
 }
