@@ -89,6 +89,9 @@ static void point(const mze_row *r, const place *p, FILE *out)
 	case MZM_MODE_EXACT:
 		fprintf(out, "<path class=\"%s\"%s d=\"M%.1f %.1fl6 6l-6 6l-6 -6z\"/>", name, style, p->x, p->y - 6);
 		break;
+	case MZM_MODE_LOSSLESS:
+		fprintf(out, "<path class=\"%s\"%s d=\"M%.1f %.1fl6 10h-12z\"/>", name, style, p->x, p->y - 6);
+		break;
 	default:
 		fprintf(out, "<path class=\"%s\"%s d=\"M%.1f %.1fh10v10h-10z\"/>", name, style, p->x - 5, p->y - 5);
 		break;

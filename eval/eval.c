@@ -66,9 +66,10 @@ static mzm_status set_rows(mze_eval *e, mzm_err *err)
 		if (gen->max_tokens <= 0)
 			gen->max_tokens = MZE_DEFAULT_MAX_TOKENS;
 		MZE_TRY(mzm_gen_params_check(gen, err));
-		bool sparse = gen->mode != MZM_MODE_DENSE;
+		bool drafts = gen->mode != MZM_MODE_DENSE;
+		bool alone = gen->mode == MZM_MODE_SPARSE || (gen->draft && strcmp(gen->draft, "sparse") == 0);
 		snprintf(e->row[i].label, sizeof e->row[i].label, "%s%s%.32s", mzm_mode_name(gen->mode),
-			 sparse ? " " : "", sparse && gen->predictor ? gen->predictor : "");
+			 drafts ? " " : "", !drafts ? "" : alone ? gen->predictor : gen->draft);
 		e->row[i].gen = gen;
 	}
 	return MZM_OK;

@@ -29,7 +29,8 @@ static const char page_style[] =
 	"svg{max-width:100%;height:auto}svg text{fill:currentColor;font:12px system-ui,sans-serif}\n"
 	".axis{stroke:var(--soft);fill:none}.grid{stroke:var(--line);fill:none}\n"
 	".bar{fill:none;stroke:currentColor;stroke-width:1.5}\n"
-	".dense{fill:var(--fg)}.exact{fill:var(--bon)}.sirius{fill:var(--cor)}.sparse{fill:var(--roll)}\n"
+	".dense{fill:var(--fg)}.exact{fill:var(--bon)}.sirius{fill:var(--cor)}.sparse{fill:var(--roll)}"
+	".lossless{fill:var(--acc)}\n"
 	".small{display:flex;flex-wrap:wrap;gap:.5rem}figure{margin:0}figcaption{font-size:.85rem;color:var(--soft)}\n"
 	".small circle{fill-opacity:.6}\n"
 	"@media print{details{break-inside:avoid}.filter{display:none}}\n";

@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <string.h>
 
 #include "eval/eval.h"
 #include "eval/item.h"
@@ -60,7 +61,14 @@ static inline const mze_problem *mze_eval_problem(const mze_eval *e, int32_t ite
 /* True for modes that draft and check. */
 static inline bool mze_has_checks(mzm_mode mode)
 {
-	return mode == MZM_MODE_SIRIUS || mode == MZM_MODE_EXACT;
+	return mode == MZM_MODE_SIRIUS || mode == MZM_MODE_EXACT || mode == MZM_MODE_LOSSLESS;
+}
+
+/* True when sparse passes take part. */
+static inline bool mze_uses_predictor(const mzm_gen_params *gen)
+{
+	bool drafts = gen->draft && (strstr(gen->draft, "sparse") || strcmp(gen->draft, "auto") == 0);
+	return gen->mode == MZM_MODE_SPARSE || (mze_has_checks(gen->mode) && drafts);
 }
 
 /* Answers everything that is not done yet, in n_jobs threads. */

@@ -36,6 +36,8 @@ json_t *mze_gen_json(const mzm_gen_params *g)
 	int bad = !o;
 	SET(o, "mode", json_string(mzm_mode_name(g->mode)));
 	SET(o, "draft", text_or_null(g->draft));
+	SET(o, "jacobi", text_or_null(g->jacobi));
+	SET(o, "jacobi_seed", text_or_null(g->jacobi_seed));
 	SET(o, "predictor", text_or_null(g->predictor));
 	SET(o, "keep", mze_json_float(g->keep));
 	SET(o, "alloc", json_boolean(!g->no_alloc));

@@ -4,12 +4,12 @@
 
 #include "eval/report.h"
 
-enum { MODE, PREDICTOR, KEEP, PERIOD, THRESHOLD, RIGHT, STRICT, FLEXIBLE, SAME, VERSUS, AAL, AAL_PAPER, DENSITY,
+enum { MODE, DRAFT, PREDICTOR, KEEP, PERIOD, THRESHOLD, RIGHT, STRICT, FLEXIBLE, SAME, VERSUS, KEPT, AAL, AAL_PAPER, DENSITY,
        EFFECTIVE, WORK, NODES, AUC, PREFILL, SPEED, N_COLUMNS };
 
 static const char *const heads[N_COLUMNS] = {
-	"mode", "predictor", "keep", "period", "thr", "right", "strict % [95 %]", "flexible %", "= dense %", "vs dense",
-	"AAL", "AAL paper", "density", "ED", "W", "W nodes", "AUC", "prefill tok/s", "tok/s",
+	"mode", "draft", "predictor", "keep", "period", "thr", "right", "strict % [95 %]", "flexible %", "= dense %", "vs dense",
+	"kept %", "AAL", "AAL paper", "density", "ED", "W", "W nodes", "AUC", "prefill tok/s", "tok/s",
 };
 
 const char *mze_table_head(int c)
@@ -42,15 +42,17 @@ static void period_cell(char out[96], const mzm_gen_params *g)
 
 static void setting_cell(char out[96], const mzm_gen_params *g, int c)
 {
-	bool drafts = g->mode != MZM_MODE_DENSE;
+	bool checked = mze_has_checks(g->mode), drafts = mze_uses_predictor(g);
 	snprintf(out, 96, "-");
 	if (c == MODE)
 		snprintf(out, 96, "%s", mzm_mode_name(g->mode));
+	else if (c == DRAFT && checked && g->draft)
+		snprintf(out, 96, "%.80s", g->draft);
 	else if (c == PREDICTOR && drafts && g->predictor)
 		snprintf(out, 96, "%.80s", g->predictor);
 	else if (c == KEEP && drafts)
 		snprintf(out, 96, "%.4g", (double)g->keep);
-	else if (c == PERIOD && mze_has_checks(g->mode))
+	else if (c == PERIOD && checked)
 		period_cell(out, g);
 	else if (c == THRESHOLD && g->mode == MZM_MODE_SIRIUS)
 		snprintf(out, 96, "%.4g", (double)g->threshold);
@@ -80,6 +82,7 @@ const char *mze_table_cell(char out[96], const mze_eval *e, const mze_row *r, in
 	case FLEXIBLE: number(out, percent(r->n_flexible, r->n), 1); break;
 	case SAME: number(out, r->has_dense ? percent(r->n_same, r->n) : (double)NAN, 1); break;
 	case VERSUS: versus_cell(out, r); break;
+	case KEPT: number(out, percent(r->n_accepted, r->n_accepted + r->n_rolled_back), 1); break;
 	case AAL: number(out, checked ? r->aal : (double)NAN, 2); break;
 	case AAL_PAPER: number(out, r->n_checks_paper ? r->aal_paper : (double)NAN, 2); break;
 	case DENSITY: number(out, r->density, 3); break;

@@ -207,6 +207,9 @@ MZM_API const char *mzm_isa_name(int i);
 /* Drafters known to this build: name of the i-th and what it does, NULL past the last. */
 MZM_API const char *mzm_drafter_name(int i);
 MZM_API const char *mzm_drafter_about(int i);
+/* Values of mzm_gen_params.jacobi and jacobi_seed: name of the i-th, the default first; NULL past the last. */
+MZM_API const char *mzm_jacobi_name(int i);
+MZM_API const char *mzm_jacobi_seed_name(int i);
 /* Predictors known to this build: name of the i-th, NULL past the last. */
 MZM_API const char *mzm_predictor_name(int i);
 
@@ -307,7 +310,9 @@ MZM_API void       mzm_session_free(mzm_session *session);
 MZM_API int32_t    mzm_session_n_ctx(const mzm_session *session);
 MZM_API int32_t    mzm_session_n_threads(const mzm_session *session);
 MZM_API int32_t    mzm_session_len(const mzm_session *session); /* tokens whose KV is present */
-MZM_API void       mzm_session_truncate(mzm_session *session, int32_t len); /* O(1); longer than present: no effect */
+/* O(1); longer than present: no effect. Of linear attention (DiJiang) only the last tokens can be taken back: where that
+ * does not do, none are kept. mzm_session_len tells. */
+MZM_API void       mzm_session_truncate(mzm_session *session, int32_t len);
 MZM_API size_t     mzm_session_bytes(const mzm_session *session); /* KV and scratch */
 
 /* Dense pass over n tokens at positions len .. len+n-1. Rows of logits [n_rows, n_vocab] for the last
@@ -322,6 +327,13 @@ typedef enum mzm_mode {
 	MZM_MODE_SPARSE, /* predicted neurons only, never corrected */
 	MZM_MODE_SIRIUS, /* sparse drafts, kept while the full model finds them likely enough (arXiv 2409.03856) */
 	MZM_MODE_EXACT,  /* sparse drafts, token-identical to MZM_MODE_DENSE with the same sampling and seed */
+	/* Speculative sampling (arXiv 2211.17192, 2302.01318): every text as likely as in MZM_MODE_DENSE, though not
+	 * the same one for a seed, and with several drafters as well (arXiv 2305.09781). Greedily it is
+	 * MZM_MODE_EXACT. The text depends on the seed, the drafters and the lengths of drafts: with period 0, or
+	 * draft "auto", on costs, which may be handed in. It keeps the distributions that drafts were drawn from, 4
+	 * bytes for each token of the vocabulary, of the period, and each drafter that runs passes; under a budget
+	 * mzm_model_params.drafts must say so beforehand */
+	MZM_MODE_LOSSLESS,
 } mzm_mode;
 
 MZM_API const char *mzm_mode_name(mzm_mode mode);
@@ -409,6 +421,21 @@ typedef struct mzm_gen_params {
 				 * "auto": all that this model allows, a round each time to the one that has paid best.
 				 * In sirius mode only tokens of sparse drafts are kept by the threshold, others by the
 				 * full model's choice */
+	const char *jacobi;     /* "slide" (NULL): guesses of "jacobi" (arXiv 2305.10427) are a window that moves with the
+				 * text; "block": a block that shrinks until it has converged, as published */
+	const char *jacobi_seed; /* "prompt" (NULL): its first guesses are tokens of the prompt. Before all its guesses go,
+				 * by "ngram", what followed in the text when it read so, by "pool" n-grams of earlier
+				 * iterations (arXiv 2402.02057) */
+	const char *skip;       /* "auto" (NULL): what "skip" (arXiv 2309.08168) leaves out is what a calibration found;
+				 * else attentions and FFNs by the numbers of their layers, "attn:3,4 mlp:1-5", or "none" */
+	float      skip_keep;   /* 1 (0: as 1): the FFNs that it leaves run whole; below 1 on that share of neurons, by
+				 * the predictor */
+	float      draft_exit;  /* drafts of "skip" and "model" end behind a token to which they gave a probability below
+				 * this; 0: none does. -1: it follows what checks keep, as published; with period 0 none
+				 * does then */
+	/* The model of "model" (arXiv 2302.01318): any with the same tokens, open as long as the session. The session
+	 * makes a state for it when it is first used, or another one (mzm_draft_model_bytes). NULL: there is none. */
+	const mzm_model *draft_model;
 	const char *predictor;  /* "griffin" (arXiv 2404.01365); see mzm_predictor_name() */
 	float      keep;        /* 0.5: share of FFN neurons a sparse pass uses, 0 < keep <= 1 */
 	float      attn_keep;   /* 1: share of the inputs of q, k, v and o that it uses, the largest (TEAL, arXiv
@@ -425,10 +452,10 @@ typedef struct mzm_gen_params {
 	float      threshold;   /* 0.1 */
 	float      check_temp;  /* 0.6 */
 	uint32_t   ablate;      /* 0: nothing; else bits of mzm_ablation: parts of the correction that sirius mode does
-				 * without, for studies of what each is worth. Other modes: EUNDEFINED (exact), or
-				 * nothing to leave out */
+				 * without, for studies of what each is worth. Other modes: EUNDEFINED (exact and
+				 * lossless), or nothing to leave out */
 
-	float      temp;           /* 0 = greedy. Defined in dense, sparse and exact mode */
+	float      temp;           /* 0 = greedy. Not defined in sirius mode */
 	int32_t    top_k;          /* 0 = off */
 	float      top_p;          /* 1 = off */
 	float      min_p;          /* 0 = off */
@@ -514,6 +541,13 @@ MZM_API mzm_status mzm_generate(mzm_session *session, const int32_t *prompt, int
 MZM_API mzm_status mzm_generate_text(mzm_session *session, const char *prompt, const mzm_gen_params *params,
 				     mzm_gen_result *result, mzm_err *err);
 
+/* What a session of these params takes for a draft model, beside its weights: for mzm_model_params.reserve_bytes. */
+MZM_API mzm_status mzm_draft_model_bytes(uint64_t *bytes, const mzm_model *draft, const mzm_session_params *session,
+					 mzm_err *err);
+/* "adaptive", "off", or the number: mzm_gen_params.draft_exit. */
+MZM_API mzm_status mzm_draft_exit_parse(float *out, const char *text, mzm_err *err);
+MZM_API void       mzm_draft_exit_print(char out[32], float draft_exit);
+
 /* Times sparse passes and checks of several lengths on this session; leaves no token behind. */
 MZM_API mzm_status mzm_session_measure_costs(mzm_session *session, const mzm_gen_params *params, mzm_costs *out,
 					     mzm_err *err);
@@ -598,9 +632,11 @@ MZM_API mzm_status mzm_quality_result_get(const mzm_quality *q, mzm_quality_resu
 /* What predictors can learn about a model beforehand, from any text that is like what it will be used for. It goes to a
  * side-car of the model, which mzm_model_open finds. */
 typedef struct mzm_calibrate_params {
-	const char *const *fits;  /* [n_fits] names of mzm_fit_name(); NULL = all but countdown-d. Borrowed until
-				   * the end, as others */
+	const char *const *fits;  /* [n_fits] names of mzm_fit_name(); NULL = all but countdown-d and skip. Borrowed
+				   * until the end, as others */
 	int32_t     n_fits;
+	bool        with_skip;    /* "skip" too, with fits NULL */
+	int32_t     n_tries;      /* sets of layers that "skip" tries; 0 = 64 and two for each sub-layer */
 	int32_t     n_train, n_test; /* positions to learn from, and held-out ones to measure on, as far as the texts
 				   * have so many; 0 = 4096, 1024. Fewer where memory has no room for them */
 	int32_t     rank, n_epochs; /* of fits that have such; 0 = their own choice */
@@ -665,6 +701,9 @@ typedef struct mzm_bench_params {
 	const float *keep;        /* [n_keep] of sparse passes; NULL = 0.1, 0.25, 0.5, 0.75 */
 	int32_t     n_keep;
 	mzm_gen_params gen;       /* of generations; the mode, sampling, stops and callbacks are not used */
+	const char *const *drafts; /* [n_drafts] lists of drafters to compare, in exact mode from the second on; NULL =
+				    * gen.draft */
+	int32_t     n_drafts;
 	double      accept_rate;  /* above 0: the check keeps each draft token with this probability, whatever it is */
 	int32_t     n_repeats;    /* rounds, 3..99; 0 = 7. Fewer, but 3, when time runs out */
 	double      seconds;      /* how long all may take, roughly; 0 = 60 */
@@ -681,6 +720,7 @@ typedef struct mzm_bench_row {
 	mzm_bench_kind kind;
 	char    name[64];         /* "sparse griffin 0.25" */
 	char    predictor[16];
+	char    drafter[48];      /* MZM_BENCH_GENERATE of modes that check: what writes the drafts */
 	float   keep;
 	bool    draft_image;      /* the passes, or the drafts, read the draft image of the model */
 	int32_t n_pos;            /* of a pass; tokens of a prefill; of a generation the mean, without the first */

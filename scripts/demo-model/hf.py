@@ -25,13 +25,17 @@ def read_safetensors(path):
     return tensors
 
 
-def write_safetensors(path, tensors):
-    """Rounds the tensors to bfloat16 and writes them in the order of their names; atomic."""
+def write_safetensors(path, tensors, exact=None):
+    """Rounds the tensors to bfloat16, those of exact to float32, and writes all in the order of their names; atomic."""
     header, offset, blobs = {}, 0, []
-    for name in sorted(tensors):
-        blob = tensors[name].detach().bfloat16().contiguous().view(torch.int16).numpy().tobytes()
-        shape = list(tensors[name].shape)
-        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [offset, offset + len(blob)]}
+    exact = exact or {}
+    for name in sorted([*tensors, *exact]):
+        tensor = (exact if name in exact else tensors)[name].detach()
+        bits = tensor.float() if name in exact else tensor.bfloat16().contiguous().view(torch.int16)
+        blob = bits.contiguous().numpy().tobytes()
+        shape = list(tensor.shape)
+        header[name] = {"dtype": "F32" if name in exact else "BF16", "shape": shape,
+                        "data_offsets": [offset, offset + len(blob)]}
         offset += len(blob)
         blobs.append(blob)
     header["__metadata__"] = {"format": "pt"}

@@ -6,7 +6,12 @@ Matrices are trained by Muon, embedding and norms by AdamW, both warmed up over 
 down linearly over the last 40% of the time given. Time is the budget, so two runs agree in kind, not
 in bits.
 
+With --resume a run that was interrupted goes on from its last checkpoint (OUT/checkpoint.pt, every --save steps). A
+small model that drafts for another learns best from what that one says: with --teacher most of the loss is the
+divergence from its predictions.
+
 usage: train.py --tok DIR --out DIR [--minutes 60] [--act silu|relu] [--init DIR] [--l1 X] [--gsm8k FILE]
+                [--teacher DIR] [--resume]
 """
 import argparse
 import math
@@ -22,7 +27,7 @@ import torch.nn.functional as F
 
 import gsmini
 from bpe import Tokenizer
-from hf import read_lines, read_safetensors, write_json, write_safetensors
+from hf import read_json, read_lines, read_safetensors, write_json, write_safetensors
 
 N_CONTEXT = 1024
 ROPE_THETA = 10000.0
@@ -49,6 +54,9 @@ def parse_args():
     ap.add_argument("--adam-lr", type=float, default=3e-3)
     ap.add_argument("--l1", type=float, default=0.0, help="weight of an L1 penalty on the gate")
     ap.add_argument("--gsm8k", help="GSM8K's train split, 3%% of the documents")
+    ap.add_argument("--teacher", help="directory of the model to draft for")
+    ap.add_argument("--save", type=int, default=200, help="steps between checkpoints")
+    ap.add_argument("--resume", action="store_true", help="go on from the checkpoint, if there is one")
     ap.add_argument("--seed", type=int, default=1234)
     ap.add_argument("--threads", type=int, default=2)
     return ap.parse_args()
@@ -275,7 +283,48 @@ def evaluate(model, tok, problems, max_new=160):
     return n_correct / len(problems), tok.decode(texts[0])
 
 
+def read_teacher(args, tok):
+    shape = read_json(f"{args.teacher}/config.json")
+    of = argparse.Namespace(
+        layers=shape["num_hidden_layers"], dim=shape["hidden_size"], ffn=shape["intermediate_size"],
+        heads=shape["num_attention_heads"], kv=shape["num_key_value_heads"],
+        act="relu" if shape["hidden_act"] == "relu" else "silu", l1=0,
+    )
+    teacher = Model(of, len(tok.vocab))
+    load(teacher, args.teacher)
+    return teacher.eval()
+
+
+def divergence(teacher, predicted, inputs):
+    """Of the teacher's distributions from the student's [n_tok, n_vocab], in logarithms: nats a token, the teacher's
+    entropy, which is constant, included."""
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        wanted = teacher(inputs).float().softmax(-1)
+    return -(wanted.view_as(predicted) * predicted).sum(-1).mean()
+
+
+def write_checkpoint(out, model, muon, adam, documents, spent, step):
+    os.makedirs(out, exist_ok=True)
+    state = {"model": model.state_dict(), "muon": muon.state_dict(), "adam": adam.state_dict(),
+             "random": documents.rng.getstate(), "buffer": documents.buffer, "spent": spent, "step": step}
+    torch.save(state, f"{out}/checkpoint.partial")
+    os.replace(f"{out}/checkpoint.partial", f"{out}/checkpoint.pt")
+
+
+def read_checkpoint(out, model, muon, adam, documents):
+    """-> seconds and steps of training so far."""
+    state = torch.load(f"{out}/checkpoint.pt")
+    model.load_state_dict(state["model"])
+    muon.load_state_dict(state["muon"])
+    adam.load_state_dict(state["adam"])
+    documents.rng.setstate(state["random"])
+    documents.buffer = state["buffer"]
+    print("resumed at step", state["step"], flush=True)
+    return state["spent"], state["step"]
+
+
 def train(model, args, tok):
+    teacher = read_teacher(args, tok) if args.teacher else None
     matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.dim() != 2 or "embed" in name]
     muon = Muon(matrices, args.lr)
@@ -284,6 +333,8 @@ def train(model, args, tok):
     dev_rng = random.Random(990_001)
     dev = [gsmini.problem(dev_rng) for _ in range(64)]
     spent, step, budget = 0.0, 0, args.minutes * 60
+    if args.resume and os.path.exists(f"{args.out}/checkpoint.pt"):
+        spent, step = read_checkpoint(args.out, model, muon, adam, documents)
     while spent < budget:
         begin = time.time()
         scale = min(1.0, (step + 1) / 100) * min(1.0, (1 - spent / budget) / 0.4)
@@ -292,7 +343,10 @@ def train(model, args, tok):
         inputs, targets = documents.batch()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = model(inputs)
-        loss = F.cross_entropy(logits.float().view(-1, logits.shape[-1]), targets.reshape(-1))
+        predicted = logits.float().view(-1, logits.shape[-1]).log_softmax(-1)
+        loss = F.nll_loss(predicted, targets.reshape(-1))
+        if teacher:
+            loss = 0.3 * loss + divergence(teacher, predicted, inputs)
         penalty = args.l1 * sum(layer.gate_l1 for layer in model.layers) if args.l1 else 0
         (loss + penalty).backward()
         muon.step()
@@ -304,6 +358,8 @@ def train(model, args, tok):
         if step % 50 == 0:
             print(f"step {step} tokens {n_tok / 1e6:.2f}M loss {loss.item():.4f} "
                   f"tok/s {n_tok / spent:.0f} min {spent / 60:.1f}", flush=True)
+        if step % args.save == 0:
+            write_checkpoint(args.out, model, muon, adam, documents, spent, step)
         if step % 600 == 0:
             accuracy, text = evaluate(model, tok, dev[:32])
             print("dev accuracy", accuracy, "|", text.replace("\n", " / "), flush=True)

@@ -102,6 +102,81 @@ def attention(q, k, v, scale, window=None, cap=None):
     return out.reshape(n, -1)
 
 
+# ---- DiJiang (arXiv 2403.19928): linear attention, as the quadratic form that it is short for -------
+
+
+def cosine_transform(d):
+    """The orthonormal DCT-II: row k holds frequency k."""
+    i = np.arange(d)
+    c = np.cos(math.pi * np.outer(i, 2 * i + 1) / (2 * d)) * math.sqrt(2 / d)
+    c[0] = math.sqrt(1 / d)
+    return c
+
+
+def softmax(x):
+    p = np.exp(x - x.max(-1, keepdims=True))
+    return p / p.sum(-1, keepdims=True)
+
+
+def group_norm(x, weight, bias, n_groups):
+    """Channels of a position in n_groups groups of neighbours."""
+    g = x.reshape(x.shape[0], n_groups, -1)
+    g = g - g.mean(-1, keepdims=True)
+    g = g / np.sqrt(np.mean(g * g, -1, keepdims=True) + 1e-5)
+    return g.reshape(x.shape) * weight + bias
+
+
+def dijiang_paper(c, t, at, q, k, v):
+    """phi(x) = D exp(T C x); an output is the mean of values weighted by phi(q) phi(k), or their sum."""
+    n, heads, d = q.shape
+    group = heads // k.shape[1]
+
+    def phi(x):
+        return t[f"{at}.D"] * np.exp(t[f"{at}.T"] * (x @ cosine_transform(d).T))
+
+    out = np.empty_like(q)
+    for h in range(heads):
+        scores = np.tril(phi(q[:, h]) @ phi(k[:, h // group]).T)
+        if c.get("dijiang_denominator", True):
+            total = scores.sum(-1, keepdims=True)
+            scores = np.divide(scores, total, out=np.zeros_like(scores), where=total != 0)
+        out[:, h] = scores @ v[:, h // group]
+    return out.reshape(n, -1)
+
+
+def dijiang_released(c, t, at, q, k, v, x):
+    """Softmax over what the stored matrix projects to; explicit decay; group norm over as many groups as a head has
+    dimensions; a gate that reads what the projections read. Behind their end, the tables go on by their last step."""
+    n, heads, d = q.shape
+    group = heads // k.shape[1]
+
+    def table(name):
+        known = t[f"{at}.{name}"][0, :, :, 0]
+        last, before = known[:, -1:], known[:, -2:-1]
+        step = np.divide(last, before, out=np.zeros_like(last), where=before != 0)
+        further = last * step ** np.arange(1, max(n - known.shape[1], 0) + 1)
+        return np.concatenate((known, further), 1)[:, :n]
+
+    d1, d2 = table("D1"), table("D2")
+    out = np.empty_like(q)
+    for h in range(heads):
+        m = h // group
+        phi_q, phi_k = (softmax(y @ t[f"{at}.proj_matrix"]) for y in (q[:, h], k[:, m]))
+        out[:, h] = np.tril((phi_q * d1[m][:, None]) @ (phi_k * d2[m][:, None]).T) @ v[:, m]
+    out = group_norm(out.reshape(n, -1), t[f"{at}.group_norm.weight"], t[f"{at}.group_norm.bias"], d)
+    return ACTIVATIONS["silu"](x @ t[f"{at}.W_G"]) * out
+
+
+def mix(c, t, at, q, k, v, x):
+    """Attention of rotated heads, of whichever kind. x: what q, k and v were projected from."""
+    form = c.get("dijiang_form")
+    if form == "paper":
+        return dijiang_paper(c, t, at, q, k, v)
+    if form == "released":
+        return dijiang_released(c, t, at, q, k, v, x)
+    return attention(q, k, v, q.shape[-1] ** -0.5)
+
+
 def heads_of(x, head_dim):
     return x.reshape(x.shape[0], -1, head_dim)
 
@@ -147,7 +222,10 @@ def llama(c, t, ids, n_ctx):
         if c["model_type"] == "qwen3":
             q = rms_norm(q, t[f"{at}.self_attn.q_norm.weight"], eps)
             k = rms_norm(k, t[f"{at}.self_attn.k_norm.weight"], eps)
-        mixed = attention(rotate(q, f), rotate(k, f), v, d**-0.5, llama_window(c, i))
+        if c.get("dijiang_form"):
+            mixed = mix(c, t, f"{at}.self_attn", rotate(q, f), rotate(k, f), v, h)
+        else:
+            mixed = attention(rotate(q, f), rotate(k, f), v, d**-0.5, llama_window(c, i))
         x = x + linear(t, f"{at}.self_attn.o_proj", mixed)
         h = rms_norm(x, t[f"{at}.post_attention_layernorm.weight"], eps)
         x = x + gated(t, f"{at}.mlp", h, act)
@@ -304,10 +382,12 @@ def gpt_neox(c, t, ids, n_ctx):
     x = t["gpt_neox.embed_in.weight"][ids]
     for i in range(c["num_hidden_layers"]):
         at = f"gpt_neox.layers.{i}"
-        qkv = linear(t, f"{at}.attention.query_key_value", norm(x, f"{at}.input_layernorm"))
+        h = norm(x, f"{at}.input_layernorm")
+        qkv = linear(t, f"{at}.attention.query_key_value", h)
         qkv = qkv.reshape(len(ids), c["num_attention_heads"], 3 * d)  # of each head: query, key, value
         q, k, v = qkv[..., :d], qkv[..., d : 2 * d], qkv[..., 2 * d :]
-        mixed = linear(t, f"{at}.attention.dense", attention(rotate(q, f), rotate(k, f), v, d**-0.5))
+        mixed = mix(c, t, f"{at}.attention", rotate(q, f), rotate(k, f), v, h)
+        mixed = linear(t, f"{at}.attention.dense", mixed)
         if c["use_parallel_residual"]:
             x = x + mixed + ffn(at, x)  # a norm for each
         else:

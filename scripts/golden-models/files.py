@@ -25,13 +25,14 @@ def f32_bytes(x):
     return np.ascontiguousarray(x, "<f4").tobytes()
 
 
-def safetensors(tensors):
-    """All in BF16, in the order of their names."""
+def safetensors(tensors, exact=()):
+    """In BF16, those whose names end like exact in F32, in the order of their names."""
     header, offset, blobs = {"__metadata__": {"format": "pt"}}, 0, []
     for name in sorted(tensors):
-        blob = bf16_bytes(tensors[name])
+        is_exact = name.endswith(tuple(exact))
+        blob = f32_bytes(tensors[name]) if is_exact else bf16_bytes(tensors[name])
         span = [offset, offset + len(blob)]
-        header[name] = {"dtype": "BF16", "shape": list(tensors[name].shape), "data_offsets": span}
+        header[name] = {"dtype": "F32" if is_exact else "BF16", "shape": list(tensors[name].shape), "data_offsets": span}
         offset += len(blob)
         blobs.append(blob)
     head = json.dumps(header, separators=(",", ":")).encode()

@@ -98,7 +98,7 @@ def files_of(model, verbose):
     out = {
         "config.json": json.dumps(model.config, indent=2, sort_keys=True).encode() + b"\n",
         "tokenizer.json": tokenizer_json(),
-        "model.safetensors": files.safetensors(model.tensors),
+        "model.safetensors": files.safetensors(model.tensors, models.DIJIANG_TABLES),
         "expected.json": expected_json(model),
         "logits.bin": b"".join(files.f32_bytes(x) for x in logits),
     }

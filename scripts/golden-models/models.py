@@ -9,6 +9,7 @@ import zlib
 
 import numpy as np
 
+import arch
 from files import round_bf16
 
 N_VOCAB, DIM, N_TOKENS, N_CTX = 64, 32, 96, 128
@@ -335,7 +336,7 @@ class Model:
         self.name, self.config, self.tensors, self.note = name, config, tensors, note
         self.features = {k: v if isinstance(v, tuple) else (v, 1e-2) for k, v in features.items()}
         self.gguf, self.cases, self.inert = gguf, cases, inert
-        self.tokens = tokens(name)
+        self.tokens = tokens(name, max(n for _, n in cases))
 
 
 def window_features(key="sliding_window"):
@@ -483,7 +484,76 @@ def other_models():
             ("attention and FFN side by side" if parallel else "FFN behind the attention"))
 
 
+# ---- DiJiang ---------------------------------------------------------------------------------------
+
+DIJIANG_TABLES = (".proj_matrix", ".D1", ".D2")  # stored in F32: they are not rounded
+
+
+def quantiles(name, d):
+    """d random points of a normal distribution, not too near 0."""
+    return np.random.RandomState(zlib.crc32(name.encode())).standard_normal(d)
+
+
+def decay_tables(name, heads, n, noise):
+    """gamma**n and gamma**-n of each head, each entry off by a little, as after training."""
+    rng = np.random.RandomState(zlib.crc32(name.encode()))
+    gamma = 1 - np.exp(np.linspace(np.log(1 / 32), np.log(1 / 512), heads))
+    d1 = gamma[:, None] ** np.arange(n) * (1 + noise * rng.standard_normal((heads, n)))
+    d2 = gamma[:, None] ** -np.arange(n) * (1 + noise * rng.standard_normal((heads, n)))
+    return [x.astype(np.float32).astype(np.float64).reshape(1, heads, n, 1) for x in (d1, d2)]
+
+
+def add_dijiang(t, c, at, heads, kv_heads, d, noise=0.05):
+    """Beside the projections of a layer, what its form has. at: prefix of the attention's names."""
+    if c["dijiang_form"] == "paper":
+        t[f"{at}.T"] = round_bf16(0.5 * quantiles(f"{t.model}/{at}.T", d))
+        t.add(f"{at}.D", (d,), 0.2, 1.0)
+        return
+    matrix = arch.cosine_transform(d) * quantiles(f"{t.model}/{at}.proj", d)
+    t[f"{at}.proj_matrix"] = matrix.astype(np.float32).astype(np.float64)
+    n = c.get("dijiang_table_len", c["max_position_embeddings"])
+    t[f"{at}.D1"], t[f"{at}.D2"] = decay_tables(f"{t.model}/{at}.decay", kv_heads, n, noise)
+    t.add(f"{at}.W_G", (c["hidden_size"], heads * d), 1.3 / c["hidden_size"] ** 0.5)
+    t.norm(f"{at}.group_norm", heads * d, bias=True)
+
+
+def flat_decay(c, t):
+    for name in t:
+        if name.endswith((".D1", ".D2")):
+            t[name] = np.ones_like(t[name])
+
+
+def dijiang_models():
+    """As many tokens as the context has: three steps of a state, whatever their size is within reason."""
+    cases = ((N_CTX, N_CTX),)
+    released = {
+        "DiJiang": keys(dijiang_form=None), "decay": flat_decay,
+        "bias of the group norm": zeroed("group_norm.bias"),
+    }
+
+    def llama(name, kv_heads, features, note, noise=0.05, **more):
+        c = llama_config(2, head_dim=8, num_key_value_heads=kv_heads, **more)
+        t = llama_tensors(name, c)
+        for i in range(2):
+            add_dijiang(t, c, f"model.layers.{i}.self_attn", 4, kv_heads, 8, noise)
+        return Model(name, c, t, features, note, gguf=False, cases=cases)
+
+    yield llama("dijiang", 4, released, "the released code's form in a Llama; tables as if trained", dijiang_form="released")
+    yield llama("dijiang-groups", 2, released, "two key heads for four query heads; decay tables of 2 positions, "
+                "which go on", noise=0.0, dijiang_form="released", dijiang_table_len=2)
+    yield llama("dijiang-paper", 2,
+                {"DiJiang": keys(dijiang_form=None), "denominators": keys(dijiang_denominator=False)},
+                "the paper's form: exponential features, divided by their sum", dijiang_form="paper")
+    c = dict(gpt_neox_config(2, True), dijiang_form="released")
+    t = gpt_neox_tensors("dijiang-neox", c)
+    for i in range(2):
+        add_dijiang(t, c, f"gpt_neox.layers.{i}.attention", 2, 2, 16)
+    yield Model("dijiang-neox", c, t, {**released, "partial rotation": keys(rotary_pct=1.0)},
+                "the released code's own family: GPT-NeoX, Pythia", gguf=False, cases=cases)
+
+
 def all_models():
     yield from llama_models()
     yield from gemma_models()
     yield from other_models()
+    yield from dijiang_models()

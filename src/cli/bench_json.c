@@ -140,6 +140,7 @@ static int set_subject(json_t *o, const mzm_bench_row *row)
 	SET(o, "draft_image", json_boolean(row->draft_image));
 	SET(o, "positions", row->n_pos > 0 ? json_integer(row->n_pos) : json_null());
 	SET(o, "context", row->context > 0 ? json_integer(row->context) : json_null());
+	SET(o, "draft", row->drafter[0] ? text(row->drafter) : json_null());
 	SET(o, "mode", row->kind == MZM_BENCH_GENERATE ? text(mzm_mode_name(row->mode)) : json_null());
 	SET(o, "period", isnan(row->aal)   ? json_null()
 			 : row->period > 0 ? json_integer(row->period)

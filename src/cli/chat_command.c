@@ -124,6 +124,27 @@ static int load(mzm_chat_run *run, const char *arg, bool *leave)
 	return mzm_talk_load(&run->talk, arg, &err) == MZM_OK ? MZM_CLI_GO : mzm_cli_fail(&err);
 }
 
+/* The names stay as long as they are the setting. */
+static int set_draft(mzm_chat_run *run, const char *arg, bool *leave)
+{
+	(void)leave;
+	mzm_err err = {0};
+	mzm_gen_params next = run->decode.gen;
+	if (!*arg) {
+		fprintf(stderr, "draft %s\n", next.draft);
+		return MZM_CLI_GO;
+	}
+	next.draft = arg;
+	if (mzm_gen_params_check(&next, &err) != MZM_OK)
+		return mzm_cli_fail(&err);
+	char *names = strdup(arg);
+	if (!names)
+		return usage("out of memory");
+	free(run->draft);
+	run->decode.gen.draft = run->draft = names;
+	return MZM_CLI_GO;
+}
+
 static int quit(mzm_chat_run *run, const char *arg, bool *leave)
 {
 	(void)run, (void)arg;
@@ -133,7 +154,8 @@ static int quit(mzm_chat_run *run, const char *arg, bool *leave)
 
 static const chat_command commands[] = {
 	{"help", "", "this list", show_help},
-	{"mode", "MODE", "dense, sparse, sirius or exact", NULL},
+	{"mode", "MODE", "dense, sparse, sirius, exact or lossless", NULL},
+	{"draft", "NAMES", "what writes the drafts; several with + between them, or auto", set_draft},
 	{"keep", "SHARE", "share of FFN neurons that a sparse pass keeps", NULL},
 	{"period", "N|auto", "tokens a check", NULL},
 	{"predictor", "NAME", "what chooses the neurons of a sparse pass", NULL},

@@ -165,6 +165,10 @@ mzm_status mzm_cli_model_path(char **path, const mzm_cli_model *m, mzm_err *err)
  * message. MZM_CLI_GO, or the exit code with nothing left open. */
 int mzm_cli_open(mzm_model **model, mzm_session **session, const mzm_cli_command *cmd, const mzm_cli_model *m);
 
+/* Before it, the draft model, whole and in memory; what sessions take for it is added to m->reserve. *draft NULL: path
+ * is. Prints its own message. MZM_CLI_GO or an exit code. -> mzm_model_close, after the sessions */
+int mzm_cli_open_draft(mzm_model **draft, const char *path, const mzm_cli_command *cmd, mzm_cli_model *m);
+
 /* The plan of a model, to stderr, with the speed of the disk if weights stream. */
 void mzm_cli_print_plan(const mzm_plan *plan, const char *path);
 /* A model is mapped: from now on a page that cannot be read ends the program with a message and exit code 1. */
@@ -183,12 +187,18 @@ typedef struct mzm_cli_decode {
 	mzm_gen_params gen;  /* filled but for the callbacks */
 	mzm_cli_list   stop;
 	const char    *ablate; /* NULL: none */
+	const char    *exit;   /* NULL: adaptive */
+	const char    *draft_path; /* of the draft model; NULL: none */
+	mzm_model     *draft;      /* which mzm_cli_open_draft opened; closed by mzm_cli_decode_free */
 } mzm_cli_decode;
 
 mzm_cli_decode mzm_cli_decode_default(void);
 mzm_opt_table  mzm_cli_decode_table(mzm_cli_decode *d);
 /* After the parse: ties gen to the stop list and runs mzm_gen_params_check. MZM_CLI_GO or an exit code. */
 int  mzm_cli_decode_finish(const mzm_cli_command *cmd, mzm_cli_decode *d);
+/* Where several lists of drafters are compared: "a,b+c" of gen as strings one behind the other, an empty one the last;
+ * gen gets the first. Before decode_finish. *strings -> free */
+int mzm_cli_split_drafts(const mzm_cli_command *cmd, char **strings, mzm_gen_params *gen);
 void mzm_cli_decode_free(mzm_cli_decode *d);
 
 /* Path of a shipped file: $MIRZAM_DATA, else beside the executable (../share/mirzam, ../data,

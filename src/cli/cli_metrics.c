@@ -145,9 +145,10 @@ json_t *mzm_cli_settings_json(const mzm_gen_params *gen)
 	json_t *seed = gen->seed <= INT64_MAX ? json_integer((json_int_t)gen->seed) : json_string(seed_text);
 	char ablate[64];
 	mzm_ablation_print(ablate, gen->ablate);
-	return json_pack("{s:s, s:s, s:s, s:o, s:o, s:b, s:o, s:o, s:i, s:s, s:s, s:o, s:o, s:s, "
+	return json_pack("{s:s, s:s, s:s?, s:s?, s:s, s:o, s:o, s:b, s:o, s:o, s:i, s:s, s:s, s:o, s:o, s:s, "
 			 "s:o, s:i, s:o, s:o, s:o, s:i, s:o, s:i, s:b}",
-			 "mode", mzm_mode_name(gen->mode), "draft", gen->draft, "predictor", gen->predictor, "keep",
+			 "mode", mzm_mode_name(gen->mode), "draft", gen->draft, "jacobi", gen->jacobi,
+			 "jacobi_seed", gen->jacobi_seed, "predictor", gen->predictor, "keep",
 			 mzm_cli_json_float(gen->keep), "attn_keep", mzm_cli_json_float(gen->attn_keep), "alloc",
 			 !gen->no_alloc, "period", period, "check_below",
 			 mzm_cli_json_float(gen->check_below), "tree", (int)gen->tree_width, "tree_path",

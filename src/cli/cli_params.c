@@ -135,11 +135,39 @@ int mzm_cli_open(mzm_model **model, mzm_session **session, const mzm_cli_command
 	return mzm_cli_fail_usage(cmd, &err);
 }
 
+int mzm_cli_open_draft(mzm_model **draft, const char *path, const mzm_cli_command *cmd, mzm_cli_model *m)
+{
+	mzm_err err = {0};
+	uint64_t bytes;
+	mzm_cli_progress progress = mzm_cli_progress_init(NULL);
+	mzm_model_params mp = mzm_model_params_default();
+	mzm_session_params sp = {.n_ctx = m->n_ctx, .n_threads = m->n_threads, .kv_type = m->kv};
+	*draft = NULL;
+	if (!path)
+		return MZM_CLI_GO;
+	mp.isa = m->isa;
+	mp.no_onednn = m->no_onednn;
+	mp.progress = mzm_cli_progress_report;
+	mp.user = &progress;
+	mp.store = "resident";
+	mp.ram_bytes = m->ram;
+	mp.calib = "off";
+	mzm_cli_note_input(path);
+	mzm_status st = mzm_model_open(draft, path, &mp, &err);
+	mzm_cli_progress_clear(&progress);
+	if (st == MZM_OK)
+		st = mzm_draft_model_bytes(&bytes, *draft, &sp, &err);
+	if (st != MZM_OK)
+		return mzm_cli_fail_usage(cmd, &err);
+	m->reserve += bytes * (uint64_t)(m->n_sessions > 0 ? m->n_sessions : 1);
+	return MZM_CLI_GO;
+}
+
 /* ---- decoding ---- */
 
 static const char *mode_choice(int i)
 {
-	return i <= MZM_MODE_EXACT ? mzm_mode_name((mzm_mode)i) : NULL;
+	return i <= MZM_MODE_LOSSLESS ? mzm_mode_name((mzm_mode)i) : NULL;
 }
 
 static const char *accept_choice(int i)
@@ -154,16 +182,37 @@ static const char *path_choice(int i)
 
 #define GEN(field) .at = offsetof(mzm_cli_decode, gen.field)
 #define DECODING   .group = "Decoding"
-#define SAMPLING   .group = "Sampling (dense, sparse and exact mode)"
+#define SAMPLING   .group = "Sampling (not in sirius mode)"
 #define LENGTH     .group = "Length and stopping"
 
 static const mzm_opt decode_options[] = {
 	{.name = "mode", .type = MZM_OPT_ENUM, GEN(mode), DECODING, .choice = mode_choice, .arg = "MODE",
 	 .help = "dense: the model itself. exact: sparse drafts, the dense model's text. sirius: sparse drafts, kept "
-		 "while the full model finds them likely enough. sparse: never corrected."},
+		 "while the full model finds them likely enough. sparse: never corrected. lossless: exact, but at a "
+		 "temperature every text is as likely as the model has it, not the same for a seed; more drafts are kept."},
 	{.name = "draft", .type = MZM_OPT_STRING, GEN(draft), DECODING, .arg = "NAMES",
 	 .help = "What writes the drafts; several, with + between them, share every check; auto: the one that has paid "
 		 "best so far."},
+	{.name = "jacobi", .type = MZM_OPT_CHOICE, GEN(jacobi), DECODING, .choice = mzm_jacobi_name, .arg = "FORM",
+	 .help = "slide: the guesses of --draft jacobi are a window of a period that moves with the text. block: a block "
+		 "that shrinks until it has converged."},
+	{.name = "jacobi-seed", .type = MZM_OPT_CHOICE, GEN(jacobi_seed), DECODING, .choice = mzm_jacobi_seed_name,
+	 .arg = "NAME",
+	 .help = "Its first guesses. prompt: tokens of the prompt. ngram: before all guesses goes what followed in the text "
+		 "when it read so. pool: n-grams that its iterations brought forth do."},
+	{.name = "skip", .type = MZM_OPT_STRING, GEN(skip), DECODING, .arg = "SET",
+	 .help = "What --draft skip leaves out: attentions and FFNs by the numbers of their layers, such as "
+		 "\"attn:3,4 mlp:1-5\"; none: nothing; auto: what mirzam calibrate --skip found."},
+	{.name = "skip-keep", .type = MZM_OPT_FLOAT, GEN(skip_keep), DECODING, .open_min = true, .max = 1, .arg = "SHARE",
+	 .help = "Share of neurons that the FFNs keep which it does not leave out; below 1 the predictor chooses them."},
+	{.name = "exit", .type = MZM_OPT_STRING, .at = offsetof(mzm_cli_decode, exit), DECODING, .arg = "P",
+	 .shown = "adaptive",
+	 .help = "Check behind a token to which a draft of skip or model gave a probability below P; off: never; "
+		 "adaptive: P follows how much is kept (with --period auto: off)."},
+	{.name = "draft-model", .type = MZM_OPT_STRING, .at = offsetof(mzm_cli_decode, draft_path), DECODING,
+	 .arg = "MODEL", .shown = "none",
+	 .help = "The model of --draft model, any with the same tokens. It is opened first and stays in memory whole; "
+		 "with --ram, what it and its context take is taken off what is left for the other."},
 	{.name = "predictor", .type = MZM_OPT_CHOICE, GEN(predictor), DECODING, .choice = mzm_predictor_name,
 	 .arg = "NAME", .help = "What chooses the neurons of a sparse pass."},
 	{.name = "keep", .type = MZM_OPT_FLOAT, GEN(keep), DECODING, .open_min = true, .max = 1, .arg = "SHARE",
@@ -236,12 +285,30 @@ mzm_opt_table mzm_cli_decode_table(mzm_cli_decode *d)
 	return (mzm_opt_table){decode_options, MZM_CLI_COUNT(decode_options), d};
 }
 
+int mzm_cli_split_drafts(const mzm_cli_command *cmd, char **strings, mzm_gen_params *gen)
+{
+	const char *list = gen->draft;
+	size_t n = strlen(list);
+	*strings = NULL;
+	if (n == 0 || list[0] == ',' || list[n - 1] == ',' || strstr(list, ",,"))
+		return mzm_cli_usage_error(cmd, "--draft: a name is missing in '%s'", list);
+	*strings = malloc(n + 2);
+	if (!*strings)
+		return mzm_cli_exit_code(MZM_ENOMEM);
+	for (size_t i = 0; i <= n; i++)
+		(*strings)[i] = list[i] == ',' ? 0 : list[i];
+	(*strings)[n + 1] = 0;
+	gen->draft = *strings;
+	return MZM_CLI_GO;
+}
+
 int mzm_cli_decode_finish(const mzm_cli_command *cmd, mzm_cli_decode *d)
 {
 	mzm_err err = {0};
 	d->gen.stop = d->stop.item;
 	d->gen.n_stop = d->stop.n;
 	if ((!d->ablate || mzm_ablation_parse(&d->gen.ablate, d->ablate, &err) == MZM_OK) &&
+	    (!d->exit || mzm_draft_exit_parse(&d->gen.draft_exit, d->exit, &err) == MZM_OK) &&
 	    mzm_gen_params_check(&d->gen, &err) == MZM_OK)
 		return MZM_CLI_GO;
 	return mzm_cli_fail_usage(cmd, &err);
@@ -250,4 +317,5 @@ int mzm_cli_decode_finish(const mzm_cli_command *cmd, mzm_cli_decode *d)
 void mzm_cli_decode_free(mzm_cli_decode *d)
 {
 	mzm_cli_list_free(&d->stop);
+	mzm_model_close(d->draft);
 }

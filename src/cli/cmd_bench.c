@@ -28,6 +28,10 @@ typedef struct bench_options {
 	mzm_bench_params p;
 	mzm_cli_model    model;
 	const char      *arch, *predictors, *keep, *only, *json, *svg;
+	const char      *exit, *draft_path;
+	mzm_model       *draft;
+	char            *drafts; /* lists of drafters, each a string */
+	const char      *drafter[MAX_LIST];
 	int32_t          n_layers;
 	uint64_t         seed;
 	float            seconds, accept_rate;
@@ -74,6 +78,18 @@ static const mzm_opt bench_rows[] = {
 
 	{.name = "tokens", .letter = 'n', .type = MZM_OPT_INT, GEN(max_tokens), .max = INT32_MAX, .arg = "N",
 	 .shown = "128, or fewer for the time", .help = "Tokens of a generation at most."},
+	{.name = "draft", .type = MZM_OPT_STRING, GEN(draft), .arg = "NAMES,...",
+	 .help = "What writes the drafts; several with + between them, or auto. All behind the first comma are measured "
+		 "in exact mode, beside it."},
+	{.name = "skip", .type = MZM_OPT_STRING, GEN(skip), .arg = "SET",
+	 .help = "Layers that --draft skip leaves out, such as \"attn:3,4 mlp:1-5\"; auto: those of the side-car."},
+	{.name = "skip-keep", .type = MZM_OPT_FLOAT, GEN(skip_keep), .open_min = true, .max = 1, .arg = "SHARE",
+	 .help = "Share of neurons that its FFNs keep."},
+	{.name = "exit", .type = MZM_OPT_STRING, .at = offsetof(bench_options, exit), .group = "Generations",
+	 .arg = "P", .shown = "adaptive",
+	 .help = "Probability below which a token ends a draft of skip or model; off; adaptive."},
+	{.name = "draft-model", .type = MZM_OPT_STRING, .at = offsetof(bench_options, draft_path),
+	 .group = "Generations", .arg = "MODEL", .shown = "none", .help = "The model of --draft model."},
 	{.name = "gen-predictor", .type = MZM_OPT_CHOICE, GEN(predictor), .choice = mzm_predictor_name, .arg = "NAME",
 	 .help = "What chooses the neurons of drafts."},
 	{.name = "gen-keep", .type = MZM_OPT_FLOAT, GEN(keep), .open_min = true, .max = 1, .arg = "SHARE",
@@ -186,8 +202,26 @@ static int read_list(bench_options *o, const char *list, int (*take)(bench_optio
 	return code;
 }
 
+static int take_drafts(bench_options *o)
+{
+	mzm_err err = {0};
+	int code = mzm_cli_split_drafts(&command, &o->drafts, &o->p.gen);
+	for (const char *list = o->drafts; code == MZM_CLI_GO && *list; list += strlen(list) + 1) {
+		mzm_gen_params gen = o->p.gen;
+		gen.draft = list;
+		if (o->p.n_drafts == MAX_LIST)
+			return mzm_cli_usage_error(&command, "--draft: more than %d", MAX_LIST);
+		if (mzm_gen_params_check(&gen, &err) != MZM_OK)
+			return mzm_cli_fail_usage(&command, &err);
+		o->drafter[o->p.n_drafts++] = list;
+	}
+	o->p.drafts = o->drafter;
+	return code;
+}
+
 static int finish_options(bench_options *o)
 {
+	mzm_err err = {0};
 	int code = o->only ? read_list(o, o->only, take_part) : MZM_CLI_GO;
 	if (code == MZM_CLI_GO)
 		code = read_list(o, o->predictors, take_predictor);
@@ -201,6 +235,10 @@ static int finish_options(bench_options *o)
 		code = mzm_cli_usage_error(&command, "--json and --svg cannot both go to standard output");
 	o->p.predictors = o->predictor;
 	o->p.keep = o->share;
+	if (code == MZM_CLI_GO && o->exit && mzm_draft_exit_parse(&o->p.gen.draft_exit, o->exit, &err) != MZM_OK)
+		code = mzm_cli_fail_usage(&command, &err);
+	if (code == MZM_CLI_GO)
+		code = take_drafts(o);
 	o->p.n_gen = o->p.gen.max_tokens;
 	o->p.accept_rate = (double)o->accept_rate;
 	o->p.seconds = (double)o->seconds;
@@ -332,16 +370,20 @@ static int open_and_bench(bench_options *o)
 	if (o->model.ram && !o->p.peak_bytes)
 		o->p.peak_bytes = BUDGET_BUFFER;
 	o->model.reserve = o->p.peak_bytes;
+	int code = mzm_cli_open_draft(&o->draft, o->draft_path, &command, &o->model);
+	o->p.gen.draft_model = o->draft;
 	mzm_gen_params drafts = o->p.gen;
 	drafts.mode = MZM_MODE_SIRIUS;
 	o->model.drafts = &drafts;
-	int code = o->arch ? open_random(&model, o) : mzm_cli_open(&model, NULL, &command, &o->model);
+	if (code == MZM_CLI_GO)
+		code = o->arch ? open_random(&model, o) : mzm_cli_open(&model, NULL, &command, &o->model);
 	if (code == MZM_CLI_GO &&
 	    (mzm_cli_file_probe(o->json, &err) != MZM_OK || mzm_cli_file_probe(o->svg, &err) != MZM_OK))
 		code = mzm_cli_fail(&err);
 	if (code == MZM_CLI_GO)
 		code = bench(o, model);
 	mzm_model_close(model);
+	mzm_model_close(o->draft);
 	return code;
 }
 
@@ -360,5 +402,6 @@ int mzm_cmd_bench(int argc, char **argv)
 					   "--arch makes its weights in memory: it takes no --ram and no --store");
 	if (code == MZM_CLI_GO)
 		code = open_and_bench(&o);
+	free(o.drafts);
 	return code;
 }

@@ -9,6 +9,7 @@
 #include "cli.h"
 
 #define DEMO_TEXT "gsmini-calib.jsonl"
+#define FIT_SKIP "skip"
 enum { MAX_NAMES = 32 };
 
 static const mzm_cli_command command = {
@@ -27,9 +28,9 @@ static const mzm_cli_command command = {
 typedef struct calibrate_options {
 	mzm_cli_list data;
 	const char  *out, *fits, *keep, *json;
-	int32_t      limit, tokens, rank, epochs;
+	int32_t      limit, tokens, rank, epochs, tries;
 	uint64_t     seed;
-	bool         layers;
+	bool         layers, skip;
 	mzm_cli_model model;
 } calibrate_options;
 
@@ -44,8 +45,12 @@ static const mzm_opt calibrate_rows[] = {
 	{.name = "tokens", .type = MZM_OPT_INT, CALIBRATE(tokens, "Texts"), .min = 64, .max = 1 << 22, .arg = "N",
 	 .help = "How many tokens to draw from the texts, evenly; of five, one is held out to measure on."},
 	{.name = "fit", .type = MZM_OPT_STRING, CALIBRATE(fits, "Learning"), .arg = "NAME,...",
-	 .shown = "all but countdown-d",
+	 .shown = "all but countdown-d and skip",
 	 .help = "What to learn; \"list\" lists it."},
+	{.name = "skip", .type = MZM_OPT_FLAG, CALIBRATE(skip, "Learning"),
+	 .help = "Also search for the layers that drafts can do without (--draft skip)."},
+	{.name = "tries", .type = MZM_OPT_INT, CALIBRATE(tries, "Learning"), .max = 1 << 16, .word = "auto", .arg = "N",
+	 .help = "Sets of layers that the search tries."},
 	{.name = "rank", .type = MZM_OPT_INT, CALIBRATE(rank, "Learning"), .max = 1 << 16, .word = "auto", .arg = "N",
 	 .help = "Of low-rank predictors."},
 	{.name = "epochs", .type = MZM_OPT_INT, CALIBRATE(epochs, "Learning"), .max = 1000, .word = "auto", .arg = "N",
@@ -120,6 +125,14 @@ static bool is_fit(const char *name)
 {
 	for (int i = 0; mzm_fit_name(i); i++)
 		if (strcmp(mzm_fit_name(i), name) == 0)
+			return true;
+	return false;
+}
+
+static bool is_listed(const char *name, const char *const list[], int32_t n)
+{
+	for (int32_t i = 0; i < n; i++)
+		if (strcmp(list[i], name) == 0)
 			return true;
 	return false;
 }
@@ -220,6 +233,20 @@ static void put_shares(const json_t *report)
 		}
 }
 
+/* Which layers drafts leave out, and what that is worth on text held out. */
+static void put_skip(const json_t *report)
+{
+	const json_t *s = json_object_get(report, "skip");
+	if (!s)
+		return;
+	printf("\nLayers that drafts of --draft skip leave out, of %g sets tried%s: %s\n", number(s, "tried"),
+	       json_is_true(json_object_get(s, "pays")) ? "" : " (none pays; this is the best)",
+	       json_string_value(json_object_get(s, "set")));
+	printf("A draft token reads %.3f of a dense one; %.3f of them are the dense model's. If reading is all that\n"
+	       "costs, that is %.2f tokens in the time of one, with %g tokens a check.\n",
+	       number(s, "draft"), number(s, "agrees"), number(s, "rate"), number(s, "period"));
+}
+
 /* ---- work ---- */
 
 typedef struct reader {
@@ -270,6 +297,8 @@ static mzm_status show(const calibrate_options *o, const char *out, const char *
 		put_table(report, o->layers);
 	if (!o->json || strcmp(o->json, "-") != 0)
 		put_shares(report);
+	if (!o->json || strcmp(o->json, "-") != 0)
+		put_skip(report);
 	if (o->json)
 		st = mzm_cli_json_write(report, o->json, err);
 	if (st == MZM_OK)
@@ -319,6 +348,7 @@ static int run(calibrate_options *o, mzm_calibrate_params *params)
 	params->rank = o->rank;
 	params->n_epochs = o->epochs;
 	params->seed = o->seed;
+	params->n_tries = o->tries;
 	params->n_test = o->tokens / 5;
 	params->n_train = o->tokens - o->tokens / 5;
 	params->n_threads = o->model.n_threads;
@@ -342,7 +372,7 @@ static int check(const calibrate_options *o, mzm_calibrate_params *params, const
 	int32_t n = list ? split(fits, list) : 0;
 	if (o->model.path && o->data.n == 0)
 		return mzm_cli_usage_error(&command, "no text to learn from: give --data FILE");
-	if (n < 0)
+	if (n < 0 || n + o->skip > MAX_NAMES)
 		return mzm_cli_usage_error(&command, "--fit: more than %d names", MAX_NAMES);
 	for (int32_t i = 0; i < n; i++) {
 		const char *near = mzm_cli_nearest(fits[i], fit_name, NULL);
@@ -353,6 +383,9 @@ static int check(const calibrate_options *o, mzm_calibrate_params *params, const
 	if (!parse_keeps(keep, &params->n_keep, o->keep))
 		return mzm_cli_usage_error(&command, "--keep: '%s' is no list of shares above 0 and up to 1", o->keep);
 	params->keep = keep;
+	params->with_skip = o->skip;
+	if (o->skip && list && !is_listed(FIT_SKIP, fits, n))
+		fits[n++] = FIT_SKIP;
 	params->fits = list ? fits : NULL;
 	params->n_fits = n;
 	return MZM_CLI_GO;

@@ -205,7 +205,10 @@ static int work(mzm_chat_run *run)
 		return mzm_cli_fail_usage(&command, &err);
 	mzm_cli_catch_interrupt();
 	run->model_options.drafts = &run->decode.gen;
-	int code = mzm_cli_open(&run->model, &run->session, &command, &run->model_options);
+	int code = mzm_cli_open_draft(&run->decode.draft, run->decode.draft_path, &command, &run->model_options);
+	run->decode.gen.draft_model = run->decode.draft;
+	if (code == MZM_CLI_GO)
+		code = mzm_cli_open(&run->model, &run->session, &command, &run->model_options);
 	if (code == MZM_CLI_GO)
 		code = open_chat(run);
 	if (code != MZM_CLI_GO || mzm_cli_interrupted())
@@ -255,5 +258,6 @@ int mzm_cmd_chat(int argc, char **argv)
 	mzm_model_close(run.model);
 	mzm_cli_decode_free(&run.decode);
 	free(run.form.text);
+	free(run.draft);
 	return code;
 }

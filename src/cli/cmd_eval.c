@@ -19,6 +19,7 @@ static const mzm_cli_command command = {
 	.examples = "mirzam eval --limit 100\n"
 		    "mirzam eval --mode dense,sirius --predictor topk --keep 0.3 --report report.html\n"
 		    "mirzam eval -m model.mzm --data test.jsonl --fewshot train.jsonl --shots 5 --json rows.json\n"
+		    "mirzam eval --mode dense,exact --draft sparse,ngram,jacobi,sparse+ngram,auto --period auto\n"
 		    "mirzam eval --mode dense,exact --period auto --results run.jsonl\n"
 		    "mirzam eval --mode dense,exact --period auto --results run.jsonl --resume",
 };
@@ -31,6 +32,7 @@ typedef struct eval_options {
 
 	mzm_cli_model  model;
 	mzm_cli_decode decode;
+	char          *drafts; /* lists of drafters, each a string */
 	mzm_gen_params rows[MZE_MAX_ROWS];
 	int32_t        n_rows;
 } eval_options;
@@ -62,7 +64,8 @@ static const mzm_opt eval_rows[] = {
 	{.name = "skip-bad-lines", .type = MZM_OPT_FLAG, EVAL(skip_bad_lines), TASK,
 	 .help = "Leave broken lines of the problem file out (they are counted) instead of refusing the file."},
 	{.name = "mode", .type = MZM_OPT_STRING, EVAL(modes), TASK, .arg = "M1,M2,...",
-	 .help = "Modes to compare, of dense, sparse, sirius and exact; the other options are common to them."},
+	 .help = "Modes to compare, of dense, sparse, sirius, exact and lossless; the other options are common to "
+		 "them."},
 	{.name = "costs", .type = MZM_OPT_CHOICE, EVAL(costs), TASK, .choice = cost_kind, .arg = "KIND",
 	 .help = "What --period auto reckons with. measured: how long passes take, tried before the first answer. "
 		 "nominal: what they read, a check as much as a dense token, so that answers are the same anywhere."},
@@ -88,21 +91,17 @@ static const mzm_opt eval_rows[] = {
 static const char *mode_name(int i, const void *user)
 {
 	(void)user;
-	return i <= MZM_MODE_EXACT ? mzm_mode_name((mzm_mode)i) : NULL;
+	return i <= MZM_MODE_LOSSLESS ? mzm_mode_name((mzm_mode)i) : NULL;
 }
 
-static int add_mode(eval_options *o, const char *name)
+static int add_row(eval_options *o, mzm_mode mode, const char *draft)
 {
 	mzm_err err = {0};
 	mzm_gen_params gen = o->decode.gen;
 	if (o->n_rows == MZE_MAX_ROWS)
-		return mzm_cli_usage_error(&command, "--mode: more than %d modes", MZE_MAX_ROWS);
-	if (mzm_mode_parse(&gen.mode, name, NULL) != MZM_OK) {
-		const char *near = mzm_cli_nearest(name, mode_name, NULL);
-		return mzm_cli_usage_error(&command, "--mode: unknown mode '%s'%s%s%s", name,
-					   near ? "; did you mean " : "", near ? near : "",
-					   near ? "?" : " (dense, sparse, sirius, exact)");
-	}
+		return mzm_cli_usage_error(&command, "more than %d modes and drafts to compare", MZE_MAX_ROWS);
+	gen.mode = mode;
+	gen.draft = draft;
 	gen.max_tokens = o->max_tokens;
 	if (mzm_gen_params_check(&gen, &err) != MZM_OK)
 		return mzm_cli_fail_usage(&command, &err);
@@ -110,7 +109,25 @@ static int add_mode(eval_options *o, const char *name)
 	return MZM_CLI_GO;
 }
 
-/* One row for each name of the comma-separated list. */
+/* A row, or, where drafts are checked, one for each list of drafters. */
+static int add_mode(eval_options *o, const char *name)
+{
+	mzm_mode mode;
+	int code = MZM_CLI_GO;
+	if (mzm_mode_parse(&mode, name, NULL) != MZM_OK) {
+		const char *near = mzm_cli_nearest(name, mode_name, NULL);
+		return mzm_cli_usage_error(&command, "--mode: unknown mode '%s'%s%s%s", name,
+					   near ? "; did you mean " : "", near ? near : "",
+					   near ? "?" : " (dense, sparse, sirius, exact, lossless)");
+	}
+	if (mode == MZM_MODE_DENSE || mode == MZM_MODE_SPARSE)
+		return add_row(o, mode, "sparse");
+	for (const char *draft = o->drafts; *draft && code == MZM_CLI_GO; draft += strlen(draft) + 1)
+		code = add_row(o, mode, draft);
+	return code;
+}
+
+/* Rows for each name of the comma-separated list. */
 static int read_modes(eval_options *o)
 {
 	char *copy = strdup(o->modes), *rest = copy, *name;
@@ -269,7 +286,7 @@ static int evaluate(const eval_options *o, const char *data, const mzm_model *mo
 	return st == MZM_OK ? MZM_CLI_DONE : mzm_cli_fail(&err);
 }
 
-static int open_and_evaluate(const eval_options *o, int argc, char **argv)
+static int open_and_evaluate(eval_options *o, int argc, char **argv)
 {
 	mzm_err err = {0};
 	mzm_model *model = NULL;
@@ -281,9 +298,16 @@ static int open_and_evaluate(const eval_options *o, int argc, char **argv)
 	mzm_cli_model wanted = o->model;
 	mzm_gen_params drafts = o->decode.gen;
 	drafts.mode = strcmp(o->modes, mzm_mode_name(MZM_MODE_DENSE)) == 0 ? MZM_MODE_DENSE : MZM_MODE_SIRIUS;
+	for (int32_t i = 0; i < o->n_rows; i++)
+		drafts.mode = o->rows[i].mode == MZM_MODE_LOSSLESS ? MZM_MODE_LOSSLESS : drafts.mode; /* takes more */
 	wanted.n_sessions = o->n_jobs;
 	wanted.drafts = &drafts;
-	int code = st == MZM_OK ? mzm_cli_open(&model, NULL, &command, &wanted) : mzm_cli_fail(&err);
+	int code = st == MZM_OK ? mzm_cli_open_draft(&o->decode.draft, o->decode.draft_path, &command, &wanted)
+				: mzm_cli_fail(&err);
+	for (int32_t i = 0; i < o->n_rows; i++)
+		o->rows[i].draft_model = o->decode.draft;
+	if (code == MZM_CLI_GO)
+		code = mzm_cli_open(&model, NULL, &command, &wanted);
 	mzm_cli_note_input(data);
 	mzm_cli_note_input(o->fewshot);
 	if (code == MZM_CLI_GO && !mzm_model_tokenizer(model))
@@ -314,11 +338,14 @@ int mzm_cmd_eval(int argc, char **argv)
 	if (code == MZM_CLI_GO)
 		code = check_usage(&o);
 	if (code == MZM_CLI_GO)
+		code = mzm_cli_split_drafts(&command, &o.drafts, &o.decode.gen);
+	if (code == MZM_CLI_GO)
 		code = mzm_cli_decode_finish(&command, &o.decode);
 	if (code == MZM_CLI_GO)
 		code = read_modes(&o);
 	if (code == MZM_CLI_GO)
 		code = open_and_evaluate(&o, argc, argv);
 	mzm_cli_decode_free(&o.decode);
+	free(o.drafts);
 	return code;
 }

@@ -168,7 +168,10 @@ static int work(mzm_run *run)
 		return mzm_cli_fail_usage(&command, &err);
 	mzm_cli_catch_interrupt();
 	run->model_options.drafts = &run->decode.gen;
-	int code = mzm_cli_open(&run->model, &run->session, &command, &run->model_options);
+	int code = mzm_cli_open_draft(&run->decode.draft, run->decode.draft_path, &command, &run->model_options);
+	run->decode.gen.draft_model = run->decode.draft;
+	if (code == MZM_CLI_GO)
+		code = mzm_cli_open(&run->model, &run->session, &command, &run->model_options);
 	if (code != MZM_CLI_GO)
 		return code;
 	if (tokenize_prompt(run, &err) != MZM_OK)

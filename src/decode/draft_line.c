@@ -11,11 +11,23 @@ static mzm_evidence evidence_of(const mzm_draft_job *job, mzm_certainty certaint
 			      job->classes ? job->classes[last[-1]] : 0};
 }
 
+/* In lossless sampling it is drawn, by random numbers that nothing else uses. */
+static int32_t next_token(mzm_draft_job *job, const float *processed, int32_t i)
+{
+	int32_t pos = job->n + i;
+	if (!job->q)
+		return mzm_sampler_choose(job->sampler, processed, pos);
+	float *q = job->q + (size_t)i * (size_t)job->n_vocab;
+	job->q_total[i] = mzm_sampler_weights(job->sampler, q, processed);
+	return mzm_sampler_draw(job->sampler, q, job->q_total[i],
+				mzm_sampler_unit(job->sampler, MZM_FOR_DRAFT, pos, job->round, job->line));
+}
+
 bool mzm_draft_take(mzm_draft_job *job, const float *logits)
 {
 	int32_t i = job->n_draft, n = job->n + i;
 	const float *processed = mzm_sampler_process(job->sampler, logits, job->ids, n);
-	int32_t id = mzm_sampler_choose(job->sampler, processed, n);
+	int32_t id = next_token(job, processed, i);
 	job->ids[n] = id;
 	job->evidence[i] = evidence_of(job, mzm_sampler_certainty(job->sampler, processed, id));
 	job->confidence[i] = mzm_monitor_confidence(job->monitor, &job->evidence[i]);
@@ -28,6 +40,8 @@ bool mzm_draft_take(mzm_draft_job *job, const float *logits)
 bool mzm_draft_guess(mzm_draft_job *job, int32_t id)
 {
 	int32_t i = job->n_draft++;
+	if (job->q)
+		job->q_total[i] = 0;
 	job->ids[job->n + i] = id;
 	job->evidence[i] = evidence_of(job, (mzm_certainty){NAN, NAN, NAN});
 	job->confidence[i] = NAN;

@@ -32,6 +32,11 @@ typedef struct mzm_draft_job {
 	/* Of a tree, in place of is_stop: the text would end with the last of these n draft tokens. */
 	bool         (*line_stops)(void *ctx, const int32_t *ids, int32_t n);
 
+	/* Lossless sampling: tokens are drawn from what the draft passes say, and that is kept for the check. Else NULL. */
+	float         *q;         /* out: [max, n_vocab] weights (mzm_sampler_weights) */
+	double        *q_total;   /* out: [max] their sums; 0: a guess */
+	int32_t        round, line; /* of the random numbers (mzm_sampler_unit) */
+
 	mzm_evidence  *evidence;  /* out: [max]; NaN of guesses */
 	float         *confidence; /* out: [max]; NaN of guesses */
 	int32_t        n_draft;   /* out */
@@ -54,9 +59,19 @@ typedef struct mzm_draft_env {
 	mzm_predictor        *predictor; /* of sparse passes; NULL: this generation has none */
 	bool                  image, held; /* as in a job */
 	double                sparse_work; /* what a sparse pass costs, in dense passes */
+	double                sparse_share; /* of the FFN weights it reads */
+	bool                  whole_image; /* the draft image is in memory, all of it, and may be read */
+	struct {
+		double base, per_share;
+	} work[2]; /* what a pass costs by the share of the FFN weights that it reads; [1]: over the draft image */
 	mzm_state            *own;       /* of the draft model; NULL: there is none */
+	const mzm_config     *own_cfg;
 	int32_t              *own_ids;   /* [n_ctx of that state] the tokens whose rows it has */
 	double                own_work;  /* what its pass costs, in the full model's */
+	bool                  own_gemm;  /* it reads whole chunks through oneDNN */
+	/* For tests: Jacobi's new guess for a place of the text. NULL: its own. */
+	int32_t             (*guess)(void *ctx, int32_t place);
+	void                 *guess_ctx;
 } mzm_draft_env;
 
 /* What a check found out. */
@@ -77,6 +92,8 @@ typedef struct mzm_drafter_ops {
 	bool        runs_passes;   /* it has evidence for the monitor, and each token costs a pass */
 	bool        wants_choices;
 	bool        needs_predictor; /* env->predictor must be there */
+	/* Runs sparse passes with these params, though needs_predictor does not say so; NULL: no. */
+	bool       (*predicts)(const mzm_drafter *d);
 	mzm_status (*create)(mzm_drafter **out, const mzm_draft_env *env, mzm_err *err);
 	void       (*free)(mzm_drafter *d);
 	/* The prompt has been read. May be NULL. */
@@ -95,6 +112,14 @@ struct mzm_drafter {
 };
 
 extern const mzm_drafter_ops mzm_draft_sparse; /* the model itself on predicted neurons */
+extern const mzm_drafter_ops mzm_draft_ngram;  /* what followed when the text read so before */
+extern const mzm_drafter_ops mzm_draft_jacobi; /* the model's own words behind its last guesses */
+extern const mzm_drafter_ops mzm_draft_skip;   /* the model itself without some of its layers */
+extern const mzm_drafter_ops mzm_draft_model;  /* a second, smaller model */
+
+/* Names of mzm_gen_params.jacobi and jacobi_seed, the default first; NULL past the last. */
+const char *mzm_jacobi_form_at(int i);
+const char *mzm_jacobi_seed_at(int i);
 
 #define MZM_DRAFT_AUTO   "auto"
 
@@ -108,8 +133,8 @@ bool mzm_draft_is_auto(const char *names);
 
 /* ---- for drafters (draft_line.c) ---- */
 
-/* The next token of a line by the logits of a draft pass: chosen as the sampler does, appended, and what is known about
- * it noted. True: the draft ends here. */
+/* The next token of a line by the logits of a draft pass: chosen as the sampler does, in lossless sampling drawn;
+ * appended, and what is known about it noted. True: the draft ends here. */
 bool mzm_draft_take(mzm_draft_job *job, const float *logits);
 /* The next token of a line as a guess. True: the draft ends here. */
 bool mzm_draft_guess(mzm_draft_job *job, int32_t id);

@@ -5,6 +5,10 @@
 
 static const mzm_drafter_ops *const drafters[] = {
 	&mzm_draft_sparse,
+	&mzm_draft_ngram,
+	&mzm_draft_jacobi,
+	&mzm_draft_skip,
+	&mzm_draft_model,
 };
 
 #define COUNT ((int)(sizeof drafters / sizeof *drafters))
@@ -33,9 +37,10 @@ int mzm_drafter_list(int list[MZM_MAX_DRAFTERS], const char *names)
 {
 	unsigned seen = 0;
 	int n = 0;
-	for (; mzm_draft_is_auto(names) && n < COUNT; n++)
+	bool all = mzm_draft_is_auto(names);
+	for (; all && n < COUNT; n++)
 		list[n] = n;
-	while (!mzm_draft_is_auto(names)) {
+	while (!all) {
 		size_t len = strcspn(names, "+");
 		int i = mzm_drafter_index(names, len);
 		if (i < 0 || seen & 1u << i)

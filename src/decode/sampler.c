@@ -163,14 +163,20 @@ static int32_t filter(mzm_sampler *s, int32_t n)
 	return kept;
 }
 
+/* What top-k and top-p leave for a choice, in cand[n - kept .. n); min-p is left to the caller. */
+static int32_t candidates(mzm_sampler *s, const float *processed, int32_t top)
+{
+	for (int32_t i = 0; i < s->n_vocab; i++)
+		s->cand[i] = (candidate){exp(((double)processed[i] - processed[top]) / s->temp), i};
+	return filter(s, s->n_vocab);
+}
+
 int32_t mzm_sampler_choose(mzm_sampler *s, const float *processed, int32_t pos)
 {
 	int32_t n = s->n_vocab, top = argmax(processed, n);
 	if (s->temp <= 0)
 		return top;
-	for (int32_t i = 0; i < n; i++)
-		s->cand[i] = (candidate){exp(((double)processed[i] - processed[top]) / s->temp), i};
-	int32_t kept = filter(s, n), best_id = top;
+	int32_t kept = candidates(s, processed, top), best_id = top;
 	double best = -INFINITY;
 	for (int32_t i = n - kept; i < n; i++) {
 		const candidate *c = &s->cand[i];
@@ -184,6 +190,49 @@ int32_t mzm_sampler_choose(mzm_sampler *s, const float *processed, int32_t pos)
 		}
 	}
 	return best_id;
+}
+
+int32_t mzm_sampler_likeliest(const mzm_sampler *s, const float *processed)
+{
+	return argmax(processed, s->n_vocab);
+}
+
+double mzm_sampler_unit(const mzm_sampler *s, mzm_purpose purpose, int32_t pos, int32_t round, int32_t line)
+{
+	uint64_t stream = (uint64_t)pos | (uint64_t)purpose << 32; /* a choice's has purpose 0 */
+	return mzm_rng_unit(s->seed, stream, (uint64_t)round | (uint64_t)line << 32);
+}
+
+double mzm_sampler_weights(mzm_sampler *s, float *w, const float *processed)
+{
+	int32_t n = s->n_vocab, top = argmax(processed, n), kept = candidates(s, processed, top);
+	double total = 0;
+	memset(w, 0, (size_t)n * sizeof *w);
+	for (int32_t i = n - kept; i < n; i++) {
+		if (s->cand[i].p >= s->min_p)
+			w[s->cand[i].id] = (float)s->cand[i].p;
+	}
+	for (int32_t i = 0; i < n; i++)
+		total += (double)w[i];
+	if (total > 0 && isfinite(total))
+		return total;
+	memset(w, 0, (size_t)n * sizeof *w); /* logits that are no numbers: as a choice has it */
+	w[top] = 1;
+	return 1;
+}
+
+int32_t mzm_sampler_draw(const mzm_sampler *s, const float *w, double total, double u)
+{
+	double sum = 0;
+	int32_t last = 0;
+	for (int32_t i = 0; i < s->n_vocab; i++) {
+		sum += (double)w[i];
+		if (w[i] > 0)
+			last = i;
+		if (sum > u * total)
+			break;
+	}
+	return last; /* by rounding, none may pass it */
 }
 
 float mzm_sampler_prob(mzm_sampler *s, const float *logits, int32_t id, float temp, float *max, float *entropy)

@@ -32,5 +32,15 @@ const mzm_verifier mzm_verify_sirius = {"sirius", sirius_stands};
 
 const mzm_verifier *mzm_verifier_for(mzm_mode mode)
 {
-	return mode == MZM_MODE_EXACT ? &mzm_verify_exact : mode == MZM_MODE_SIRIUS ? &mzm_verify_sirius : NULL;
+	switch (mode) {
+	case MZM_MODE_SIRIUS:
+		return &mzm_verify_sirius;
+	case MZM_MODE_EXACT:
+	case MZM_MODE_LOSSLESS: /* greedily; at a temperature it draws (lossless.h) */
+		return &mzm_verify_exact;
+	case MZM_MODE_DENSE:
+	case MZM_MODE_SPARSE:
+		break;
+	}
+	return NULL;
 }

@@ -201,23 +201,33 @@ static mzm_status add_sparse_lines(mzm_bench_run *b)
 	return MZM_OK;
 }
 
+/* Where there are checks, also with the period that the monitor finds. */
+static void add_generation(mzm_bench_run *b, mzm_bench_line line)
+{
+	if (!mzm_verifier_for(line.mode))
+		line.period = 0;
+	add_line(b, line);
+	if (line.period > 0) {
+		line.period = 0;
+		add_line(b, line);
+	}
+}
+
 static void add_generations(mzm_bench_run *b)
 {
 	static const mzm_mode modes[] = {MZM_MODE_DENSE, MZM_MODE_SPARSE, MZM_MODE_SIRIUS, MZM_MODE_EXACT};
 	const mzm_gen_params *gen = &b->p.gen;
+	const char *first = b->p.n_drafts > 0 ? b->p.drafts[0] : gen->draft;
 	bool draft =
 		mzm_model_drafting(b->model, mzm_predictor_find(gen->predictor), gen->no_draft_image).image;
 	for (int32_t i = 0; i < COUNT(modes); i++) {
 		mzm_bench_line line = {.kind = MZM_BENCH_GENERATE, .mode = modes[i], .period = gen->period,
-				       .draft = draft && modes[i] != MZM_MODE_DENSE};
-		if (!mzm_verifier_for(modes[i]))
-			line.period = 0;
-		add_line(b, line);
-		if (line.period > 0) { /* and with the period that the monitor finds */
-			line.period = 0;
-			add_line(b, line);
-		}
+				       .draft = draft && modes[i] != MZM_MODE_DENSE, .drafter = first};
+		add_generation(b, line);
 	}
+	for (int32_t i = 1; i < b->p.n_drafts; i++)
+		add_generation(b, (mzm_bench_line){.kind = MZM_BENCH_GENERATE, .mode = MZM_MODE_EXACT, .draft = draft,
+						   .period = gen->period, .drafter = b->p.drafts[i]});
 }
 
 static mzm_status plan_lines(mzm_bench_run *b)
@@ -263,6 +273,7 @@ static void forget_counts(mzm_bench_line *l)
 {
 	l->n_texts = l->n_tokens = l->n_checks = l->n_gained = l->n_accepted = l->n_dropped = 0;
 	l->n_sparse_passes = l->n_dense_passes = 0;
+	l->draft_work = 0;
 }
 
 /* Calls a line until its pace is known, and decides how many make a sample. */

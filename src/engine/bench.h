@@ -24,6 +24,7 @@ typedef struct mzm_bench_line {
 	int32_t        context;   /* tokens before the pass */
 	mzm_mode       mode;      /* GENERATE */
 	int32_t        period;
+	const char    *drafter;   /* same: a list of drafters */
 	int32_t        n_calls;   /* of one sample */
 	double         ffn_share; /* SPARSE: share of the FFN weights, of the latest call */
 	double         ns[MZM_BENCH_MAX_ROUNDS]; /* of one pass, one prefill, one generated token */
@@ -31,6 +32,7 @@ typedef struct mzm_bench_line {
 	/* GENERATE: sums over all samples */
 	int64_t n_texts, n_tokens, n_checks, n_gained, n_accepted, n_dropped;
 	int64_t n_sparse_passes, n_dense_passes;
+	double  draft_work; /* of those sparse passes, in dense ones */
 } mzm_bench_line;
 
 typedef struct mzm_bench_prompt {

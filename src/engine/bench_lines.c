@@ -94,7 +94,7 @@ static mzm_status read_context(mzm_bench_run *b)
 {
 	mzm_kv *kv = mzm_state_kv(b->session->state);
 	audience all = {{.ops = &audience_ops, .observes = true}, b};
-	kv->len = 0;
+	mzm_kv_truncate(kv, 0);
 	while (kv->len < b->p.context) {
 		int32_t left = b->p.context - kv->len;
 		mzm_pass pass = {.ids = b->ids + kv->len, .n_pos = left < MZM_MAX_POS ? left : MZM_MAX_POS,
@@ -147,7 +147,7 @@ static mzm_status time_pass(mzm_bench_run *b, mzm_bench_line *l, double *ns)
 			 .held = l->held};
 	if (l->held) /* not timed */
 		MZM_TRY(mzm_state_hold(b->session->state, l->pred, b->err));
-	kv->len = l->context; /* rows up to there are numbers, if not always of this prompt */
+	mzm_kv_pretend(kv, l->context); /* rows up to there are numbers, if not always of this prompt */
 	int64_t start = mzm_now_ns();
 	MZM_TRY(mzm_forward(b->session->state, &pass, &logits, &l->ffn_share, b->err));
 	*ns = (double)(mzm_now_ns() - start);
@@ -181,6 +181,7 @@ static mzm_gen_params generation_params(const mzm_bench_run *b, const mzm_bench_
 	gen.on_prefill = NULL;
 	gen.mode = l->mode;
 	gen.period = l->period;
+	gen.draft = l->drafter;
 	gen.max_tokens = b->n_gen;
 	gen.ignore_eos = b->ignore_eos;
 	return gen;
@@ -195,6 +196,7 @@ static void count(mzm_bench_line *l, const mzm_gen_result *r)
 	l->n_accepted += r->n_accepted;
 	l->n_dropped += r->n_rolled_back;
 	l->n_sparse_passes += r->n_sparse_passes;
+	l->draft_work += r->sparse_work;
 	l->n_dense_passes += r->n_dense_passes;
 }
 

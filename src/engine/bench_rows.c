@@ -90,10 +90,11 @@ static double kv_bytes(const mzm_bench_run *b, double n_tokens)
 {
 	const mzm_kv *kv = mzm_state_kv(b->session->state);
 	const mzm_config *cfg = &b->model->weights->cfg;
-	double layer_row = (double)mzm_kv_bytes(kv) / kv->max_tok / cfg->n_layers, sum = 0;
+	double sum = 0;
 	for (int32_t l = 0; l < cfg->n_layers; l++) /* local layers read no further back than their window */
-		sum += mzm_config_is_local(cfg, l) && n_tokens > cfg->window ? cfg->window : n_tokens;
-	return layer_row * sum;
+		sum += mzm_kv_bytes_read(kv, mzm_config_is_local(cfg, l) && n_tokens > cfg->window ? cfg->window
+												    : n_tokens);
+	return sum;
 }
 
 static double dense_bytes(const mzm_bench_run *b, double context)
@@ -114,8 +115,11 @@ static double generated_bytes(const mzm_bench_run *b, const mzm_bench_line *l)
 	double context = b->prompt[0].n + b->n_gen / 2.0, share = 1;
 	if (b->session->predictor)
 		share = mzm_session_ffn_share(b->session);
-	double sum = (double)l->n_dense_passes * dense_bytes(b, context) +
-		     (double)l->n_sparse_passes * pass_bytes(b, l->draft, share, context);
+	double sum = (double)l->n_dense_passes * dense_bytes(b, context);
+	if (!mzm_verifier_for(l->mode) || strcmp(b->p.gen.draft, "sparse") == 0)
+		sum += (double)l->n_sparse_passes * pass_bytes(b, l->draft, share, context);
+	else /* by what the drafters themselves say */
+		sum += l->draft_work * dense_bytes(b, 0) + (double)l->n_sparse_passes * kv_bytes(b, context);
 	return l->n_tokens > 0 ? sum / (double)l->n_tokens : (double)NAN;
 }
 
@@ -128,6 +132,8 @@ static void name_row(mzm_bench_row *row, const mzm_bench_run *b, const mzm_bench
 		snprintf(image, sizeof image, " %s", mzm_dtype_name(b->model->weights->draft[0].gate.dtype));
 	if (l->period > 0)
 		snprintf(period, sizeof period, " %d", l->period);
+	if (l->kind == MZM_BENCH_GENERATE && mzm_verifier_for(l->mode) && strcmp(l->drafter, "sparse") != 0)
+		snprintf(row->drafter, sizeof row->drafter, "%s", l->drafter);
 	switch (l->kind) {
 	case MZM_BENCH_READ:
 		snprintf(row->name, sizeof row->name, "read memory");
@@ -151,7 +157,8 @@ static void name_row(mzm_bench_row *row, const mzm_bench_run *b, const mzm_bench
 		snprintf(row->name, sizeof row->name, "dense at %d", l->context + 1); /* itself the last */
 		break;
 	case MZM_BENCH_GENERATE:
-		snprintf(row->name, sizeof row->name, "generate %s%s", mzm_mode_name(l->mode),
+		snprintf(row->name, sizeof row->name, "generate %s%s%.40s%s", mzm_mode_name(l->mode),
+			 row->drafter[0] ? " " : "", row->drafter,
 			 mzm_verifier_for(l->mode) ? l->period ? period : " auto" : "");
 		break;
 	}
@@ -173,8 +180,11 @@ static void note_generation(mzm_bench_row *row, const mzm_bench_run *b, const mz
 {
 	if (mzm_verifier_for(l->mode) && b->p.accept_rate > 0)
 		add_note(row, "forced acceptance %.4g", b->p.accept_rate);
-	if (l->mode != MZM_MODE_DENSE)
-		add_note(row, "%s at keep %.4g", b->p.gen.predictor, (double)b->p.gen.keep);
+	mzm_gen_params gen = b->p.gen;
+	gen.mode = l->mode;
+	gen.draft = l->drafter;
+	if (l->mode == MZM_MODE_SPARSE || (l->mode != MZM_MODE_DENSE && mzm_gen_needs_predictor(&gen)))
+		add_note(row, "%s at keep %.4g", gen.predictor, (double)mzm_gen_keep(&gen));
 	if (l->draft)
 		add_note(row, "drafts by the draft image");
 }

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/str.h"
+#include "decode/skip_set.h"
 #include "engine/plan.h"
 #include "predictors/teal.h"
 
@@ -30,6 +31,7 @@ static const struct other {
 } others[] = {
 	{MZM_MONITOR_TENSOR, "when drafts are wrong, for --period auto"},
 	{SHARES, "how many neurons each layer keeps, for predictors that gain by it"},
+	{MZM_SKIP_TENSOR, "which layers drafts leave out, for --draft skip"},
 };
 
 /* NULL past the last. */
@@ -79,6 +81,7 @@ static mzm_status name_fit(mzm_calibration *c, const char *name, mzm_err *err)
 {
 	bool *other = strcmp(name, MZM_MONITOR_TENSOR) == 0 ? &c->fits_monitor
 		      : strcmp(name, SHARES) == 0	    ? &c->fits_alloc
+		      : strcmp(name, MZM_SKIP_TENSOR) == 0  ? &c->fits_skip
 							    : NULL;
 	if (!other)
 		return add_fit(c, mzm_fit_find(name), name, err);
@@ -91,6 +94,7 @@ static mzm_status name_fit(mzm_calibration *c, const char *name, mzm_err *err)
 static mzm_status choose_fits(mzm_calibration *c, mzm_err *err)
 {
 	c->fits_monitor = c->fits_alloc = !c->params.fits;
+	c->fits_skip = !c->params.fits && c->params.with_skip;
 	for (int i = 0; !c->params.fits && mzm_fit_at(i); i++)
 		if (!mzm_fit_at(i)->named_only)
 			MZM_TRY(add_fit(c, mzm_fit_at(i), mzm_fit_at(i)->name, err));
@@ -124,7 +128,7 @@ static mzm_status check_params(mzm_calibration *c, const mzm_calibrate_params *g
 	}
 	if (p->n_train < 1 || p->n_test < 2 || p->n_train > MOST_POSITIONS || p->n_test > MOST_POSITIONS ||
 	    p->n_report < 1 || p->n_report > MOST_POSITIONS || p->n_judged < 1 || p->n_judged > MOST_POSITIONS ||
-	    p->rank < 0 || p->n_epochs < 0 || p->n_keep < 0 || p->n_predictors < 0 || p->n_fits < 0)
+	    p->n_tries < 0 || p->rank < 0 || p->n_epochs < 0 || p->n_keep < 0 || p->n_predictors < 0 || p->n_fits < 0)
 		return mzm_fail(err, MZM_EARG, "a calibration on %d and %d positions", (int)p->n_train, (int)p->n_test);
 	MZM_TRY(check_report(p, err));
 	return choose_fits(c, err);
@@ -233,6 +237,7 @@ static mzm_status most_positions(int32_t *most, const mzm_calibration *c, mzm_er
 	if (plan->ram_bytes)
 		room = plan->ram_bytes > plan->needed_bytes ? plan->ram_bytes - plan->needed_bytes : 0;
 	uint64_t aside = bins_bytes(c) + (c->fits_alloc ? mzm_calibrate_shares_bytes(c) : 0);
+	aside += c->fits_skip ? mzm_calibrate_skip_bytes(c) : 0;
 	room = room > aside ? room - aside : 0;
 	while (n >= MZM_CALIBRATE_LEAST && (!mzm_calibrate_measure(&bytes, c, n - n / 5, n / 5) || bytes > room))
 		n -= n / 8;
@@ -317,13 +322,13 @@ static json_t *fits_json(const mzm_calibration *c, bool timed)
 
 /* timed: for the caller; else for the file, which shall be the same from every machine. */
 static mzm_status describe(json_t **out, const mzm_calibration *c, const mzm_calibrate_report *r, json_t *shares,
-			   bool timed, mzm_err *err)
+			   json_t *skip, bool timed, mzm_err *err)
 {
-	*out = json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:I, s:i, s:I, s:O?, s:o, s:o}", "program",
+	*out = json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:I, s:i, s:I, s:O?, s:O*, s:o, s:o}", "program",
 			 MZM_VERSION_STRING, "arch", c->model->info.arch, "model_hash", c->model->info.hash, "texts",
 			 (json_int_t)c->n_texts, "tokens", (json_int_t)c->n_ids, "n_train", (int)c->n_train, "n_test",
 			 (int)c->n_test, "seed", (json_int_t)c->params.seed, "rank", (int)c->params.rank,
-			 "n_judged", (json_int_t)c->n_judged, SHARES, shares, "fits",
+			 "n_judged", (json_int_t)c->n_judged, SHARES, shares, MZM_SKIP_TENSOR, skip, "fits",
 			 fits_json(c, timed), "report", mzm_calibrate_report_json(r, timed));
 	return *out ? MZM_OK : mzm_fail(err, MZM_ENOMEM, "out of memory: the report");
 }
@@ -334,14 +339,14 @@ static int add_text(const char *bytes, size_t n, void *str)
 	return ((mzm_str *)str)->failed ? -1 : 0;
 }
 
-static mzm_status write_results(mzm_calibration *c, const mzm_calibrate_report *r, json_t *shares, mzm_calib_writer *w,
-				const char *out_path, char **report, mzm_err *err)
+static mzm_status write_results(mzm_calibration *c, const mzm_calibrate_report *r, json_t *const found[2],
+				mzm_calib_writer *w, const char *out_path, char **report, mzm_err *err)
 {
 	mzm_status st;
 	json_t *info = NULL, *timed = NULL;
 	mzm_str text = {0};
-	MZM_TRY_OUT(describe(&info, c, r, shares, false, err));
-	MZM_TRY_OUT(describe(&timed, c, r, shares, true, err));
+	MZM_TRY_OUT(describe(&info, c, r, found[0], found[1], false, err));
+	MZM_TRY_OUT(describe(&timed, c, r, found[0], found[1], true, err));
 	if (report && json_dump_callback(timed, add_text, &text, JSON_INDENT(1)) != 0)
 		MZM_TRY_OUT(mzm_fail(err, MZM_ENOMEM, "out of memory: the report"));
 	if (out_path)
@@ -363,7 +368,7 @@ mzm_status mzm_calibration_finish(mzm_calibration *c, const char *out_path, char
 	mzm_calib_writer *w = NULL;
 	mzm_calib *fitted = NULL;
 	mzm_calibrate_report *r = NULL;
-	json_t *shares = NULL;
+	json_t *found[2] = {NULL, NULL}; /* what was found of shares, and of layers to skip */
 	int32_t most;
 	if (report)
 		*report = NULL;
@@ -381,12 +386,15 @@ mzm_status mzm_calibration_finish(mzm_calibration *c, const char *out_path, char
 	if (c->fits_monitor)
 		MZM_TRY_OUT(mzm_calibrate_monitor(c, w, err));
 	if (c->fits_alloc)
-		MZM_TRY_OUT(mzm_calibrate_shares(&shares, c, w, err));
+		MZM_TRY_OUT(mzm_calibrate_shares(&found[0], c, w, err));
+	if (c->fits_skip)
+		MZM_TRY_OUT(mzm_calibrate_skip(&found[1], c, w, err));
 	MZM_TRY_OUT(mzm_calib_preview(&fitted, w, err));
 	MZM_TRY_OUT(mzm_calibrate_report_make(&r, c, fitted, err));
-	st = write_results(c, r, shares, w, out_path, report, err);
+	st = write_results(c, r, found, w, out_path, report, err);
 out:
-	json_decref(shares);
+	json_decref(found[0]);
+	json_decref(found[1]);
 	mzm_calibrate_report_free(r);
 	mzm_calib_close(fitted);
 	mzm_calib_writer_free(w);

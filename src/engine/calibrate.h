@@ -46,7 +46,7 @@ struct mzm_calibration {
 	const mzm_fit       *fits[MZM_MAX_FITS];
 	int32_t              n_fits;
 	double               fit_seconds[MZM_MAX_FITS];
-	bool                 fits_monitor, fits_alloc;
+	bool                 fits_monitor, fits_alloc, fits_skip;
 	size_t               n_judged; /* draft tokens that it was fitted to */
 	int32_t             *ids;      /* [n_ids] of ids_cap: all texts */
 	size_t              *ends;     /* [n_texts] of texts_cap: where each ends */
@@ -99,6 +99,10 @@ uint64_t   mzm_calibrate_shares_bytes(const mzm_calibration *c);
 /* Looks for each layer's share of neurons (alloc.h), for all predictors that use such and are ready, and adds those
  * that prove themselves. *report: an array of what was measured; NULL: nothing was. */
 mzm_status mzm_calibrate_shares(json_t **report, mzm_calibration *c, mzm_calib_writer *to, mzm_err *err);
+
+uint64_t   mzm_calibrate_skip_bytes(const mzm_calibration *c); /* the next one takes, at most */
+/* Looks for the layers that drafts can do without (calibrate_skip.h). *report: what it found. */
+mzm_status mzm_calibrate_skip(json_t **report, mzm_calibration *c, mzm_calib_writer *to, mzm_err *err);
 
 /* Measures every predictor of the params that is ready, on the held-out positions, with what was fitted so far. An
  * array, a row for each predictor and keep. timed: with what depends on the machine. */

@@ -25,7 +25,7 @@ mzm_draft_job mzm_gen_draft_job(mzm_generation *g, int i)
 	mzm_session *s = g->s;
 	int32_t room = g->limit - g->n; /* tokens still allowed: a check brings one more than it keeps */
 	int32_t block = g->p->period ? g->p->period : MZM_MAX_PERIOD;
-	return (mzm_draft_job){
+	mzm_draft_job job = {
 		.state = s->state, .sampler = s->sampler, .predictor = s->predictor, .monitor = g->drafter[i].monitor,
 		.image = s->drafting.image, .held = s->drafting.held, .adaptive = g->p->period == 0,
 		.ids = s->ids, .n = g->n, .max = (block < room ? block : room) - 1,
@@ -33,6 +33,9 @@ mzm_draft_job mzm_gen_draft_job(mzm_generation *g, int i)
 		.is_stop = draft_is_stop, .ctx = g->probe, .evidence = g->evidence, .confidence = g->confidence,
 		.n_vocab = s->model->weights->cfg.n_vocab,
 	};
+	if (g->lossless)
+		mzm_gen_lossless_job(g, i, &job);
+	return job;
 }
 
 void mzm_gen_count_draft(mzm_generation *g, const mzm_draft_job *job)
@@ -100,6 +103,7 @@ mzm_status mzm_gen_prepare_checked(mzm_generation *g)
 {
 	size_t per_token = 2 * (size_t)g->kv->n_layers * (size_t)g->kv->n_kv_heads * g->kv->row_bytes;
 	MZM_TRY(mzm_gen_open_drafters(g));
+	MZM_TRY(mzm_gen_prepare_lossless(g));
 	MZM_TRY(mzm_gen_prepare_tree(g));
 	MZM_TRY(mzm_gen_prepare_lines(g));
 	if (!leaves_out(g, MZM_ABLATE_KV_REWRITE))
@@ -121,6 +125,7 @@ mzm_status mzm_gen_begin_checked(mzm_generation *g)
 void mzm_gen_free_checked(mzm_generation *g)
 {
 	mzm_gen_close_drafters(g);
+	mzm_gen_free_lossless(g);
 	mzm_free(g->lines);
 	mzm_free(g->sparse_rows);
 	mzm_free(g->tree);
@@ -155,31 +160,40 @@ bool mzm_gen_stands(mzm_generation *g, const mzm_verifier *verifier, const float
 	return g->s->forced_accept > 0 ? chance_keeps(g->s, pos) : verifier->stands(&j);
 }
 
-/* What the full model would have chosen behind each of the n draft tokens, those that stand or not. */
+/* What the full model would have chosen behind each of the n draft tokens, those that stand or not. In lossless
+ * sampling, which draws only what it needs, the likeliest: the best guess there is. */
 static void choose_all(mzm_generation *g, const float *rows, int32_t n)
 {
 	size_t n_vocab = (size_t)g->s->model->weights->cfg.n_vocab;
 	for (int32_t i = 0; i <= n; i++) {
 		const float *logits =
 			mzm_sampler_process(g->s->sampler, rows + (size_t)i * n_vocab, g->s->ids, g->n + i);
-		g->choice[i] = mzm_sampler_choose(g->s->sampler, logits, g->n + i);
+		g->choice[i] = g->lossless ? mzm_sampler_likeliest(g->s->sampler, logits)
+					   : mzm_sampler_choose(g->s->sampler, logits, g->n + i);
 	}
 }
 
 /* How many of the n draft tokens behind g->n stand; *next: the full model's own token after those. */
-static int32_t judge(mzm_generation *g, const mzm_verifier *verifier, const float *rows, int32_t n, int32_t *next)
+static int32_t judge(mzm_generation *g, int drafter, const float *rows, int32_t n, int32_t *next)
 {
 	const int32_t *ids = g->s->ids;
+	const mzm_verifier *verifier = mzm_gen_verifier(g, drafter);
 	size_t n_vocab = (size_t)g->s->model->weights->cfg.n_vocab;
 	for (int32_t i = 0;; i++) {
 		const float *logits = mzm_sampler_process(g->s->sampler, rows + (size_t)i * n_vocab, ids, g->n + i);
-		*next = mzm_sampler_choose(g->s->sampler, logits, g->n + i);
 		bool stands = false;
+		if (g->lossless)
+			mzm_gen_lossless_begin(g, logits);
+		else
+			*next = mzm_sampler_choose(g->s->sampler, logits, g->n + i);
 		if (i < n) {
-			stands = mzm_gen_stands(g, verifier, logits, ids[g->n + i], *next, g->n + i);
+			stands = g->lossless ? mzm_gen_lossless_stands(g, drafter, i, ids[g->n + i])
+					     : mzm_gen_stands(g, verifier, logits, ids[g->n + i], *next, g->n + i);
 			g->full_prob[i] = mzm_gen_traced_prob(g, logits, ids[g->n + i]);
 		}
 		if (!stands) {
+			if (g->lossless)
+				*next = mzm_gen_lossless_draw(g, i, i == n);
 			g->next_prob = mzm_gen_traced_prob(g, logits, *next);
 			return i;
 		}
@@ -276,7 +290,7 @@ static mzm_status check_line(mzm_generation *g, mzm_round *r)
 	copy_rows(g, base, r->n_draft, true);
 	if (g->choice && g->drafter[i].d->ops->wants_choices)
 		choose_all(g, rows, r->n_draft);
-	r->n_kept = judge(g, mzm_gen_verifier(g, i), rows, r->n_draft, &r->next);
+	r->n_kept = judge(g, i, rows, r->n_draft, &r->next);
 	mzm_gen_learn_line(g, i, g->evidence, r->n_draft, r->n_kept, r->n_kept + 1, r->n_draft + 1);
 	memcpy(g->line, g->s->ids + g->n, (size_t)r->n_draft * sizeof *g->line);
 	return MZM_OK;
@@ -292,9 +306,14 @@ static mzm_status line_round(mzm_generation *g, mzm_round *r)
 static mzm_status auto_round(mzm_generation *g, mzm_round *r)
 {
 	int32_t passes = g->r->n_sparse_passes;
-	unsigned available = (1u << g->n_drafters) - 1;
-	for (; available; available &= ~(1u << r->drafter)) {
-		MZM_TRY(propose_line(g, mzm_draft_policy_choose(&g->policy, available), r));
+	unsigned available = 0;
+	int at[MZM_MAX_DRAFTERS];
+	for (int i = 0; i < g->n_drafters; i++) {
+		at[g->drafter[i].index] = i;
+		available |= 1u << g->drafter[i].index;
+	}
+	for (; available; available &= ~(1u << g->drafter[r->drafter].index)) {
+		MZM_TRY(propose_line(g, at[mzm_draft_policy_choose(&g->s->policy, available)], r));
 		if (r->n_draft > 0 || g->drafter[r->drafter].d->ops->runs_passes)
 			break;
 	}
@@ -302,7 +321,7 @@ static mzm_status auto_round(mzm_generation *g, mzm_round *r)
 	const mzm_gen_drafter *d = &g->drafter[r->drafter];
 	double cost = (g->r->n_sparse_passes - passes) * (double)d->cost +
 		      (double)d->monitor->costs.check[r->n_draft + 1];
-	mzm_draft_policy_learn(&g->policy, r->drafter, r->n_kept + 1, cost);
+	mzm_draft_policy_learn(&g->s->policy, d->index, r->n_kept + 1, cost);
 	return MZM_OK;
 }
 

@@ -44,6 +44,8 @@ static void add_line(mzm_generation *g, int i, int32_t n_draft)
 	mzm_draft_tree *t = g->tree;
 	int32_t at = 0, k = 0;
 	for (; k < n_draft; k++) {
+		if (g->lossless && t->n >= most_nodes(g)) /* whatever the token is, see lossless.h */
+			break;
 		int32_t n_before = t->n, next = node_for(t, at, lines->id[i][k], most_nodes(g));
 		if (next < 0)
 			break;

@@ -1,4 +1,5 @@
-/* checked_tree.c - a draft that is a tree, or several lines joined to one, its check, and which of its paths is gone (Sirius, arXiv 2409.03856).
+/* checked_tree.c - a draft that is a tree, or several lines joined to one, its check, and which of its paths is kept
+ * (Sirius, arXiv 2409.03856).
  *
  * The check is one dense pass over the nodes that some living line needs. A node is judged by the logits of its parent,
  * as a token of a line is by those of the token before it; the full model's own token comes from the row of the last
@@ -12,7 +13,9 @@
 
 mzm_status mzm_gen_prepare_tree(mzm_generation *g)
 {
-	if (g->p->tree_width <= 1 && !g->s->always_tree && g->n_drafters == 1)
+	bool tests = g->s->always_tree && !g->lossless; /* which draws lines */
+	bool lines = g->n_drafters > 1 && !mzm_draft_is_auto(g->p->draft);
+	if (g->p->tree_width <= 1 && !tests && !lines)
 		return MZM_OK;
 	return mzm_alloc_for((void **)&g->tree, sizeof *g->tree, "the tree of drafts", g->err);
 }
@@ -62,7 +65,8 @@ typedef struct verdicts {
 	const float          *rows;                /* [t->n, n_vocab] */
 	int32_t               choice[MZM_MAX_POS]; /* the full model's token behind a node */
 	bool                  stands[MZM_MAX_POS]; /* the node behind its parent */
-	bool                  reached[MZM_MAX_POS]; /* it does, and so do all before it */
+	bool                  reached[MZM_MAX_POS]; /* it does, and so do all before it; of lossless sampling, which
+						     * judges no others: it is on the path */
 	double                log_p[MZM_MAX_POS];  /* of its line, by the full model */
 } verdicts;
 
@@ -183,6 +187,47 @@ static int32_t jump(const verdicts *v, int32_t *leaf)
 	return node;
 }
 
+/* Lossless sampling (decode/lossless.h): at a node the lines that pass there propose its next token in turn. The child
+ * that stands, and the lines that pass there; -1: none does, and the node's choice is the token drawn instead. */
+static int32_t judge_place(verdicts *v, int32_t node, unsigned *passing)
+{
+	mzm_generation *g = v->g;
+	const mzm_draft_lines *lines = g->lines;
+	int32_t k = v->t->depth[node], next = -1;
+	bool bonus = true;
+	mzm_gen_lossless_begin(g, row_of(v, node));
+	for (int i = 0; i < lines->n && next < 0; i++) {
+		if (!(*passing & 1u << i) || k == lines->len[i])
+			continue;
+		bonus = false;
+		if (mzm_gen_lossless_stands(g, i, k, lines->id[i][k]))
+			next = lines->node[i][k];
+	}
+	if (next < 0)
+		v->choice[node] = mzm_gen_lossless_draw(g, k, bonus);
+	for (int i = 0; i < lines->n; i++) {
+		if (k >= lines->len[i] || lines->node[i][k] != next)
+			*passing &= ~(1u << i);
+	}
+	return next;
+}
+
+/* The path that this draws. Behind its nodes but the last, and behind others, choices are the likeliest tokens. */
+static int32_t draw_path(verdicts *v, int32_t *leaf)
+{
+	mzm_generation *g = v->g;
+	unsigned passing = (1u << g->lines->n) - 1;
+	int32_t node = 0;
+	for (int32_t i = 0; g->choice && i < v->t->n; i++)
+		v->choice[i] = mzm_sampler_likeliest(g->s->sampler, row_of(v, i));
+	for (int32_t next = 0; next >= 0; next = judge_place(v, node, &passing)) {
+		node = next;
+		v->reached[node] = true;
+	}
+	*leaf = line_through(v->t, node);
+	return node;
+}
+
 /* The last node that stands, on the line to *leaf. In exact mode there is one line at most that stands. */
 static int32_t choose_path(verdicts *v, int32_t *leaf)
 {
@@ -190,6 +235,8 @@ static int32_t choose_path(verdicts *v, int32_t *leaf)
 	mzm_tree_path by = longest_is ? MZM_TREE_LONGEST : v->g->p->tree_path;
 	v->reached[0] = true;
 	v->log_p[0] = 0;
+	if (v->g->lossless)
+		return draw_path(v, leaf);
 	for (int32_t i = 0; i < v->t->n; i++) {
 		if (by != MZM_TREE_LONGEST || v->reached[i] || v->g->choice) /* below one not reached, none is */
 			judge_node(v, i, by == MZM_TREE_LIKELIEST);

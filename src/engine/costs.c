@@ -96,7 +96,8 @@ static mzm_status open_drafter(mzm_session *s, mzm_drafter **out, const mzm_gen_
 	MZM_TRY(mzm_gen_params_check(params, err));
 	if (mzm_gen_needs_predictor(params))
 		MZM_TRY(mzm_session_use_predictor(s, params, err));
-	mzm_draft_env env = mzm_session_draft_env(s, params);
+	mzm_draft_env env;
+	MZM_TRY(mzm_session_draft_env(&env, s, params, err));
 	int n = mzm_drafter_list(list, params->draft);
 	for (int i = 0; i < n; i++) {
 		const mzm_drafter_ops *ops = mzm_drafter_at(list[i]);
@@ -137,7 +138,7 @@ mzm_status mzm_session_complete_costs(mzm_session *s, mzm_drafter *d, double den
 		s->predictor->ops->settle(s->predictor); /* one that saw no prompt: any set will do for timing */
 	if (room < 1)
 		return mzm_fail(err, MZM_ECONTEXT, "no room in the context to measure costs");
-	if (d && d->ops->needs_predictor && s->drafting.held)
+	if (d && s->drafting.held && (d->ops->needs_predictor || (d->ops->predicts && d->ops->predicts(d))))
 		MZM_TRY(mzm_state_hold(s->state, s->predictor, err));
 	for (int r = -v.n_warm; r < v.n_rounds; r++) {
 		int at = r < 0 ? 0 : r;

@@ -8,28 +8,76 @@ float mzm_drafter_cost(const mzm_drafter *d)
 	return d && d->ops->cost ? (float)d->ops->cost(d) : 1e-4f; /* monitors divide by costs */
 }
 
+static bool skips_sparsely(const mzm_drafter_ops *ops, const mzm_gen_params *p)
+{
+	return ops == &mzm_draft_skip && p->skip_keep > 0 && p->skip_keep < 1;
+}
+
 bool mzm_gen_needs_predictor(const mzm_gen_params *p)
 {
 	int list[MZM_MAX_DRAFTERS], n = mzm_drafter_list(list, p->draft);
 	for (int i = 0; i < n; i++) {
-		if (mzm_drafter_at(list[i])->needs_predictor)
+		const mzm_drafter_ops *ops = mzm_drafter_at(list[i]);
+		if (ops->needs_predictor || skips_sparsely(ops, p))
 			return true;
 	}
 	return p->mode == MZM_MODE_SPARSE;
 }
 
-mzm_draft_env mzm_session_draft_env(mzm_session *s, const mzm_gen_params *p)
+float mzm_gen_keep(const mzm_gen_params *p)
+{
+	int list[MZM_MAX_DRAFTERS], n = mzm_drafter_list(list, p->draft);
+	float keep = p->keep;
+	for (int i = 0; mzm_gen_is_checked(p->mode) && i < n; i++) {
+		const mzm_drafter_ops *ops = mzm_drafter_at(list[i]);
+		if (ops->needs_predictor)
+			return p->keep;
+		if (skips_sparsely(ops, p))
+			keep = p->skip_keep;
+	}
+	return keep;
+}
+
+static bool drafts_with(const mzm_gen_params *p, const mzm_drafter_ops *ops)
+{
+	int list[MZM_MAX_DRAFTERS], n = mzm_drafter_list(list, p->draft), i = 0;
+	while (i < n && mzm_drafter_at(list[i]) != ops)
+		i++;
+	return i < n;
+}
+
+static mzm_status add_draft_model(mzm_draft_env *env, mzm_session *s, const mzm_gen_params *p, mzm_err *err)
+{
+	if (!p->draft_model || !drafts_with(p, &mzm_draft_model))
+		return MZM_OK;
+	MZM_TRY(mzm_session_use_draft(s, p->draft_model, err));
+	env->own = s->own;
+	env->own_cfg = &p->draft_model->weights->cfg;
+	env->own_ids = s->own_ids;
+	env->own_gemm = p->draft_model->gemm;
+	env->own_work = (double)p->draft_model->info.bytes_per_token / (double)s->model->info.bytes_per_token;
+	return MZM_OK;
+}
+
+mzm_status mzm_session_draft_env(mzm_draft_env *out, mzm_session *s, const mzm_gen_params *p, mzm_err *err)
 {
 	mzm_draft_env env = {
 		.p = p, .cfg = &s->model->weights->cfg, .n_ctx = mzm_session_n_ctx(s), .state = s->state,
 		.sampler = s->sampler, .calib = s->model->calib, .tokenizer = s->model->tokenizer,
-		.image = s->drafting.image, .held = s->drafting.held,
+		.image = s->drafting.image, .held = s->drafting.held, .guess = s->guess, .guess_ctx = s->guess_ctx,
 	};
+	for (int image = 0; image < 2; image++) { /* density is linear in the share */
+		env.work[image].base = mzm_model_density(s->model, 0, image);
+		env.work[image].per_share = mzm_model_density(s->model, 1, image) - env.work[image].base;
+	}
+	env.whole_image = mzm_model_drafting(s->model, NULL, p->no_draft_image).image;
 	if (mzm_gen_needs_predictor(p)) {
 		env.predictor = s->predictor;
-		env.sparse_work = mzm_model_density(s->model, mzm_session_ffn_share(s), s->drafting.image);
+		env.sparse_share = mzm_session_ffn_share(s);
+		env.sparse_work = mzm_model_density(s->model, env.sparse_share, s->drafting.image);
 	}
-	return env;
+	*out = env;
+	return add_draft_model(out, s, p, err);
 }
 
 /* "auto" takes those that can be made for this model; who asks for one by name is told why it cannot. */
@@ -42,6 +90,7 @@ static mzm_status open_one(mzm_generation *g, const mzm_draft_env *env, int inde
 		return MZM_OK;
 	if (st != MZM_OK)
 		return mzm_fail(g->err, st, "%s", why.message);
+	slot->index = index;
 	slot->monitor = index == 0 ? &g->s->monitor : &g->s->monitor_of[index];
 	slot->stats = &g->r->drafts[g->n_drafters++];
 	slot->stats->name = slot->d->ops->name;
@@ -52,9 +101,12 @@ static mzm_status open_one(mzm_generation *g, const mzm_draft_env *env, int inde
 
 mzm_status mzm_gen_open_drafters(mzm_generation *g)
 {
-	mzm_draft_env env = mzm_session_draft_env(g->s, g->p);
+	mzm_draft_env env;
 	int list[MZM_MAX_DRAFTERS], n = mzm_drafter_list(list, g->p->draft);
 	bool wants = false;
+	if (g->p->fresh_monitor)
+		g->s->policy = (mzm_draft_policy){0};
+	MZM_TRY(mzm_session_draft_env(&env, g->s, g->p, g->err));
 	for (int i = 0; i < n; i++)
 		MZM_TRY(open_one(g, &env, list[i]));
 	for (int i = 0; i < g->n_drafters; i++)
@@ -77,7 +129,7 @@ static mzm_status costs_of(mzm_generation *g, int i, mzm_costs *out)
 {
 	mzm_session *s = g->s;
 	mzm_drafter *d = g->drafter[i].d;
-	int index = mzm_drafter_index(d->ops->name, strlen(d->ops->name));
+	int index = g->drafter[i].index;
 	float nominal = mzm_drafter_cost(d);
 	if (g->p->period > 0 || g->p->costs) {
 		*out = g->p->period > 0 ? (mzm_costs){0} : *g->p->costs;

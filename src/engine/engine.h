@@ -4,7 +4,7 @@
 
 #include <pthread.h>
 
-#include "decode/drafter.h"
+#include "decode/draft_policy.h"
 #include "decode/token_class.h"
 #include "decode/verifier.h"
 #include "format/tokenizer.h"
@@ -50,9 +50,12 @@ struct mzm_session {
 	mzm_sampler     *sampler;
 	mzm_monitor      monitor;      /* of sparse drafts */
 	mzm_monitor      monitor_of[MZM_MAX_DRAFTERS]; /* of others */
+	mzm_draft_policy policy;       /* of drafts "auto" */
 	double           forced_accept; /* bench: a check keeps draft tokens by this chance alone; 0 = off */
 	uint64_t         forced_seed;   /* of that chance, which is a function of it and the token's position */
 	bool             always_tree;   /* tests: drafts of width 1 are trees too */
+	int32_t        (*guess)(void *ctx, int32_t place); /* tests: Jacobi's new guesses; NULL: its own */
+	void            *guess_ctx;
 	int32_t         *ids;        /* [n_ctx + MZM_MAX_PERIOD] the timeline, drafts behind its end */
 
 	/* what a next generation may go on from (keep_prefix) */
@@ -69,15 +72,35 @@ struct mzm_session {
 	uint64_t         seed;
 	mzm_drafting     drafting;
 	mzm_costs        costs_of[MZM_MAX_DRAFTERS]; /* measured, of drafters by number; sparse 0 = not yet */
+
+	/* the draft model of the last generation that had one */
+	const mzm_model *own_of;
+	mzm_state       *own;
+	int32_t         *own_ids;    /* [n_ctx of that] the tokens whose rows it has */
 };
 
 /* What a session of these params takes at most: keys, values, scratch, sampler, tokens, predictor. */
 mzm_status mzm_session_measure(uint64_t *bytes, const mzm_config *cfg, bool has_bf16, const mzm_kern *kern,
 			       const mzm_session_params *params, mzm_err *err);
 
-/* What drafters of these params are made with. */
-mzm_draft_env mzm_session_draft_env(mzm_session *s, const mzm_gen_params *p);
+/* Under a budget sessions take their memory out of what the plan left for them; else these do nothing. ENOMEM: "WHAT
+ * needs ..." */
+mzm_status mzm_model_reserve(const mzm_model *m, uint64_t bytes, const char *what, mzm_err *err);
+void       mzm_model_release(const mzm_model *m, uint64_t bytes);
+
+/* What a generation of these params takes beside the session for distributions that it draws from. */
+uint64_t mzm_gen_lossless_bytes(const mzm_gen_params *p, int32_t n_vocab);
+
+/* What drafters of these params are made with; what the session keeps for them is made now. */
+mzm_status mzm_session_draft_env(mzm_draft_env *out, mzm_session *s, const mzm_gen_params *p, mzm_err *err);
 bool  mzm_gen_needs_predictor(const mzm_gen_params *p);
+float mzm_gen_keep(const mzm_gen_params *p); /* share of neurons that its sparse passes keep */
+
+/* EARG: the draft model has other tokens; the message names the first (draft_state.c). */
+mzm_status mzm_model_check_draft(const mzm_model *m, const mzm_model *draft, mzm_err *err);
+/* The session's state for this draft model in s->own, made anew if it is another one. */
+mzm_status mzm_session_use_draft(mzm_session *s, const mzm_model *draft, mzm_err *err);
+void       mzm_session_drop_draft(mzm_session *s);
 float mzm_drafter_cost(const mzm_drafter *d); /* of a draft token; NULL or of guesses: next to nothing */
 
 /* As mzm_session_measure_costs, of a drafter that is there (NULL: checks alone). dense_ns: what a dense pass over a few tokens just took, which saves running one where

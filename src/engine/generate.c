@@ -159,12 +159,14 @@ static mzm_status check_prompt(const mzm_session *s, const int32_t *prompt, int3
 }
 
 /* How many of the prompt's tokens keep their rows: those that the session has, but the last one, whose logits are
- * wanted. A predictor that learns from prompts must have observed these, and nothing that is gone: else all is read
- * again. */
+ * wanted. A predictor that learns from prompts must have observed these, and nothing that is gone, and linear attention
+ * can only go back a little: else all is read again. */
 static mzm_status keep_rows(mzm_generation *g)
 {
 	mzm_session *s = g->s;
-	int32_t n_same = g->n_same;
+	int32_t n_same = g->n_same, wanted = n_same < g->n ? n_same : g->n - 1;
+	if (mzm_kv_reach(g->kv, wanted) < wanted)
+		n_same = 0;
 	if (g->p->mode == MZM_MODE_DENSE) {
 		s->n_observed = MZM_NOT_OBSERVED;
 	} else if (!mzm_gen_needs_predictor(g->p)) {
@@ -178,8 +180,8 @@ static mzm_status keep_rows(mzm_generation *g)
 		if (n_same == 0)
 			s->n_observed = 0;
 	}
-	s->n_full = g->r->n_kept = n_same < g->n ? n_same : g->n - 1;
-	mzm_kv_truncate(g->kv, s->n_full);
+	mzm_kv_truncate(g->kv, n_same < g->n ? n_same : g->n - 1);
+	s->n_full = g->r->n_kept = g->kv->len;
 	return MZM_OK;
 }
 
@@ -203,10 +205,11 @@ static void fill_densities(mzm_generation *g)
 	r->density = r->read_density = 1;
 	if (g->p->mode == MZM_MODE_DENSE)
 		return;
-	double share = g->n_shares ? g->ffn_share / g->n_shares
-		       : g->s->predictor ? mzm_session_ffn_share(g->s) : 1;
-	r->density = mzm_model_density(m, share, g->s->drafting.image);
-	r->read_density = mzm_model_read_density(m, share, g->s->drafting.image);
+	if (mzm_gen_needs_predictor(g->p)) {
+		double share = g->n_shares ? g->ffn_share / g->n_shares : mzm_session_ffn_share(g->s);
+		r->density = mzm_model_density(m, share, g->s->drafting.image);
+		r->read_density = mzm_model_read_density(m, share, g->s->drafting.image);
+	}
 	r->sparse_work = r->density * g->n_shares + g->work; /* density is linear in the share */
 	r->sparse_node_work = g->work;
 	if (g->n_share_positions)
@@ -215,6 +218,8 @@ static void fill_densities(mzm_generation *g)
 							 g->s->drafting.image);
 	if (g->n_shares < r->n_sparse_passes) /* drafts of other kinds, too: their mean */
 		r->density = r->read_density = r->sparse_work / r->n_sparse_passes;
+	else if (!mzm_gen_needs_predictor(g->p)) /* guesses alone */
+		r->density = r->read_density = 0;
 }
 
 static mzm_status run(mzm_generation *g)

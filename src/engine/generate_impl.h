@@ -2,12 +2,13 @@
 #ifndef MZM_GENERATE_IMPL_H
 #define MZM_GENERATE_IMPL_H
 
-#include "decode/draft_policy.h"
+#include "decode/lossless.h"
 #include "engine/output.h"
 
 /* A drafter of a generation. */
 typedef struct mzm_gen_drafter {
 	mzm_drafter *d;
+	int          index;   /* of its kind (mzm_drafter_at) */
 	mzm_monitor *monitor; /* the session's, of this kind */
 	float        cost;    /* of a draft token, in dense passes */
 	mzm_draft_stats *stats;
@@ -35,7 +36,6 @@ typedef struct mzm_generation {
 	double                work;        /* of draft passes of other kinds, in dense passes */
 	mzm_gen_drafter       drafter[MZM_MAX_DRAFTERS];
 	int32_t               n_drafters;
-	mzm_draft_policy      policy;      /* with "auto": a drafter a round; else all in every round */
 	int32_t               line[MZM_MAX_PERIOD]; /* of the latest round with one */
 	int32_t              *choice;      /* [MZM_MAX_PERIOD] of the latest line, if somebody wants choices; else NULL */
 	struct mzm_draft_lines *lines;     /* several drafters share a check; else NULL */
@@ -45,6 +45,7 @@ typedef struct mzm_generation {
 	char                 *sparse_rows; /* ablation of the KV rewrite: [period] rows of all layers; else NULL */
 	float                 next_prob;                  /* and of its own token behind them */
 	struct mzm_draft_tree *tree;   /* drafts are trees; NULL: lines */
+	struct mzm_gen_lossless *lossless; /* drafts and checks draw (checked_lossless.c); else NULL */
 } mzm_generation;
 
 void            mzm_gen_end(mzm_generation *g, mzm_finish why); /* the first reason counts */
@@ -105,6 +106,25 @@ mzm_status mzm_gen_prepare_lines(mzm_generation *g);
 mzm_status mzm_gen_lines_round(mzm_generation *g, mzm_round *r);
 /* Checks g->tree and takes one of its paths, whoever grew it. */
 mzm_status mzm_gen_check_tree(mzm_generation *g, mzm_round *r);
+
+/* Lossless mode at a temperature (checked_lossless.c): what drafts drew from, and the place that is judged. */
+typedef struct mzm_gen_lossless {
+	mzm_lossless place;
+	float       *p;                         /* [n_vocab] the full model's weights there */
+	float       *q[MZM_MAX_DRAFTERS];       /* [period - 1, n_vocab] of each drafter; NULL: it only guesses */
+	double      *q_total[MZM_MAX_DRAFTERS]; /* [period - 1] */
+	uint64_t     reserved;                  /* of the model's budget */
+} mzm_gen_lossless;
+
+mzm_status mzm_gen_prepare_lossless(mzm_generation *g);
+void       mzm_gen_free_lossless(mzm_generation *g);
+/* What drafter i needs to draw its line. */
+void       mzm_gen_lossless_job(const mzm_generation *g, int i, mzm_draft_job *job);
+/* A place: what the full model says there (processed logits); whether token k of drafter i's line, proposed for it,
+ * stands; and if nobody's does, or nobody proposed any, its token. */
+void       mzm_gen_lossless_begin(mzm_generation *g, const float *logits);
+bool       mzm_gen_lossless_stands(mzm_generation *g, int i, int32_t k, int32_t id);
+int32_t    mzm_gen_lossless_draw(mzm_generation *g, int32_t k, bool bonus);
 
 /* The decode loop of modes that check (checked.c). prepare: what it needs memory for, before the prompt is read; begin:
  * drafters and costs, behind it. The rest of a generation is freed by free. */

@@ -56,6 +56,16 @@ const char *mzm_drafter_about(int i)
 	return ops ? ops->about : NULL;
 }
 
+const char *mzm_jacobi_name(int i)
+{
+	return mzm_jacobi_form_at(i);
+}
+
+const char *mzm_jacobi_seed_name(int i)
+{
+	return mzm_jacobi_seed_at(i);
+}
+
 const char *mzm_predictor_name(int i)
 {
 	const mzm_predictor_ops *ops = mzm_predictor_at(i);

@@ -3,11 +3,13 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "decode/skip_set.h"
 #include "format/tokenizer_utf8.h"
 
-static const char *const mode_names[] = {"dense", "sparse", "sirius", "exact"};
+static const char *const mode_names[] = {"dense", "sparse", "sirius", "exact", "lossless"};
 static const char *const accept_names[] = {"sirius", "reference", "relative", "typical"};
 static const char *const ablation_names[] = {"kv-rewrite", "rollback", "bonus"}; /* of bit 0, 1, 2 */
 static const char *const path_names[] = {"longest", "likeliest", "jump"};
@@ -54,7 +56,8 @@ mzm_status mzm_mode_parse(mzm_mode *out, const char *name, mzm_err *err)
 			return MZM_OK;
 		}
 	}
-	return mzm_fail(err, MZM_EARG, "unknown mode \"%s\"; there are dense, sparse, sirius and exact", name);
+	return mzm_fail(err, MZM_EARG, "unknown mode \"%s\"; there are dense, sparse, sirius, exact and lossless",
+			name);
 }
 
 mzm_status mzm_accept_parse(mzm_accept *out, const char *name, mzm_err *err)
@@ -113,7 +116,9 @@ mzm_status mzm_tree_path_parse(mzm_tree_path *out, const char *name, mzm_err *er
 mzm_gen_params mzm_gen_params_default(void)
 {
 	return (mzm_gen_params){
-		.mode = MZM_MODE_DENSE, .draft = "sparse", .predictor = "griffin", .keep = 0.5f, .attn_keep = 1,
+		.mode = MZM_MODE_DENSE, .draft = "sparse", .jacobi = mzm_jacobi_form_at(0),
+		.jacobi_seed = mzm_jacobi_seed_at(0), .skip = MZM_SKIP_AUTO, .skip_keep = 1, .draft_exit = -1,
+		.predictor = "griffin", .keep = 0.5f, .attn_keep = 1,
 		.period = 16,
 		.accept = MZM_ACCEPT_SIRIUS, .threshold = 0.1f, .check_temp = 0.6f, .tree_width = 1,
 		.temp = 0, .top_k = 0, .top_p = 1, .min_p = 0, .repeat_penalty = 1, .repeat_last = 64,
@@ -139,7 +144,7 @@ static mzm_status check_sampling(const mzm_gen_params *p, mzm_err *err)
 	if (p->mode == MZM_MODE_SIRIUS && sampling)
 		return mzm_fail(err, MZM_EUNDEFINED,
 				"sampling (temp, top-k, top-p, min-p) is not defined in sirius mode, whose threshold "
-				"presumes a greedy draft; use exact, dense or sparse mode");
+				"presumes a greedy draft; use exact, lossless, dense or sparse mode");
 	if (p->mode == MZM_MODE_SIRIUS && p->accept == MZM_ACCEPT_REFERENCE && p->repeat_penalty != 1)
 		return mzm_fail(err, MZM_EUNDEFINED,
 				"a repetition penalty is not defined with the published rule (reference)");
@@ -198,6 +203,68 @@ static mzm_status check_draft(const mzm_gen_params *p, mzm_err *err)
 			p->draft ? p->draft : "", names);
 }
 
+/* ---- drafts that skip layers; when drafts of passes end ---- */
+
+mzm_status mzm_draft_exit_parse(float *out, const char *text, mzm_err *err)
+{
+	char *end;
+	*out = -1;
+	if (strcmp(text, "adaptive") == 0)
+		return MZM_OK;
+	*out = strcmp(text, "off") == 0 ? 0 : strtof(text, &end);
+	if (*out == 0 && strcmp(text, "off") == 0)
+		return MZM_OK;
+	if (end == text || *end || !(*out > 0 && *out <= 1))
+		return mzm_fail(err, MZM_EARG,
+				"exit: \"%.40s\" is neither adaptive nor off nor a probability above 0 and up to 1",
+				text);
+	return MZM_OK;
+}
+
+void mzm_draft_exit_print(char out[32], float draft_exit)
+{
+	if (draft_exit > 0)
+		snprintf(out, 32, "%.9g", (double)draft_exit);
+	else
+		snprintf(out, 32, "%s", draft_exit < 0 ? "adaptive" : "off");
+}
+
+/* Sparse drafts and sparse passes of "skip" have one predictor. */
+static mzm_status check_skip(const mzm_gen_params *p, mzm_err *err)
+{
+	mzm_gen_params alone = *p;
+	alone.skip_keep = 1;
+	if (p->skip && strcmp(p->skip, MZM_SKIP_AUTO) != 0)
+		MZM_TRY(mzm_skip_parse(NULL, 0, p->skip, err));
+	MZM_TRY(check_range("skip-keep", p->skip_keep, 0, 1, err));
+	if (p->draft_exit != -1)
+		MZM_TRY(check_range("exit", p->draft_exit, 0, 1, err));
+	if (p->skip_keep > 0 && p->skip_keep < 1 && p->skip_keep != p->keep && mzm_verifier_for(p->mode) &&
+	    mzm_gen_needs_predictor(&alone))
+		return mzm_fail(err, MZM_EUNDEFINED,
+				"beside sparse drafts, those that skip layers keep as many neurons (skip-keep) as "
+				"these (keep), or all");
+	return MZM_OK;
+}
+
+static bool has_name(const char *(*at)(int i), const char *name)
+{
+	int i = 0;
+	while (name && at(i) && strcmp(at(i), name) != 0)
+		i++;
+	return !name || at(i);
+}
+
+static mzm_status check_jacobi(const mzm_gen_params *p, mzm_err *err)
+{
+	if (!has_name(mzm_jacobi_form_at, p->jacobi))
+		return mzm_fail(err, MZM_EARG, "unknown form \"%s\" (jacobi); there are slide and block", p->jacobi);
+	if (!has_name(mzm_jacobi_seed_at, p->jacobi_seed))
+		return mzm_fail(err, MZM_EARG, "unknown guesses \"%s\" (jacobi-seed); there are prompt, ngram and pool",
+				p->jacobi_seed);
+	return MZM_OK;
+}
+
 mzm_status mzm_gen_params_check(const mzm_gen_params *p, mzm_err *err)
 {
 	mzm_gen_params defaults = mzm_gen_params_default();
@@ -207,6 +274,8 @@ mzm_status mzm_gen_params_check(const mzm_gen_params *p, mzm_err *err)
 	    (unsigned)p->tree_path >= COUNT(path_names))
 		return mzm_fail(err, MZM_EARG, "unknown mode, acceptance rule or path");
 	MZM_TRY(check_draft(p, err));
+	MZM_TRY(check_jacobi(p, err));
+	MZM_TRY(check_skip(p, err));
 	if (!p->predictor || !mzm_predictor_find(p->predictor))
 		return mzm_fail(err, MZM_EARG, "unknown predictor \"%s\"", p->predictor ? p->predictor : "");
 	if (!(p->keep > 0 && p->keep <= 1))
@@ -217,9 +286,9 @@ mzm_status mzm_gen_params_check(const mzm_gen_params *p, mzm_err *err)
 	MZM_TRY(check_range("threshold", p->threshold, 0, 1, err));
 	MZM_TRY(check_range("check-temp", p->check_temp, 0.01, 100, err));
 	MZM_TRY(check_range("ablate", p->ablate, 0, (1 << COUNT(ablation_names)) - 1, err));
-	if (p->ablate && p->mode == MZM_MODE_EXACT)
-		return mzm_fail(err, MZM_EUNDEFINED,
-				"exact mode leaves no part of its checks out (ablate); use sirius");
+	if (p->ablate && (p->mode == MZM_MODE_EXACT || p->mode == MZM_MODE_LOSSLESS))
+		return mzm_fail(err, MZM_EUNDEFINED, "%s mode leaves no part of its checks out (ablate); use sirius",
+				mzm_mode_name(p->mode));
 	MZM_TRY(check_range("max-tokens", p->max_tokens, 0, MZM_MAX_CTX, err));
 	if (p->ablate && strcmp(p->draft, "sparse") != 0)
 		return mzm_fail(err, MZM_EUNDEFINED, "only checks of sparse drafts leave a part out (ablate)");

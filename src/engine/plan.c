@@ -57,13 +57,16 @@ static mzm_status measure_sessions(mzm_plan *p, mzm_source *src, const mzm_model
 {
 	mzm_session_params sp = params->session ? *params->session : mzm_session_params_default();
 	MZM_TRY(mzm_session_measure(&p->session_bytes, mzm_source_config(src), mzm_plan_has_bf16(src), kern, &sp, err));
+	if (params->drafts)
+		p->session_bytes += mzm_gen_lossless_bytes(params->drafts, mzm_source_config(src)->n_vocab);
 	p->session_bytes *= (uint64_t)(params->n_sessions > 0 ? params->n_sessions : 1);
 	return MZM_OK;
 }
 
 static bool must_stay(const mzm_tensor *t)
 {
-	return t->kind == MZM_T_EMBED || t->kind == MZM_T_POS || mzm_tensor_is_vector(t->kind);
+	/* wg: drafts use the model's, as there is none in a draft image */
+	return t->kind == MZM_T_EMBED || t->kind == MZM_T_POS || t->kind == MZM_T_WG || mzm_tensor_is_vector(t->kind);
 }
 
 static uint64_t held_bytes(const mzm_tensor *t)

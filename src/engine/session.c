@@ -51,6 +51,30 @@ mzm_status mzm_session_measure(uint64_t *bytes, const mzm_config *cfg, bool has_
 	return MZM_OK;
 }
 
+mzm_status mzm_model_reserve(const mzm_model *m, uint64_t bytes, const char *what, mzm_err *err)
+{
+	if (!m->plan.ram_bytes)
+		return MZM_OK;
+	pthread_mutex_lock(&m->ledger->lock);
+	uint64_t left = m->plan.session_bytes - m->ledger->spent;
+	if (bytes <= left)
+		m->ledger->spent += bytes;
+	pthread_mutex_unlock(&m->ledger->lock);
+	return bytes <= left ? MZM_OK
+			     : mzm_fail(err, MZM_ENOMEM,
+					"%s needs %.1f MiB, and the memory budget has %.1f left for sessions", what,
+					(double)bytes / (1 << 20), (double)left / (1 << 20));
+}
+
+void mzm_model_release(const mzm_model *m, uint64_t bytes)
+{
+	if (!m->plan.ram_bytes)
+		return;
+	pthread_mutex_lock(&m->ledger->lock);
+	m->ledger->spent -= bytes;
+	pthread_mutex_unlock(&m->ledger->lock);
+}
+
 /* Under a budget a session takes its memory out of what the plan left for sessions. */
 static mzm_status reserve(mzm_session *s, const mzm_session_params *params, mzm_err *err)
 {
@@ -59,15 +83,9 @@ static mzm_status reserve(mzm_session *s, const mzm_session_params *params, mzm_
 	if (!m->plan.ram_bytes)
 		return MZM_OK;
 	MZM_TRY(mzm_session_measure(&bytes, &m->weights->cfg, m->has_bf16, m->kern, params, err));
-	pthread_mutex_lock(&m->ledger->lock);
-	uint64_t left = m->plan.session_bytes - m->ledger->spent;
-	if (bytes <= left)
-		m->ledger->spent += s->reserved = bytes;
-	pthread_mutex_unlock(&m->ledger->lock);
-	return bytes <= left ? MZM_OK
-			     : mzm_fail(err, MZM_ENOMEM,
-					"the session needs %.1f MiB, and the memory budget has %.1f left for sessions",
-					(double)bytes / (1 << 20), (double)left / (1 << 20));
+	MZM_TRY(mzm_model_reserve(m, bytes, "the session", err));
+	s->reserved = bytes;
+	return MZM_OK;
 }
 
 mzm_status mzm_session_create(mzm_session **out, const mzm_model *model, const mzm_session_params *params, mzm_err *err)
@@ -116,13 +134,10 @@ void mzm_session_free(mzm_session *s)
 	mzm_free(s->keep_of);
 	mzm_free(s->attn_threshold);
 	mzm_sampler_free(s->sampler);
+	mzm_session_drop_draft(s);
 	mzm_state_free(s->state);
 	mzm_team_free(s->team);
-	if (s->reserved) {
-		pthread_mutex_lock(&s->model->ledger->lock);
-		s->model->ledger->spent -= s->reserved;
-		pthread_mutex_unlock(&s->model->ledger->lock);
-	}
+	mzm_model_release(s->model, s->reserved);
 	mzm_free(s);
 }
 
@@ -232,7 +247,7 @@ static mzm_status use_attn_keep(mzm_session *s, float keep, mzm_err *err)
 
 mzm_status mzm_session_use_predictor(mzm_session *s, const mzm_gen_params *params, mzm_err *err)
 {
-	float attn_keep = params->attn_keep > 0 ? params->attn_keep : 1;
+	float keep = mzm_gen_keep(params), attn_keep = params->attn_keep > 0 ? params->attn_keep : 1;
 	const mzm_predictor_ops *ops = mzm_predictor_find(params->predictor);
 	if (!ops)
 		return mzm_fail(err, MZM_EARG, "unknown predictor \"%s\"", params->predictor);
@@ -242,7 +257,7 @@ mzm_status mzm_session_use_predictor(mzm_session *s, const mzm_gen_params *param
 	if (was.image != d.image || was.held != d.held)
 		memset(s->costs_of, 0, sizeof s->costs_of);
 	s->drafting = d;
-	if (s->predictor && s->predictor->ops == ops && s->keep == params->keep && s->seed == params->seed &&
+	if (s->predictor && s->predictor->ops == ops && s->keep == keep && s->seed == params->seed &&
 	    s->attn_keep == attn_keep && s->no_alloc == params->no_alloc && was.held == d.held)
 		return MZM_OK;
 	if (s->predictor)
@@ -250,12 +265,12 @@ mzm_status mzm_session_use_predictor(mzm_session *s, const mzm_gen_params *param
 	s->predictor = NULL;
 	s->n_observed = MZM_NOT_OBSERVED;
 	memset(s->costs_of, 0, sizeof s->costs_of);
-	mzm_pred_env env = mzm_model_pred_env(s->model, params->keep, params->seed, d);
+	mzm_pred_env env = mzm_model_pred_env(s->model, keep, params->seed, d);
 	if (!params->no_alloc && !d.held && ops->allocates)
 		MZM_TRY(mzm_alloc_read(&env.keep_of, s->keep_of, env.calib, ops->name, env.cfg, env.keep, err));
 	MZM_TRY(ops->create(&s->predictor, &env, err));
 	s->predictor->attn_threshold = attn_keep < 1 ? s->attn_threshold : NULL;
-	s->keep = params->keep;
+	s->keep = keep;
 	s->attn_keep = attn_keep;
 	s->no_alloc = params->no_alloc;
 	s->seed = params->seed;

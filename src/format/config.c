@@ -24,6 +24,8 @@ static const char *const rope_names[] = {
 	[MZM_ROPE_LONG] = "long",   [MZM_ROPE_NONE] = "none",
 };
 static const char *const norm_names[] = {[MZM_NORM_RMS] = "rms", [MZM_NORM_LAYER] = "layer"};
+static const char *const attn_names[] = {
+	[MZM_ATTN_SOFTMAX] = "softmax", [MZM_ATTN_DIJIANG_PAPER] = "dijiang-paper", [MZM_ATTN_DIJIANG] = "dijiang"};
 static const char *const parallel_names[] = {
 	[MZM_SERIAL] = "no", [MZM_PARALLEL] = "yes", [MZM_PARALLEL_SHARED] = "shared"};
 
@@ -129,6 +131,31 @@ static mzm_status check_window(const mzm_config *c, mzm_err *err)
 	return MZM_OK;
 }
 
+#define MAX_FEATURES 1024    /* of a head whose attention is linear: its state is their square */
+#define MAX_DECAYS   (1 << 27)
+
+/* Linear attention has scores, but no softmax of them. */
+static mzm_status check_attention(const mzm_config *c, mzm_err *err)
+{
+	bool decays = c->attn == MZM_ATTN_DIJIANG;
+	if (c->decay_len != 0 && !decays)
+		return mzm_fail(err, MZM_EFORMAT, "decay_len without attention that decays");
+	if (c->no_denominator && c->attn != MZM_ATTN_DIJIANG_PAPER)
+		return mzm_fail(err, MZM_EFORMAT, "no_denominator with attention \"%s\"", attn_names[c->attn]);
+	if (!mzm_config_is_linear(c))
+		return MZM_OK;
+	if (c->window != 0 || c->attn_softcap != 0 || c->attn_scale != 0)
+		return mzm_fail(err, MZM_EUNSUPPORTED, "\"%s\" is not supported with attention \"%s\"",
+				c->window ? "window" : c->attn_softcap != 0 ? "attn_softcap" : "attn_scale",
+				attn_names[c->attn]);
+	MZM_TRY(check_range("the head size of linear attention", c->head_dim, 1, MAX_FEATURES, err));
+	if (!decays)
+		return MZM_OK;
+	MZM_TRY(check_range("the length of the decay tables", c->decay_len, 2, MZM_MAX_CTX, err));
+	return check_range("heads times the length of the decay tables", (int64_t)c->n_kv_heads * c->decay_len, 2,
+			   MAX_DECAYS, err);
+}
+
 static bool is_known_arch(const char *arch)
 {
 	for (size_t i = 0; mzm_arch_names[i]; i++)
@@ -143,14 +170,16 @@ mzm_status mzm_config_check(const mzm_config *c, mzm_err *err)
 		return mzm_fail(err, MZM_EUNSUPPORTED, "architecture \"%.*s\" is not supported",
 				(int)sizeof c->arch - 1, c->arch);
 	if ((unsigned)c->act >= N_OF(act_names) || (unsigned)c->rope >= N_OF(rope_names) ||
-	    (unsigned)c->norm >= N_OF(norm_names) || (unsigned)c->parallel >= N_OF(parallel_names))
-		return mzm_fail(err, MZM_EFORMAT, "unknown activation, RoPE, norm or kind of block");
+	    (unsigned)c->norm >= N_OF(norm_names) || (unsigned)c->parallel >= N_OF(parallel_names) ||
+	    (unsigned)c->attn >= N_OF(attn_names))
+		return mzm_fail(err, MZM_EFORMAT, "unknown activation, RoPE, norm, attention or kind of block");
 	if (c->post_norm && (c->norm != MZM_NORM_RMS || c->parallel != MZM_SERIAL))
 		return mzm_fail(err, MZM_EUNSUPPORTED,
 				"norms behind a block with layer norms or parallel blocks are not supported");
 	MZM_TRY(check_shape(c, err));
 	MZM_TRY(check_reals(c, err));
 	MZM_TRY(check_window(c, err));
+	MZM_TRY(check_attention(c, err));
 	MZM_TRY(check_range("the BOS id", c->bos_id, -1, c->n_vocab - 1, err));
 	MZM_TRY(check_range("the number of EOS ids", c->n_eos, 0, MZM_MAX_EOS, err));
 	for (int32_t i = 0; i < c->n_eos; i++)
@@ -300,7 +329,7 @@ static const feature features[] = {
 	FEATURE(qk_norm, FLAG), FEATURE(post_norm, FLAG), FEATURE(learned_pos, FLAG), FEATURE(act_threshold, FLOAT),
 	FEATURE(embed_scale, REAL), FEATURE(attn_scale, REAL), FEATURE(attn_softcap, REAL),
 	FEATURE(logit_softcap, REAL), FEATURE(rope_dim, INT), FEATURE(window, INT), FEATURE(rope_local_theta, REAL),
-	FEATURE(attn_by_input, FLAG),
+	FEATURE(attn_by_input, FLAG), FEATURE(decay_len, INT), FEATURE(no_denominator, FLAG),
 };
 
 static double number_of(const feature *f, const mzm_config *c)
@@ -321,6 +350,8 @@ static bool features_to_json(const mzm_config *c, json_t *o)
 		ok = put(o, "norm", json_string(norm_names[c->norm]));
 	if (ok && c->parallel != MZM_SERIAL)
 		ok = put(o, "parallel", json_string(parallel_names[c->parallel]));
+	if (ok && c->attn != MZM_ATTN_SOFTMAX)
+		ok = put(o, "attention", json_string(attn_names[c->attn]));
 	for (size_t i = 0; ok && i < N_OF(features); i++) {
 		double value = number_of(&features[i], c);
 		if (value != 0)
@@ -339,7 +370,7 @@ const char *mzm_act_name(mzm_act act)
 
 bool mzm_config_is_plain(const mzm_config *c)
 {
-	bool plain = c->norm == MZM_NORM_RMS && c->parallel == MZM_SERIAL;
+	bool plain = c->norm == MZM_NORM_RMS && c->parallel == MZM_SERIAL && c->attn == MZM_ATTN_SOFTMAX;
 	for (size_t i = 0; i < N_OF(features); i++)
 		plain = plain && number_of(&features[i], c) == 0;
 	return plain;
@@ -435,6 +466,7 @@ static mzm_status refuse_unknown(const json_t *obj, mzm_err *err)
 		"n_vocab",    "n_ctx",	     "act",	    "tied",	  "norm_eps",	 "rope_theta",	  "rope",
 		"rope_factor", "rope_low_freq", "rope_high_freq", "rope_orig_ctx", "rope_short", "rope_long",
 		"rope_attn_factor", "bos_id", "eos_ids", "norm", "parallel", "local_layers",
+		"attention",
 	};
 	const char *key;
 	json_t *value;
@@ -498,6 +530,9 @@ static mzm_status features_from_json(mzm_config *c, const json_t *obj, mzm_err *
 	MZM_TRY(mzm_cfg_pick(parallel_names, N_OF(parallel_names), "parallel", name ? name : parallel_names[0], &which,
 			     err));
 	c->parallel = (mzm_parallel)which;
+	MZM_TRY(mzm_cfg_text(obj, "attention", &name, err));
+	MZM_TRY(mzm_cfg_pick(attn_names, N_OF(attn_names), "attention", name ? name : attn_names[0], &which, err));
+	c->attn = (mzm_attn_kind)which;
 	for (size_t i = 0; i < N_OF(features); i++)
 		MZM_TRY(feature_from_json(&features[i], (char *)c + features[i].offset, obj, err));
 	return local_from_json(c, obj, err);
@@ -534,7 +569,7 @@ mzm_status mzm_config_from_json(mzm_config *out, const json_t *obj, mzm_err *err
 
 /* ---- canonical tensors ---- */
 
-#define MAX_KINDS 24 /* of a layer */
+#define MAX_KINDS 32 /* of a layer */
 
 static int add(mzm_tensor_kind *kinds, int n, bool there, mzm_tensor_kind kind)
 {
@@ -556,6 +591,12 @@ static int layer_kinds(mzm_tensor_kind kinds[MAX_KINDS], const mzm_config *c)
 	n = add(kinds, n, c->bias_qkv, MZM_T_BV);
 	n = add(kinds, n, c->qk_norm, MZM_T_Q_NORM);
 	n = add(kinds, n, c->qk_norm, MZM_T_K_NORM);
+	n = add(kinds, n, mzm_config_is_linear(c), MZM_T_FREQ);
+	n = add(kinds, n, c->attn == MZM_ATTN_DIJIANG_PAPER, MZM_T_FEATURE);
+	n = add(kinds, n, c->attn == MZM_ATTN_DIJIANG, MZM_T_DECAY);
+	n = add(kinds, n, c->attn == MZM_ATTN_DIJIANG, MZM_T_WG);
+	n = add(kinds, n, c->attn == MZM_ATTN_DIJIANG, MZM_T_GROUP_NORM);
+	n = add(kinds, n, c->attn == MZM_ATTN_DIJIANG, MZM_T_GROUP_NORM_BIAS);
 	n = add(kinds, n, true, MZM_T_WO);
 	n = add(kinds, n, c->bias_o, MZM_T_BO);
 	n = add(kinds, n, c->post_norm, MZM_T_ATTN_POST_NORM);
@@ -595,7 +636,7 @@ bool mzm_tensor_is_ffn(mzm_tensor_kind kind)
 
 bool mzm_tensor_is_attention(mzm_tensor_kind kind)
 {
-	return kind == MZM_T_WQ || kind == MZM_T_WK || kind == MZM_T_WV || kind == MZM_T_WO;
+	return kind == MZM_T_WQ || kind == MZM_T_WK || kind == MZM_T_WV || kind == MZM_T_WO || kind == MZM_T_WG;
 }
 
 bool mzm_tensor_is_vector(mzm_tensor_kind kind)
@@ -615,6 +656,7 @@ static mzm_tensor tensor_of(const mzm_config *cfg, mzm_tensor_kind kind, int32_t
 	int32_t q = cfg->n_heads * cfg->head_dim, kv = cfg->n_kv_heads * cfg->head_dim;
 	mzm_tensor t = {.kind = kind, .layer = layer, .dtype = MZM_F32};
 	switch (kind) {
+	case MZM_T_WG:
 	case MZM_T_WQ: set_shape(&t, q, cfg->dim); break;
 	case MZM_T_WK:
 	case MZM_T_WV: set_shape(&t, kv, cfg->dim); break;
@@ -628,6 +670,11 @@ static mzm_tensor tensor_of(const mzm_config *cfg, mzm_tensor_kind kind, int32_t
 	case MZM_T_BQ: set_shape(&t, 1, q); break;
 	case MZM_T_BK:
 	case MZM_T_BV: set_shape(&t, 1, kv); break;
+	case MZM_T_GROUP_NORM:
+	case MZM_T_GROUP_NORM_BIAS: set_shape(&t, 1, q); break;
+	case MZM_T_DECAY: set_shape(&t, 1, cfg->n_kv_heads * cfg->decay_len * 2); break;
+	case MZM_T_FREQ:
+	case MZM_T_FEATURE:
 	case MZM_T_Q_NORM:
 	case MZM_T_K_NORM: set_shape(&t, 1, cfg->head_dim); break;
 	case MZM_T_B_GATE:
@@ -708,7 +755,9 @@ const char *mzm_tensor_name(const mzm_tensor *t, char buf[64])
 		[MZM_T_BV] = "wv_bias", [MZM_T_BO] = "wo_bias", [MZM_T_Q_NORM] = "q_norm", [MZM_T_K_NORM] = "k_norm",
 		[MZM_T_ATTN_POST_NORM] = "attn_post_norm", [MZM_T_FFN_POST_NORM] = "ffn_post_norm",
 		[MZM_T_B_GATE] = "gate_bias", [MZM_T_B_UP] = "up_bias", [MZM_T_B_DOWN] = "down_bias",
-		[MZM_T_DOWN] = "down", [MZM_T_POS] = "pos",
+		[MZM_T_DOWN] = "down", [MZM_T_POS] = "pos", [MZM_T_WG] = "wg", [MZM_T_DECAY] = "decay",
+		[MZM_T_GROUP_NORM] = "group_norm", [MZM_T_GROUP_NORM_BIAS] = "group_norm_bias", [MZM_T_FREQ] = "freq",
+		[MZM_T_FEATURE] = "feature",
 	};
 	const char *image = t->role == MZM_ROLE_DRAFT ? "draft." : "";
 	if (t->layer >= 0)

@@ -18,6 +18,10 @@ typedef enum mzm_norm_kind {
 	MZM_NORM_RMS,
 	MZM_NORM_LAYER, /* centred, with a bias */
 } mzm_norm_kind;
+/* What attends. DiJiang (arXiv 2403.19928) is linear attention over positive features of queries and keys: exp of scaled
+ * frequencies as the paper has it, or softmax of those of the inverse transform, with decay, group norm and gate, as its
+ * released code has it. */
+typedef enum mzm_attn_kind { MZM_ATTN_SOFTMAX, MZM_ATTN_DIJIANG_PAPER, MZM_ATTN_DIJIANG } mzm_attn_kind;
 /* What the FFN of a layer reads: the residual stream behind the attention; or the one before it (attention and FFN
  * side by side), through a norm of its own, or through that of the attention. */
 typedef enum mzm_parallel { MZM_SERIAL, MZM_PARALLEL, MZM_PARALLEL_SHARED } mzm_parallel;
@@ -63,6 +67,10 @@ typedef struct mzm_config {
 	double  rope_local_theta;  /* base of local layers, which then rotate plainly; 0: as all the others */
 	bool    attn_by_input;     /* wq, wk, wv, wo lie transposed, a row an input: what those add that a sparse pass
 				    * leaves out need not be read. The model is the same */
+	mzm_attn_kind attn;
+	int32_t decay_len;         /* MZM_ATTN_DIJIANG: positions that have a decay of their own; all behind have that of
+				    * the last */
+	bool    no_denominator;    /* MZM_ATTN_DIJIANG_PAPER: sums of values, not their means */
 	uint8_t local[MZM_MAX_LAYERS / 8]; /* bit l % 8 of byte l / 8: layer l is local; all 0 without a window */
 } mzm_config;
 
@@ -73,6 +81,10 @@ static inline bool mzm_config_is_local(const mzm_config *cfg, int32_t layer)
 static inline int32_t mzm_config_rope_dim(const mzm_config *cfg) /* 0: nothing rotates */
 {
 	return cfg->rope == MZM_ROPE_NONE ? 0 : cfg->rope_dim ? cfg->rope_dim : cfg->head_dim;
+}
+static inline bool mzm_config_is_linear(const mzm_config *cfg)
+{
+	return cfg->attn != MZM_ATTN_SOFTMAX;
 }
 /* Matrices of an FFN: gate, up, down; two without a gate. */
 static inline int32_t mzm_config_n_ffn_matrices(const mzm_config *cfg)
@@ -100,7 +112,7 @@ mzm_status mzm_config_check(const mzm_config *cfg, mzm_err *err); /* ranges and 
 typedef enum mzm_tensor_kind {
 	MZM_T_EMBED,     /* [n_vocab, dim] */
 	MZM_T_ATTN_NORM, /* [1, dim] */
-	MZM_T_WQ,        /* [n_heads * head_dim, dim]; this and the next three the other way round: attn_by_input */
+	MZM_T_WQ,        /* [n_heads * head_dim, dim]; this and the next three, and wg, the other way round: attn_by_input */
 	MZM_T_WK,        /* [n_kv_heads * head_dim, dim] */
 	MZM_T_WV,        /* [n_kv_heads * head_dim, dim] */
 	MZM_T_WO,        /* [dim, n_heads * head_dim] */
@@ -125,6 +137,13 @@ typedef enum mzm_tensor_kind {
 	MZM_T_B_DOWN,    /* [1, dim] */
 	MZM_T_DOWN,      /* [n_ffn, dim]: row j is neuron j's column of down; ungated models, in place of UPDOWN */
 	MZM_T_POS,       /* [n_ctx, dim] learned positions */
+	MZM_T_WG,        /* [n_heads * head_dim, dim] gate of the attention: MZM_ATTN_DIJIANG, as the next three */
+	MZM_T_DECAY,     /* [1, n_kv_heads * decay_len * 2] by head and position: 1 - what the past is multiplied with, and
+			  * the weight of the position itself */
+	MZM_T_GROUP_NORM, /* [1, n_heads * head_dim] */
+	MZM_T_GROUP_NORM_BIAS,
+	MZM_T_FREQ,      /* [1, head_dim] scales of frequencies: both kinds of DiJiang */
+	MZM_T_FEATURE,   /* [1, head_dim] weights of features: MZM_ATTN_DIJIANG_PAPER */
 	MZM_N_TENSOR_KINDS
 } mzm_tensor_kind;
 
@@ -148,7 +167,7 @@ mzm_tensor mzm_tensor_at(const mzm_config *cfg, int32_t i);
 int32_t    mzm_tensor_index(const mzm_config *cfg, mzm_tensor_kind kind, int32_t layer);
 size_t     mzm_tensor_bytes(const mzm_tensor *t);
 bool       mzm_tensor_is_vector(mzm_tensor_kind kind); /* a norm or a bias */
-bool       mzm_tensor_is_attention(mzm_tensor_kind kind); /* wq, wk, wv, wo */
+bool       mzm_tensor_is_attention(mzm_tensor_kind kind); /* wq, wk, wv, wo, wg */
 bool       mzm_tensor_is_ffn(mzm_tensor_kind kind);    /* a matrix of rows of neurons: gate, updown, down */
 /* The tensors of a draft image in file order (layer 0: wq wk wv wo gate updown; ...; head, which a tied model has
  * here too). Embedding and norms are the model's. */

@@ -81,6 +81,9 @@ static const foreign_key foreign_keys[] = {
 	{"query_pre_attn_scalar", NAN, IN(GEMMA2) | IN(GEMMA3)},
 	{"rope_local_base_freq", NAN, IN(GEMMA3)},
 	{"use_bidirectional_attention", 0, 0},
+	{"dijiang_form", NAN, IN(LLAMA) | IN(GPTNEOX)},
+	{"dijiang_table_len", NAN, IN(LLAMA) | IN(GPTNEOX)},
+	{"dijiang_denominator", NAN, IN(LLAMA) | IN(GPTNEOX)},
 	{"attention_chunk_size", 0, 0},
 	{"dual_chunk_attention_config", NAN, 0},
 	{"sparse_config", NAN, 0},
@@ -303,8 +306,33 @@ static mzm_status read_attention_bias(mzm_config *c, const json_t *config, bool 
 	return MZM_OK;
 }
 
+/* DiJiang in place of softmax. The released code marks its checkpoints by their class's file alone, so the key is ours:
+ * whoever imports one says which form it has. */
+static mzm_status read_dijiang(mzm_config *c, const json_t *config, mzm_err *err)
+{
+	static const char *const forms[] = {"paper", "released"};
+	const char *form;
+	int which;
+	bool means = true;
+	MZM_TRY(mzm_cfg_text(config, "dijiang_form", &form, err));
+	if (!form)
+		return MZM_OK;
+	MZM_TRY(mzm_cfg_pick(forms, N_OF(forms), "dijiang_form", form, &which, err));
+	c->attn = which ? MZM_ATTN_DIJIANG : MZM_ATTN_DIJIANG_PAPER;
+	if (which) {
+		int64_t len;
+		MZM_TRY(mzm_json_int(config, "dijiang_table_len", 2, MZM_MAX_CTX, c->n_ctx, &len, err));
+		c->decay_len = (int32_t)len;
+	} else {
+		MZM_TRY(mzm_json_bool(config, "dijiang_denominator", true, &means, err));
+		c->no_denominator = !means;
+	}
+	return MZM_OK;
+}
+
 static mzm_status read_llama(mzm_config *c, const json_t *config, mzm_err *err)
 {
+	MZM_TRY(read_dijiang(c, config, err));
 	MZM_TRY(read_attention_bias(c, config, false, err));
 	return mzm_json_bool(config, "mlp_bias", false, &c->bias_ffn, err);
 }
@@ -429,6 +457,7 @@ static mzm_status read_gptneox(mzm_config *c, const json_t *config, mzm_err *err
 	c->norm = MZM_NORM_LAYER;
 	c->ungated = true;
 	c->bias_ffn = true;
+	MZM_TRY(read_dijiang(c, config, err));
 	MZM_TRY(read_attention_bias(c, config, true, err));
 	MZM_TRY(mzm_json_bool(config, "use_parallel_residual", true, &parallel, err));
 	c->parallel = parallel ? MZM_PARALLEL : MZM_SERIAL;

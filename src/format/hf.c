@@ -18,6 +18,7 @@
 #include "base/io.h"
 #include "base/str.h"
 #include "format/chat_file.h"
+#include "format/dijiang.h"
 #include "format/names.h"
 #include "format/safetensors.h"
 
@@ -160,7 +161,9 @@ static mzm_status check_part(const hf_source *hf, const mzm_st_tensor *t, const 
 			     mzm_err *err)
 {
 	char expected[SHAPE_TEXT], found[SHAPE_TEXT];
-	uint64_t shape[2] = {(uint64_t)want->shape[0], (uint64_t)want->shape[1]};
+	uint64_t shape[4];
+	for (int32_t i = 0; i < want->n_dims; i++)
+		shape[i] = (uint64_t)want->shape[i];
 	shape_text(expected, want->n_dims, shape);
 	if (!t)
 		return mzm_fail(err, MZM_EFORMAT, "%s: tensor %s [%s] is missing", hf->base.path, want->name, expected);
@@ -410,11 +413,55 @@ out:
 	return st;
 }
 
+/* A whole tensor as f32, -> mzm_free */
+static mzm_status read_whole(hf_source *hf, const hf_part *p, float **out, mzm_err *err)
+{
+	mzm_status st;
+	const mzm_st_tensor *t = p->tensor;
+	size_t n = 1, bytes;
+	char *raw = NULL;
+	*out = NULL;
+	for (int32_t i = 0; i < t->n_dims; i++)
+		n *= (size_t)t->shape[i]; /* its bytes are in the file: it cannot overflow */
+	if (!mzm_mul_size(n, sizeof **out, &bytes))
+		return mzm_fail(err, MZM_EFORMAT, "tensor %s is larger than memory can be", t->name);
+	MZM_TRY_OUT(mzm_alloc_for((void **)&raw, n * mzm_dtype_bytes(p->dtype), "a table", err));
+	MZM_TRY_OUT(mzm_alloc_for((void **)out, bytes, "a table", err));
+	MZM_TRY_OUT(mzm_st_read(hf->set, t, raw, n * mzm_dtype_bytes(p->dtype), 0, err));
+	widen(*out, raw, p->dtype, n);
+out:
+	mzm_free(raw);
+	return st;
+}
+
+/* What the released code of DiJiang has as tables. */
+static mzm_status read_tables(hf_source *hf, const hf_tensor *s, const mzm_tensor *t, float *dst, mzm_err *err)
+{
+	mzm_status st;
+	const mzm_config *cfg = &hf->base.cfg;
+	float *a = NULL, *b = NULL;
+	MZM_TRY_OUT(read_whole(hf, &s->part[0], &a, err));
+	if (t->kind == MZM_T_FREQ) {
+		st = mzm_dijiang_scales(dst, a, cfg->head_dim, err);
+	} else {
+		MZM_TRY_OUT(read_whole(hf, &s->part[1], &b, err));
+		st = mzm_dijiang_decay(dst, a, b, cfg->n_kv_heads, cfg->decay_len, err);
+	}
+	if (st != MZM_OK)
+		mzm_err_prefix(err, "%s: tensor %s", hf->base.path, s->part[0].tensor->name);
+out:
+	mzm_free(a);
+	mzm_free(b);
+	return st;
+}
+
 static mzm_status hf_read(mzm_source *src, int32_t i, void *dst, mzm_err *err)
 {
 	hf_source *hf = (hf_source *)src;
 	const hf_tensor *s = &hf->sources[i];
 	const mzm_tensor *t = &src->tensors[i];
+	if (t->kind == MZM_T_DECAY || (t->kind == MZM_T_FREQ && s->part[0].tensor->n_dims == 2))
+		return read_tables(hf, s, t, dst, err);
 	if (mzm_tensor_is_vector(t->kind))
 		return read_vector(hf, s, t, dst, err);
 	if (s->n_parts == 1 && !s->part[0].transposed)

@@ -22,7 +22,9 @@ _Static_assert(MZM_T_EMBED == 0 && MZM_T_ATTN_NORM == 1 && MZM_T_WQ == 2 && MZM_
 		       MZM_T_FFN_NORM_BIAS == 12 && MZM_T_OUT_NORM_BIAS == 13 && MZM_T_BQ == 14 && MZM_T_BK == 15 &&
 		       MZM_T_BV == 16 && MZM_T_BO == 17 && MZM_T_Q_NORM == 18 && MZM_T_K_NORM == 19 &&
 		       MZM_T_ATTN_POST_NORM == 20 && MZM_T_FFN_POST_NORM == 21 && MZM_T_B_GATE == 22 &&
-		       MZM_T_B_UP == 23 && MZM_T_B_DOWN == 24 && MZM_T_DOWN == 25 && MZM_T_POS == 26,
+		       MZM_T_B_UP == 23 && MZM_T_B_DOWN == 24 && MZM_T_DOWN == 25 && MZM_T_POS == 26 &&
+		       MZM_T_WG == 27 && MZM_T_DECAY == 28 && MZM_T_GROUP_NORM == 29 && MZM_T_GROUP_NORM_BIAS == 30 &&
+		       MZM_T_FREQ == 31 && MZM_T_FEATURE == 32,
 	       "tensor numbers of the file");
 
 typedef struct mzm_container {

@@ -60,6 +60,12 @@ static const entry llama_names[MZM_N_TENSOR_KINDS] = {
 };
 
 /* Llama's post_attention_layernorm stands before the FFN, Gemma's behind the attention. */
+/* Of a layer, behind "self_attn." or "attention.": as the released code calls them; T and D are the paper's letters. */
+static const char *const dijiang_names[MZM_N_TENSOR_KINDS] = {
+	[MZM_T_WG] = "W_G", [MZM_T_GROUP_NORM] = "group_norm.weight", [MZM_T_GROUP_NORM_BIAS] = "group_norm.bias",
+	[MZM_T_FREQ] = "T", [MZM_T_FEATURE] = "D", [MZM_T_DECAY] = "D1",
+};
+
 static const entry gemma2_names[MZM_N_TENSOR_KINDS] = {
 	[MZM_T_EMBED] = {"embed_tokens.weight", WHOLE},
 	[MZM_T_ATTN_NORM] = {"input_layernorm.weight", WHOLE},
@@ -208,6 +214,38 @@ static void set_part(mzm_hf_part *p, const family *f, const entry *e, const mzm_
 	set_cut(p, e->cut, n_rows, cfg);
 }
 
+static void set_whole(mzm_hf_part *p, const family *f, const char *name, const mzm_tensor *t, int32_t n_dims,
+		      const int32_t *shape)
+{
+	char full[64];
+	snprintf(full, sizeof full, "%s%s", f->names == gptneox_names ? "attention." : "self_attn.", name);
+	*p = (mzm_hf_part){.n_dims = n_dims};
+	for (int32_t i = 0; i < n_dims; i++)
+		p->shape[i] = shape[i];
+	p->group = p->step = t->n_rows > 1 ? t->n_rows : t->n_cols;
+	set_name(p, f, full, t);
+}
+
+/* What DiJiang has beside what attention has. */
+static int dijiang_parts(mzm_hf_part parts[2], const family *f, const mzm_tensor *t, const mzm_config *cfg)
+{
+	const int32_t vector[] = {t->n_cols}, gate[] = {cfg->dim, cfg->n_heads * cfg->head_dim};
+	const int32_t square[] = {cfg->head_dim, cfg->head_dim}, table[] = {1, cfg->n_kv_heads, cfg->decay_len, 1};
+	if (t->kind == MZM_T_DECAY) {
+		set_whole(&parts[0], f, "D1", t, 4, table);
+		set_whole(&parts[1], f, "D2", t, 4, table);
+		return 2;
+	}
+	if (t->kind == MZM_T_FREQ && cfg->attn == MZM_ATTN_DIJIANG) {
+		set_whole(&parts[0], f, "proj_matrix", t, 2, square);
+		return 1;
+	}
+	bool is_gate = t->kind == MZM_T_WG;
+	set_whole(&parts[0], f, dijiang_names[t->kind], t, is_gate ? 2 : 1, is_gate ? gate : vector);
+	parts[0].transposed = is_gate;
+	return 1;
+}
+
 static bool is_norm(mzm_tensor_kind kind)
 {
 	return kind == MZM_T_ATTN_NORM || kind == MZM_T_FFN_NORM || kind == MZM_T_OUT_NORM || kind == MZM_T_Q_NORM ||
@@ -219,6 +257,8 @@ int mzm_names_parts(mzm_hf_part parts[2], const mzm_tensor *t, const mzm_config 
 	const family *f = family_of(cfg);
 	const entry *e = &f->names[t->kind];
 	bool pair = t->kind == MZM_T_UPDOWN;
+	if (dijiang_names[t->kind])
+		return dijiang_parts(parts, f, t, cfg);
 	if (!e->name)
 		return 0;
 	if (mzm_tensor_is_vector(t->kind)) {

@@ -10,14 +10,15 @@
 typedef struct mzm_hf_part {
 	char    name[96];
 	int32_t n_dims;
-	int32_t shape[2]; /* [n_dims] of the whole tensor in the file */
+	int32_t shape[4]; /* [n_dims] of the whole tensor in the file */
 	int32_t first, group, step;
 	bool    transposed; /* rows of the canonical tensor are columns of the file's: down */
 	bool    plus_one;   /* the file's norm counts from 1 (Gemma) */
 } mzm_hf_part;
 
-/* The parts of t with the shapes that cfg demands; returns their number. Two for MZM_T_UPDOWN: up, then down; one for
- * all else; 0 for a bias that the family's checkpoints do not have (it is zero). cfg->arch says which family. */
+/* The parts of t with the shapes that cfg demands; returns their number. Two for MZM_T_UPDOWN: up, then down; for
+ * MZM_T_DECAY the tables of queries and keys, and for MZM_T_FREQ of MZM_ATTN_DIJIANG the matrix that has the scales in it
+ * (dijiang.h): those are whole. One for all else; 0 for a bias that the family's checkpoints do not have (it is zero). cfg->arch says which family. */
 int mzm_names_parts(mzm_hf_part parts[2], const mzm_tensor *t, const mzm_config *cfg);
 
 /* What the names of all but the head begin with in a whole checkpoint ("model."). Those saved without the head leave it

@@ -56,6 +56,8 @@ static void features_text(mzm_str *s, const mzm_config *c)
 			       (int)c->post_norm, (int)c->learned_pos);
 	if (c->attn_by_input)
 		mzm_str_puts(s, "attn_by_input\n");
+	if (mzm_config_is_linear(c))
+		mzm_str_printf(s, "attention %d %d %d\n", (int)c->attn, (int)c->decay_len, (int)c->no_denominator);
 	if (c->rope_dim)
 		mzm_str_printf(s, "rope_dim %d\n", (int)c->rope_dim);
 	for (size_t i = 0; i < sizeof reals / sizeof reals[0]; i++)

@@ -5,6 +5,8 @@
  * tokens up to its own, in a local layer the last few of them; the weights of the others are zeros, which add nothing.
  * So a row does not depend on how many positions share the pass.
  *
+ * Linear attention shares the projections and is in dijiang.c.
+ *
  * Nodes of a tree see different tokens. Each walks alone, over a list of the rows that its own line of tokens has: what
  * the kernels compute over a list is what they compute over the same rows side by side. */
 #include <math.h>
@@ -14,8 +16,7 @@
 
 #define TOKEN_STEP 64 /* walks over tokens begin at multiples of it, so that kernels group them alike */
 
-/* Normalises a head, if the model does that, and rotates it. table: 1 in local layers that rotate differently. */
-static void turn(const mzm_state *s, float *head, const float *norm, int table, int32_t p)
+void mzm_turn_head(const mzm_state *s, float *head, const float *norm, int table, int32_t p)
 {
 	const mzm_config *cfg = &s->w->cfg;
 	const float *cos_sin = s->rope + ((size_t)table * (size_t)s->max_pos + (size_t)p) * (size_t)s->rope_dim;
@@ -36,14 +37,14 @@ static void store_kv(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team *
 	for (int32_t i = begin; i < end; i++) {
 		int32_t p = i / cfg->n_kv_heads, head = i % cfg->n_kv_heads;
 		size_t at = (size_t)i * (size_t)hd;
-		turn(s, s->k + at, l->k_norm, table, p);
+		mzm_turn_head(s, s->k + at, l->k_norm, table, p);
 		s->kern->narrow(mzm_kv_k(s->kv, layer, head, s->pos0 + p), s->k + at, s->kv->type, hd);
 		s->kern->narrow(mzm_kv_v(s->kv, layer, head, s->pos0 + p), s->v + at, s->kv->type, hd);
 	}
 	mzm_team_range(s->pass->n_pos * cfg->n_heads, 1, rank, mzm_team_size(team), &begin, &end);
 	for (int32_t i = begin; i < end; i++) {
 		float *q = s->q + (size_t)i * (size_t)hd;
-		turn(s, q, l->q_norm, table, i / cfg->n_heads);
+		mzm_turn_head(s, q, l->q_norm, table, i / cfg->n_heads);
 		for (int32_t c = 0; c < hd; c++)
 			q[c] *= scale;
 	}
@@ -206,7 +207,7 @@ static void project(mzm_state *s, const mzm_matrix *m, const float *bias, source
 			 .after = after};
 	mzm_matmul(s, &p, team, rank);
 	if (rank == 0 && m->by_input)
-		s->attn_skipped += (double)(m->n_rows - from->n) * (double)m->stride;
+		s->attn_skipped += (double)(m->n_rows - from->n) * mzm_row_size(m, s->pass->draft);
 }
 
 void mzm_attention(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team *team, int rank)
@@ -217,11 +218,17 @@ void mzm_attention(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team *te
 	project(s, &l->wq, l->bq, &h, s->q, NULL, team, rank);
 	project(s, &l->wk, l->bk, &h, s->k, NULL, team, rank);
 	project(s, &l->wv, l->bv, &h, s->v, NULL, team, rank);
+	if (l->wg.n_rows > 0)
+		project(s, &l->wg, NULL, &h, s->dijiang.gate, NULL, team, rank);
 	mzm_team_barrier(team, rank);
 	if (s->w->cfg.parallel == MZM_PARALLEL) /* the FFN reads x as it is now */
 		mzm_norm(s, s->h, s->x, l->ffn_norm, l->ffn_norm_bias, n_pos, team, rank);
-	store_kv(s, l, layer, team, rank);
-	attend_all(s, layer, team, rank);
+	if (mzm_config_is_linear(&s->w->cfg)) {
+		mzm_linear_attention(s, l, layer, team, rank);
+	} else {
+		store_kv(s, l, layer, team, rank);
+		attend_all(s, layer, team, rank);
+	}
 	source att = source_of(s, &l->wo, layer, true, s->att, rank);
 	project(s, &l->wo, l->bo, &att, s->proj, l->attn_post_norm ? NULL : mzm_add_residual, team, rank);
 	mzm_team_barrier(team, rank);

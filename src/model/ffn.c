@@ -30,7 +30,7 @@ static void multiply(mzm_state *s, const mzm_product *p, int32_t begin, int32_t 
 static void take(mzm_state *s, const mzm_matrix *m, int32_t layer, int matrix, const mzm_part *part, mzm_team *team,
 		 int rank)
 {
-	if (s->held && !s->pass->sparse)
+	if (s->held && !s->pass->sparse && !s->pass->draft)
 		mzm_held_take(s->held, layer, matrix, m, part->row0, part->row1, part->base, rank, mzm_team_size(team));
 }
 

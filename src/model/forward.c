@@ -68,7 +68,8 @@ static void state_layout(mzm_state *s, int n_ranks, mzm_carve *c)
 	s->rope_dim = mzm_config_rope_dim(cfg);
 	s->rope = MZM_CARVE(c, float, (size_t)n_rope_tables(cfg) * max_pos * (size_t)s->rope_dim);
 	s->inv_freq = MZM_CARVE(c, double, n_rope_tables(cfg) * s->rope_dim / 2);
-	s->score = MZM_CARVE(c, float, (size_t)n_ranks * MZM_ATT_ROWS * (size_t)s->n_ctx);
+	s->walk = mzm_config_is_linear(cfg) ? MZM_KV_LAG + MZM_KV_STEP : s->n_ctx;
+	s->score = MZM_CARVE(c, float, (size_t)n_ranks * MZM_ATT_ROWS * (size_t)s->walk);
 	s->value = MZM_CARVE(c, float, (size_t)n_ranks * MZM_ATT_ROWS * (size_t)cfg->head_dim);
 	s->packed_len = MZM_MAX_POS * widest_pack(s->kern, (int32_t)widest);
 	s->packed = mzm_carve_take(c, (size_t)n_ranks, s->packed_len);
@@ -77,7 +78,8 @@ static void state_layout(mzm_state *s, int n_ranks, mzm_carve *c)
 	s->rows = MZM_CARVE(c, int32_t, n_ffn);
 	s->at = MZM_CARVE(c, int32_t, n_ffn);
 	s->sizes = MZM_CARVE(c, float, n_ffn);
-	s->slots = MZM_CARVE(c, int32_t, (size_t)n_ranks * (size_t)s->n_ctx);
+	s->slots = MZM_CARVE(c, int32_t, (size_t)n_ranks * (size_t)s->walk);
+	mzm_dijiang_layout(s, n_ranks, c);
 	s->input_len = cfg->attn_by_input ? (int32_t)widest : 0;
 	s->inputs = MZM_CARVE(c, int32_t, (size_t)n_ranks * (size_t)s->input_len);
 	s->values = MZM_CARVE(c, float, (size_t)n_ranks * MZM_MAX_TREE_WIDTH * (size_t)s->input_len);
@@ -127,6 +129,7 @@ mzm_status mzm_state_create(mzm_state **out, const mzm_weights *w, const mzm_ker
 	state_layout(s, mzm_team_size(team), &c);
 	for (int i = 0; i < n_rope_tables(&w->cfg); i++)
 		rope_frequencies(s->inv_freq + i * s->rope_dim / 2, &w->cfg, n_ctx, i > 0);
+	mzm_dijiang_fill(s);
 	MZM_TRY_OUT(mzm_kv_create(&s->kv, &w->cfg, n_ctx, kv_type, err));
 	if (w->held_of)
 		MZM_TRY_OUT(mzm_held_create(&s->held, &w->cfg, w->held_of, w->n_held, kern, err));
@@ -245,15 +248,30 @@ static void output_head(mzm_state *s, mzm_team *team, int rank)
 	mzm_matmul(s, &p, team, rank);
 }
 
+static bool skips(const mzm_pass *pass, int32_t layer, bool ffn)
+{
+	return pass->skip && pass->skip[2 * layer + ffn];
+}
+
+static void run_layer(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team *team, int rank)
+{
+	bool ffn = !skips(s->pass, layer, true);
+	if (!skips(s->pass, layer, false))
+		mzm_attention(s, l, layer, team, rank);
+	else if (ffn && s->w->cfg.parallel != MZM_SERIAL) /* it would have made the FFN's input, too */
+		mzm_norm(s, s->h, s->x, l->ffn_norm ? l->ffn_norm : l->attn_norm,
+			 l->ffn_norm ? l->ffn_norm_bias : l->attn_norm_bias, s->pass->n_pos, team, rank);
+	if (ffn)
+		mzm_ffn(s, l, layer, team, rank);
+}
+
 static void forward_rank(void *ctx, mzm_team *team, int rank)
 {
 	mzm_state *s = ctx;
 	const mzm_layer *layer = s->pass->draft ? s->w->draft : s->w->layer;
 	embed(s, team, rank);
-	for (int32_t l = 0; l < s->w->cfg.n_layers; l++) {
-		mzm_attention(s, &layer[l], l, team, rank);
-		mzm_ffn(s, &layer[l], l, team, rank);
-	}
+	for (int32_t l = 0; l < s->w->cfg.n_layers; l++)
+		run_layer(s, &layer[l], l, team, rank);
 	output_head(s, team, rank);
 }
 
@@ -262,13 +280,21 @@ static double n_ffn_rows(const mzm_config *cfg)
 	return (double)mzm_config_n_ffn_matrices(cfg) * cfg->n_layers * cfg->n_ffn;
 }
 
-static double ffn_bytes(const mzm_layer *layer, int32_t n)
+double mzm_row_size(const mzm_matrix *m, bool bytes)
+{
+	return bytes ? (double)m->stride : (double)m->n_cols;
+}
+
+static double ffn_size(const mzm_layer *layer, int32_t n, bool bytes)
 {
 	double sum = 0;
 	for (int32_t l = 0; l < n; l++) {
 		const mzm_matrix *pairs = mzm_layer_pairs(&layer[l]);
-		sum += (double)layer[l].gate.n_rows * (double)layer[l].gate.stride +
-		       (double)pairs->n_rows * (double)pairs->stride;
+		double pair = mzm_row_size(pairs, bytes);
+		if (!bytes && layer[l].up.n_rows > 0) /* its stride would count both */
+			pair += mzm_row_size(&layer[l].down, false);
+		sum += (double)layer[l].gate.n_rows * mzm_row_size(&layer[l].gate, bytes) +
+		       (double)pairs->n_rows * pair;
 	}
 	return sum;
 }
@@ -277,30 +303,66 @@ double mzm_state_cost_share(const mzm_state *s, const mzm_predictor *p, bool dra
 {
 	if (!p->ops->cost)
 		return 0;
-	return (double)p->ops->cost(p) / ffn_bytes(draft ? s->w->draft : s->w->layer, s->w->cfg.n_layers);
+	return (double)p->ops->cost(p) / ffn_size(draft ? s->w->draft : s->w->layer, s->w->cfg.n_layers, true);
+}
+
+static double attention_size(const mzm_layer *l, bool bytes)
+{
+	const mzm_matrix *const m[] = {&l->wq, &l->wk, &l->wv, &l->wo, &l->wg};
+	double sum = 0;
+	for (int i = 0; i < 5; i++)
+		sum += (double)m[i]->n_rows * mzm_row_size(m[i], bytes);
+	return sum;
 }
 
 double mzm_state_attention_share(const mzm_state *s, bool draft)
 {
 	const mzm_layer *layer = draft ? s->w->draft : s->w->layer;
 	double sum = 0;
-	for (int32_t l = 0; l < s->w->cfg.n_layers; l++) {
-		const mzm_matrix *const m[] = {&layer[l].wq, &layer[l].wk, &layer[l].wv, &layer[l].wo};
-		for (int i = 0; i < 4; i++)
-			sum += (double)m[i]->n_rows * (double)m[i]->stride;
-	}
-	return sum / ffn_bytes(layer, s->w->cfg.n_layers);
+	for (int32_t l = 0; l < s->w->cfg.n_layers; l++)
+		sum += attention_size(&layer[l], draft);
+	return sum / ffn_size(layer, s->w->cfg.n_layers, draft);
+}
+
+/* Of the FFNs, those that are not skipped. */
+static double ffns_left(const mzm_state *s, const uint8_t *skip)
+{
+	int32_t n = 0;
+	for (int32_t l = 0; skip && l < s->w->cfg.n_layers; l++)
+		n += skip[2 * l + 1] != 0;
+	return 1 - (double)n / s->w->cfg.n_layers;
+}
+
+static double skipped_attention(const mzm_state *s, const uint8_t *skip, bool draft)
+{
+	const mzm_layer *layer = draft ? s->w->draft : s->w->layer;
+	double sum = 0;
+	for (int32_t l = 0; skip && l < s->w->cfg.n_layers; l++)
+		sum += skip[2 * l] ? attention_size(&layer[l], draft) : 0;
+	return sum;
+}
+
+double mzm_state_skip_share(const mzm_state *s, const uint8_t *skip, bool draft)
+{
+	return ffns_left(s, skip) - skipped_attention(s, skip, draft) /
+					    ffn_size(draft ? s->w->draft : s->w->layer, s->w->cfg.n_layers, draft);
+}
+
+bool mzm_state_streams(const mzm_state *s)
+{
+	return mzm_store_n_spans(s->w->store, MZM_ORDER_PASS) > 0;
 }
 
 static double share_read(const mzm_state *s)
 {
 	const mzm_pass *pass = s->pass;
 	if (!pass->sparse)
-		return 1;
+		return mzm_state_skip_share(s, pass->skip, pass->draft);
 	int32_t n_scored = pass->sparse->ops->score ? pass->n_pos : 1;
 	return (double)s->n_read / n_ffn_rows(&s->w->cfg) +
-	       n_scored * mzm_state_cost_share(s, pass->sparse, pass->draft) -
-	       s->attn_skipped / ffn_bytes(pass->draft ? s->w->draft : s->w->layer, s->w->cfg.n_layers);
+	       n_scored * ffns_left(s, pass->skip) * mzm_state_cost_share(s, pass->sparse, pass->draft) -
+	       (s->attn_skipped + skipped_attention(s, pass->skip, pass->draft)) /
+		       ffn_size(pass->draft ? s->w->draft : s->w->layer, s->w->cfg.n_layers, pass->draft);
 }
 
 mzm_status mzm_forward(mzm_state *s, const mzm_pass *pass, float **logits, double *ffn_share, mzm_err *err)
@@ -315,12 +377,18 @@ mzm_status mzm_forward(mzm_state *s, const mzm_pass *pass, float **logits, doubl
 	mzm_store_order order = pass->draft || pass->held ? MZM_ORDER_NONE : MZM_ORDER_PASS;
 	if (pass->held && !mzm_held_is_complete(s->held))
 		return mzm_fail(err, MZM_EINTERNAL, "a sparse pass on neurons that are not in memory");
+	if (pass->skip && order == MZM_ORDER_PASS && mzm_state_streams(s))
+		return mzm_fail(err, MZM_EUNDEFINED,
+				"a pass that skips layers reads from memory, and some weights are not there");
 	MZM_TRY(mzm_store_begin(s->w->store, order, err));
 	mzm_team_run(s->team, forward_rank, s);
 	mzm_store_end(s->w->store, order);
+	bool failed = atomic_load_explicit(&s->failed, memory_order_relaxed) != MZM_OK;
+	if (s->why.code != MZM_OK || failed)
+		mzm_kv_restore(s->kv, s->pos0); /* linear attention may be past it */
 	if (s->why.code != MZM_OK)
 		return mzm_fail(err, s->why.code, "%s", s->why.message);
-	if (atomic_load_explicit(&s->failed, memory_order_relaxed) != MZM_OK)
+	if (failed)
 		return mzm_fail(err, MZM_EINTERNAL, "oneDNN refused a matrix product of the prefill");
 	s->bytes_streamed += mzm_store_streamed_bytes(s->w->store, order);
 	s->kv->len += pass->n_pos;

@@ -68,6 +68,9 @@ typedef struct mzm_pass {
 	const float   *mask;
 	int32_t        mask_layer;
 	bool           draft;    /* read the draft image; the model must have one */
+	/* [2 * n_layers] attention and FFN of each layer that are left out: what they would add to the residual is not
+	 * there, and a skipped attention leaves its KV rows unwritten. NULL: none. Not where the pass streams. */
+	const uint8_t *skip;
 	bool           held;     /* sparse: on the neurons that the state holds (held.h) */
 	bool           gemm;     /* whole chunks of the grid go through oneDNN */
 } mzm_pass;
@@ -78,9 +81,14 @@ double     mzm_state_cost_share(const mzm_state *s, const mzm_predictor *p, bool
 /* What the attention's matrices are, in the same. */
 double     mzm_state_attention_share(const mzm_state *s, bool draft);
 
+/* What a pass that is dense but for what it skips reads, as *ffn_share of mzm_forward has it. */
+double     mzm_state_skip_share(const mzm_state *s, const uint8_t *skip, bool draft);
+/* Passes over the model's own weights read some of them from the file. */
+bool       mzm_state_streams(const mzm_state *s);
+
 /* Runs the pass. *logits: [n_rows, n_vocab], the state's, until the next pass; may be NULL when n_rows is 0.
  * *ffn_share: share of the FFN weights that the pass read, the predictor's cost added, and what it did not read of the
- * attention subtracted; may be NULL. ids must be in the
+ * attention subtracted, so that it may be below 0; may be NULL. ids must be in the
  * vocabulary and the KV must have room: callers check, once, at the border. */
 mzm_status mzm_forward(mzm_state *s, const mzm_pass *pass, float **logits, double *ffn_share, mzm_err *err);
 

@@ -4,6 +4,7 @@
 
 #include "base/carve.h"
 #include "kern/gemm.h"
+#include "model/dijiang.h"
 #include "model/forward.h"
 #include "model/held.h"
 
@@ -56,7 +57,8 @@ struct mzm_state {
 	float    *rope;     /* [2, max_pos, rope_dim/2, 2] cos, sin; the second of local layers, if theirs differ */
 	double   *inv_freq; /* [2, rope_dim/2] radians per position */
 	int32_t   rope_dim; /* of a head, that rotate; 0: none */
-	float    *score;    /* [n_ranks, MZM_ATT_ROWS, n_ctx] attention weights */
+	int32_t   walk;     /* tokens that a walk of the attention can be over: n_ctx; of linear attention few */
+	float    *score;    /* [n_ranks, MZM_ATT_ROWS, walk] attention weights */
 	float    *value;    /* [n_ranks, MZM_ATT_ROWS, head_dim] weighted values */
 	char     *packed;   /* [n_ranks, packed_len] activations as the kernels want them */
 	size_t    packed_len;
@@ -65,8 +67,9 @@ struct mzm_state {
 	int32_t  *rows;     /* [n_ffn] neurons of a sparse pass */
 	int32_t  *at;       /* [n_ffn] where those are, if they are held */
 	float    *sizes;    /* [n_ffn] by which they are chosen, where that is not what one position computed */
-	int32_t  *slots;    /* [n_ranks, n_ctx] KV rows of the tokens that a node of a tree sees */
+	int32_t  *slots;    /* [n_ranks, walk] KV rows of the tokens that a node of a tree sees */
 	mzm_held *held;     /* NULL: none */
+	mzm_dijiang dijiang;
 	mzm_gemm_scratch gemm;
 	int32_t  *inputs;   /* [n_ranks, input_len] of the attention that a sparse pass uses; input_len 0: that lies by
 			     * output */
@@ -74,7 +77,7 @@ struct mzm_state {
 	int32_t   input_len;
 	int32_t   n_rows;   /* length of rows */
 	int64_t   n_read;   /* rows of gate, up and down that a sparse pass read */
-	double    attn_skipped; /* bytes of attention matrices that it did not read */
+	double    attn_skipped; /* of attention matrices it did not read: weights; bytes of the draft image */
 	_Atomic int failed; /* a status of a rank, else MZM_OK */
 	const char *span;   /* streamed weights at hand, chosen by rank 0 between two barriers; NULL: none */
 	mzm_err     why;    /* of a span that could not be read */
@@ -95,6 +98,15 @@ static inline int32_t mzm_pass_position(const mzm_state *s, int32_t i)
 /* The pieces of a layer; every rank of the team calls them in the same order. Each ends in a barrier. */
 void mzm_attention(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team *team, int rank);
 void mzm_ffn(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team *team, int rank);
+
+/* What attention is where the model's is linear, in place of rows of scores (dijiang.c): from s->q, s->k, s->v and the
+ * gate's projection to s->att. And its scratch: laid out, then filled. */
+void mzm_linear_attention(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team *team, int rank);
+void mzm_dijiang_layout(mzm_state *s, int n_ranks, mzm_carve *c);
+void mzm_dijiang_fill(mzm_state *s);
+/* Normalises a head of position p of the pass, unless norm is NULL, and rotates it. table: 1 in local layers that rotate
+ * differently. */
+void mzm_turn_head(const mzm_state *s, float *head, const float *norm, int table, int32_t p);
 
 /* Activations [n_pos, n_cols] and, once a product has wanted it, their packed form in the rank's scratch: one at a
  * time, so the last to be packed is the one that is there. */
@@ -188,6 +200,9 @@ void       mzm_gemm_shape(mzm_state *s, bool has_bf16);
 mzm_status mzm_gemm_start(mzm_state *s, mzm_err *err);
 void       mzm_gemm_stop(mzm_state *s);
 void       mzm_gemm_layout(mzm_state *s, int n_ranks, mzm_carve *c);
+/* What a row counts for in densities: its weights, or its bytes. */
+double mzm_row_size(const mzm_matrix *m, bool bytes);
+
 /* h = norm(x), of the kind that the model has, for this rank's share of the positions, then a barrier. */
 void mzm_norm(mzm_state *s, float *h, const float *x, const float *weight, const float *bias, int32_t n_pos,
 	      mzm_team *team, int rank);

@@ -42,6 +42,11 @@ static const float **vector_at(mzm_weights *w, mzm_layer *l, mzm_tensor_kind kin
 	case MZM_T_B_UP: return &l->b_up;
 	case MZM_T_B_DOWN: return &l->b_down;
 	case MZM_T_OUT_NORM_BIAS: return &w->out_norm_bias;
+	case MZM_T_FREQ: return &l->freq;
+	case MZM_T_FEATURE: return &l->feature;
+	case MZM_T_DECAY: return &l->decay;
+	case MZM_T_GROUP_NORM: return &l->group_norm;
+	case MZM_T_GROUP_NORM_BIAS: return &l->group_norm_bias;
 	default: return &w->out_norm;
 	}
 }
@@ -63,6 +68,7 @@ static void bind(mzm_weights *w, const mzm_tensor *t, const holding *h)
 	case MZM_T_WK: l->wk = m; break;
 	case MZM_T_WV: l->wv = m; break;
 	case MZM_T_WO: l->wo = m; break;
+	case MZM_T_WG: l->wg = m; break;
 	case MZM_T_GATE: l->gate = m; break;
 	case MZM_T_DOWN: l->down = m; break;
 	case MZM_T_UPDOWN: /* rows 2j and 2j+1 belong to neuron j */
@@ -78,7 +84,7 @@ static void bind(mzm_weights *w, const mzm_tensor *t, const holding *h)
 	}
 }
 
-/* The draft image has no vectors of its own. */
+/* The draft image has no vectors of its own, and no gate of the attention. */
 static void share_vectors(mzm_weights *w)
 {
 	for (int32_t i = 0; w->draft && i < w->cfg.n_layers; i++) {

@@ -30,6 +30,11 @@ typedef struct mzm_layer {
 	const float *q_norm, *k_norm;                 /* [head_dim] */
 	const float *attn_post_norm, *ffn_post_norm;  /* [dim] */
 	const float *b_gate, *b_up, *b_down;          /* [n_ffn], [n_ffn], [dim] */
+	/* of linear attention */
+	mzm_matrix   wg;                              /* [n_heads * head_dim, dim]; no rows: there is no gate */
+	const float *freq, *feature;                  /* [head_dim] scales of frequencies, weights of features */
+	const float *decay;                           /* [n_kv_heads, decay_len, 2] 1 - rho, sigma */
+	const float *group_norm, *group_norm_bias;    /* [n_heads * head_dim] */
 } mzm_layer;
 
 /* The second matrix of a neuron, which streams as one: up with down behind it, or down alone. */

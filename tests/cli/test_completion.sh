@@ -45,9 +45,9 @@ offers "a command begun" "to" :: tokenize
 offers "help on a command" help "i" :: import inspect
 offers "options" run "--t" :: --threads --threshold --temp --top-k --top-p --trace --tree --tree-path
 offers "options of another command" import "--" :: --output --quant --zstd ...
-offers "choices" run --mode "" :: dense sparse sirius exact
+offers "choices" run --mode "" :: dense sparse sirius exact lossless
 offers "choices that are names with points" synth --arch "smollm2-1" :: smollm2-135m smollm2-1.7b
-offers "choices after =" run --mode = "" :: dense sparse sirius exact
+offers "choices after =" run --mode = "" :: dense sparse sirius exact lossless
 offers "a choice begun after =" run --accept = "r" :: reference relative
 offers "predictors" run --predictor "g" :: griffin griffin-live
 offers "kernels" run --isa "a" :: auto ...

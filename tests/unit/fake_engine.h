@@ -68,7 +68,7 @@ const mzm_tokenizer *mzm_model_tokenizer(const mzm_model *model)
 }
 const char *mzm_mode_name(mzm_mode mode)
 {
-	static const char *const names[] = {"dense", "sparse", "sirius", "exact"};
+	static const char *const names[] = {"dense", "sparse", "sirius", "exact", "lossless"};
 	return names[mode];
 }
 void mzm_ablation_print(char out[64], uint32_t ablate)

@@ -1,0 +1,157 @@
+/* draft_rig.h - generations with drafters, recorded and compared: what they write, the KV they leave, what comes next.
+ * Include in one file of a program. The working directory is the source tree's root. */
+#ifndef DRAFT_RIG_H
+#define DRAFT_RIG_H
+
+#include "testing.h"
+
+#include "counting.h"
+#include "demo.h"
+#include "engine/engine.h"
+
+enum { RIG_MAX_TOK = 512 };
+
+typedef struct rig_record {
+	int32_t ids[RIG_MAX_TOK];
+	int     n, longest;      /* longest: draft tokens of a check, at most */
+	char    text[8192];
+	size_t  text_len;
+	long    allocations_at_first, allocations_at_last;
+	int     last_check;
+} rig_record;
+
+static int rig_on_token(void *user, const mzm_token_event *e)
+{
+	rig_record *r = user;
+	r->longest = e->block - 1 > r->longest ? e->block - 1 : r->longest;
+	if (e->kind == MZM_TOKEN_ROLLED_BACK)
+		return 0;
+	if (r->n == 0)
+		r->allocations_at_first = atomic_load(&n_allocations);
+	r->allocations_at_last = atomic_load(&n_allocations);
+	assert_true(r->n < RIG_MAX_TOK);
+	r->ids[r->n++] = e->id;
+	return 0;
+}
+
+static int rig_on_text(void *user, const char *bytes, size_t n)
+{
+	rig_record *r = user;
+	assert_true(r->text_len + n < sizeof r->text);
+	memcpy(r->text + r->text_len, bytes, n);
+	r->text_len += n;
+	return 0;
+}
+
+static inline mzm_gen_result rig_generate_ids(rig_record *r, mzm_session *s, const int32_t *ids, int32_t n,
+					      mzm_gen_params p)
+{
+	mzm_gen_result result;
+	mzm_err err = {0};
+	memset(r, 0, sizeof *r);
+	p.on_token = rig_on_token;
+	p.on_text = rig_on_text;
+	p.user = r;
+	if (mzm_generate(s, ids, n, &p, &result, &err) != MZM_OK)
+		fail_msg("%s", err.message);
+	assert_int_equal(result.n_tokens, r->n);
+	assert_memory_equal(result.tokens, r->ids, sizeof(int32_t) * (size_t)r->n);
+	return result;
+}
+
+/* The continuation of problem i. */
+static inline mzm_gen_result rig_generate(rig_record *r, mzm_session *s, int i, mzm_gen_params p)
+{
+	int32_t *ids;
+	size_t n;
+	char *prompt = demo_prompt(i);
+	assert_int_equal(mzm_tokenize(s->model->tokenizer, prompt, strlen(prompt), 0, &ids, &n, NULL), MZM_OK);
+	mzm_gen_result result = rig_generate_ids(r, s, ids, (int32_t)n, p);
+	mzm_ids_free(ids);
+	free(prompt);
+	return result;
+}
+
+static inline void rig_same_text(const rig_record *a, const rig_record *b)
+{
+	assert_int_equal(a->n, b->n);
+	assert_memory_equal(a->ids, b->ids, sizeof(int32_t) * (size_t)a->n);
+	assert_int_equal(a->text_len, b->text_len);
+	assert_memory_equal(a->text, b->text, a->text_len);
+}
+
+/* Bits of all KV rows (but of linear attention, whose rows lie elsewhere), and of the logits that follow them. */
+static inline void rig_same_state(mzm_session *a, mzm_session *b, int32_t last)
+{
+	mzm_kv *x = mzm_state_kv(a->state), *y = mzm_state_kv(b->state);
+	size_t n_vocab = (size_t)a->model->info.n_vocab, bytes = (size_t)x->len * x->row_bytes;
+	assert_int_equal(x->len, y->len);
+	for (int l = 0; l < x->n_layers && !x->is_linear; l++) {
+		for (int h = 0; h < x->n_kv_heads; h++) {
+			assert_memory_equal(mzm_kv_k(x, l, h, 0), mzm_kv_k(y, l, h, 0), bytes);
+			assert_memory_equal(mzm_kv_v(x, l, h, 0), mzm_kv_v(y, l, h, 0), bytes);
+		}
+	}
+	float *u = malloc(n_vocab * sizeof *u), *v = malloc(n_vocab * sizeof *v);
+	if (x->len < x->max_tok) {
+		assert_int_equal(mzm_session_forward(a, u, &last, 1, 1, NULL), MZM_OK);
+		assert_int_equal(mzm_session_forward(b, v, &last, 1, 1, NULL), MZM_OK);
+		assert_memory_equal(u, v, n_vocab * sizeof *u);
+	}
+	free(u);
+	free(v);
+}
+
+static inline mzm_model *rig_open(const char *from, const char *calib)
+{
+	mzm_model *m;
+	mzm_err err = {0};
+	mzm_model_params p = mzm_model_params_default();
+	p.calib = calib;
+	if (mzm_model_open(&m, from, &p, &err) != MZM_OK)
+		fail_msg("%s", err.message);
+	return m;
+}
+
+static inline mzm_session *rig_session(const mzm_model *m, int n_threads, int32_t n_ctx)
+{
+	mzm_session *s;
+	mzm_err err = {0};
+	mzm_session_params p = {.n_threads = n_threads, .n_ctx = n_ctx};
+	if (mzm_session_create(&s, m, &p, &err) != MZM_OK)
+		fail_msg("%s", err.message);
+	return s;
+}
+
+static inline mzm_gen_params rig_params(mzm_mode mode, const char *draft, int period)
+{
+	mzm_gen_params p = mzm_gen_params_default();
+	p.mode = mode;
+	p.draft = draft;
+	p.period = period;
+	p.max_tokens = 120;
+	p.fresh_monitor = true;
+	return p;
+}
+
+/* Costs that let a monitor draft. */
+static inline mzm_costs rig_costs(void)
+{
+	mzm_costs c = {.sparse = 0.4f};
+	for (int m = 1; m <= MZM_MAX_PERIOD; m++)
+		c.check[m] = 1.0f + 0.01f * (float)(m - 1);
+	return c;
+}
+
+/* This generation fails so, and says so. */
+static inline void rig_refuses(mzm_session *s, mzm_gen_params p, mzm_status status, const char *words)
+{
+	mzm_gen_result result;
+	mzm_err err = {0};
+	int32_t ids[3] = {1, 2, 3};
+	assert_int_equal(mzm_generate(s, ids, 3, &p, &result, &err), status);
+	if (!strstr(err.message, words))
+		fail_msg("\"%s\" does not say \"%s\"", err.message, words);
+}
+
+#endif

@@ -1,0 +1,345 @@
+/* test_jacobi.c - Jacobi decoding on the shipped demo model: its texts are dense mode's for every width, form, seed
+ * and whatever is guessed; passes never exceed tokens; right guesses take one pass a block; and its share in
+ * combinations. */
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <pthread.h>
+
+#include "base/mem.h"
+#include "counting.h"
+#include "guess_rig.h"
+
+static const char *const forms[] = {"slide", "block"};
+static const char *const seeds[] = {"prompt", "ngram", "pool"};
+
+/* ---- guesses from outside ---- */
+
+typedef enum guess_kind { ZERO, RANDOM, ORACLE, ADVERSARIAL, N_KINDS } guess_kind;
+
+typedef struct guesser {
+	guess_kind      kind;
+	const rig_text *truth;
+	int32_t         n_prompt;
+	uint64_t        seed;
+} guesser;
+
+static int32_t guess(void *ctx, int32_t place)
+{
+	guesser *g = ctx;
+	int32_t n_vocab = rig_model->info.n_vocab, i = place - g->n_prompt;
+	int32_t right = i >= 0 && i < g->truth->n ? g->truth->ids[i] : 0;
+	switch (g->kind) {
+	case ORACLE:
+		return right;
+	case ADVERSARIAL:
+		return (right + 1) % n_vocab;
+	case RANDOM:
+		return (int32_t)(testing_random(&g->seed) % (uint64_t)n_vocab);
+	default:
+		return 0;
+	}
+}
+
+static void test_any_guess(void **state)
+{
+	static const int periods[] = {1, 2, 4, 8, 16, 32};
+	rig_text dense, t;
+	(void)state;
+	for (int i = 0; i < (int)testing_count(2, 60); i++) {
+		int32_t *ids;
+		size_t n;
+		rig_problem(&ids, &n, i);
+		mzm_gen_params plain = rig_params(NULL, 16);
+		plain.max_tokens = i ? 40 : 0;
+		rig_write(&dense, rig_session[1], ids, n, plain);
+		for (int k = 0; k < 6 * N_KINDS * 2; k++) {
+			mzm_session *s = rig_session[2 - k % 2];
+			guesser g = {(guess_kind)(k / 2 % N_KINDS), &dense, (int32_t)n, (uint64_t)k};
+			mzm_gen_params p = rig_params("jacobi", periods[k / 2 / N_KINDS]);
+			p.jacobi = forms[k % 2];
+			p.max_tokens = plain.max_tokens;
+			s->guess = guess;
+			s->guess_ctx = &g;
+			rig_write(&t, s, ids, n, p);
+			s->guess = NULL;
+			rig_assert_same(&dense, &t);
+			rig_assert_same_rows(rig_session[1], rig_session[2]);
+			assert_true(t.result.n_checks < t.n); /* the first token is the prefill's */
+			if (g.kind == ORACLE)
+				assert_int_equal(t.result.n_checks, (t.n - 1 + p.period - 1) / p.period);
+			if (g.kind == ADVERSARIAL && p.period == 2 && k % 2)
+				assert_int_equal(t.result.n_accepted, 0); /* every guess of such a block is new */
+		}
+		mzm_ids_free(ids);
+	}
+}
+
+/* ---- its own guesses ---- */
+
+static void test_text_is_dense(void **state)
+{
+	static const int periods[] = {2, 8, 16, 0};
+	rig_text dense, t;
+	int n_passes = 0, n_tokens = 0;
+	(void)state;
+	for (int i = 0; i < (int)testing_count(2, 100); i++) {
+		int32_t *ids;
+		size_t n;
+		rig_problem(&ids, &n, i);
+		rig_write(&dense, rig_session[1], ids, n, rig_params(NULL, 16));
+		for (int k = 0; k < 4 * 3 * 2; k++) {
+			mzm_gen_params p = rig_params("jacobi", periods[k / 6]);
+			p.jacobi = forms[k % 2];
+			p.jacobi_seed = seeds[k / 2 % 3];
+			rig_write(&t, rig_session[2 - k % 2], ids, n, p);
+			rig_assert_same(&dense, &t);
+			rig_assert_same_rows(rig_session[1], rig_session[2]);
+			assert_true(t.result.n_checks < t.n);
+			n_passes += p.period == 16 ? t.result.n_checks : 0;
+			n_tokens += p.period == 16 ? t.n - 1 : 0;
+		}
+		mzm_ids_free(ids);
+	}
+	print_message("%.3f tokens a pass at period 16\n", (double)n_tokens / n_passes);
+	assert_true(n_passes < n_tokens);
+}
+
+/* The same guesses, and so the same passes, whatever the number of threads. */
+static void test_runs_repeat(void **state)
+{
+	rig_text a, b;
+	int32_t *ids;
+	size_t n;
+	(void)state;
+	rig_problem(&ids, &n, 7);
+	for (int k = 0; k < 6; k++) {
+		mzm_gen_params p = rig_params("jacobi", 16);
+		p.jacobi = forms[k % 2];
+		p.jacobi_seed = seeds[k / 2];
+		rig_write(&a, rig_session[1], ids, n, p);
+		rig_write(&b, rig_session[2], ids, n, p);
+		rig_assert_same(&a, &b);
+		assert_int_equal(a.result.n_checks, b.result.n_checks);
+		assert_int_equal(a.result.n_rolled_back, b.result.n_rolled_back);
+	}
+	mzm_ids_free(ids);
+}
+
+static void test_sampling_and_limits(void **state)
+{
+	static const char *const stops[] = {" apples", "\n#"};
+	rig_text dense, t;
+	(void)state;
+	for (int i = 0; i < 18; i++) {
+		int32_t *ids;
+		size_t n;
+		rig_problem(&ids, &n, i);
+		mzm_gen_params p = rig_params(NULL, 16);
+		p.temp = i % 3 ? 0.8f : 0;
+		p.top_k = i % 5 ? 0 : 40;
+		p.top_p = i % 2 ? 0.9f : 1;
+		p.repeat_penalty = i % 4 ? 1.1f : 1;
+		p.seed = (uint64_t)i;
+		p.max_tokens = 10 + 9 * i;
+		p.stop = stops;
+		p.n_stop = i % 3;
+		p.ignore_eos = i % 7 == 0;
+		rig_write(&dense, rig_session[1], ids, n, p);
+		p.mode = MZM_MODE_EXACT;
+		p.draft = "jacobi";
+		p.jacobi = forms[i % 2];
+		p.jacobi_seed = seeds[i / 2 % 3];
+		rig_write(&t, rig_session[2], ids, n, p);
+		rig_assert_same(&dense, &t);
+		mzm_ids_free(ids);
+	}
+}
+
+/* ---- with others ---- */
+
+static void test_combinations(void **state)
+{
+	static const char *const drafts[] = {"jacobi+ngram", "ngram+jacobi", "sparse+jacobi", "sparse+ngram+jacobi",
+					     "auto"};
+	static const int periods[] = {2, 16, 0};
+	rig_text dense, t;
+	(void)state;
+	for (int i = 0; i < (int)testing_count(2, 60); i++) {
+		int32_t *ids;
+		size_t n;
+		rig_problem(&ids, &n, 20 + i);
+		rig_write(&dense, rig_session[1], ids, n, rig_params(NULL, 16));
+		for (int k = 0; k < 5 * 3; k++) {
+			mzm_gen_params p = rig_params(drafts[k % 5], periods[k / 5]);
+			p.jacobi = forms[k % 2];
+			p.jacobi_seed = seeds[k % 3];
+			rig_write(&t, rig_session[2], ids, n, p);
+			rig_assert_same(&dense, &t);
+			rig_assert_same_rows(rig_session[1], rig_session[2]);
+			assert_true(t.result.n_checks < t.n);
+		}
+		mzm_ids_free(ids);
+	}
+}
+
+/* With another drafter's right line beside it, its own guesses are still those for these places. */
+static void test_guesses_outlive_other_lines(void **state)
+{
+	rig_text dense, alone, t;
+	int n_alone = 0, n_both = 0;
+	int64_t n_kept = 0;
+	(void)state;
+	for (int i = 0; i < 6; i++) {
+		int32_t *ids;
+		size_t n;
+		rig_problem(&ids, &n, 40 + i);
+		rig_write(&dense, rig_session[1], ids, n, rig_params(NULL, 16));
+		rig_write(&alone, rig_session[2], ids, n, rig_params("ngram", 16));
+		rig_write(&t, rig_session[2], ids, n, rig_params("ngram+jacobi", 16));
+		rig_assert_same(&dense, &t);
+		n_alone += alone.result.n_checks;
+		n_both += t.result.n_checks;
+		n_kept += t.result.drafts[1].n_accepted;
+		mzm_ids_free(ids);
+	}
+	print_message("%d passes by ngram, %d by both\n", n_alone, n_both);
+	assert_true(n_both < n_alone && n_kept > 0);
+}
+
+/* ---- sessions at once, memory, names ---- */
+
+typedef struct job {
+	mzm_session *s;
+	int32_t     *ids;
+	size_t       n;
+	int32_t      text[RIG_MAX_TOK];
+	int32_t      n_text;
+	mzm_status   st;
+} job;
+
+static void *write_one(void *arg)
+{
+	job *j = arg;
+	mzm_gen_params p = rig_params("jacobi+ngram", 16);
+	mzm_gen_result r;
+	p.max_tokens = RIG_MAX_TOK;
+	p.jacobi_seed = "pool";
+	j->st = mzm_generate(j->s, j->ids, (int32_t)j->n, &p, &r, NULL);
+	if (j->st == MZM_OK) {
+		j->n_text = r.n_tokens;
+		memcpy(j->text, r.tokens, (size_t)r.n_tokens * sizeof *j->text);
+	}
+	return NULL;
+}
+
+static void test_two_sessions_at_once(void **state)
+{
+	pthread_t thread[2];
+	job jobs[2] = {{.s = rig_session[1]}, {.s = rig_session[2]}};
+	rig_text dense;
+	(void)state;
+	for (int i = 0; i < 2; i++)
+		rig_problem(&jobs[i].ids, &jobs[i].n, 60 + i);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(pthread_create(&thread[i], NULL, write_one, &jobs[i]), 0);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(pthread_join(thread[i], NULL), 0);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(jobs[i].st, MZM_OK);
+		rig_write(&dense, rig_session[1], jobs[i].ids, jobs[i].n, rig_params(NULL, 16));
+		assert_int_equal(jobs[i].n_text, dense.n);
+		assert_memory_equal(jobs[i].text, dense.ids, (size_t)dense.n * sizeof *dense.ids);
+		mzm_ids_free(jobs[i].ids);
+	}
+}
+
+static void test_no_allocation_while_decoding(void **state)
+{
+	static const char *const drafts[] = {"jacobi", "jacobi+ngram", "auto"};
+	(void)state;
+#ifdef NO_COUNTING
+	print_message("a sanitizer owns malloc: not counted in this build\n");
+	skip();
+#endif
+	int32_t *ids;
+	size_t n;
+	rig_text t;
+	rig_problem(&ids, &n, 4);
+	for (int k = 0; k < 9; k++) {
+		mzm_gen_params p = rig_params(drafts[k % 3], 16);
+		p.jacobi_seed = seeds[k / 3];
+		rig_write(&t, rig_session[2], ids, n, p);
+		assert_true(t.n > 5);
+		assert_int_equal(t.first_allocations, t.last_allocations);
+	}
+	mzm_ids_free(ids);
+}
+
+static void test_without_memory(void **state)
+{
+	int32_t *ids;
+	size_t n;
+	mzm_gen_result r;
+	(void)state;
+	rig_problem(&ids, &n, 0);
+	for (int k = 0; k < 3; k++) {
+		mzm_gen_params p = rig_params("jacobi+ngram", 16);
+		mzm_status st = MZM_ENOMEM;
+		long i = 0;
+		p.jacobi_seed = seeds[k];
+		p.max_tokens = 3;
+		size_t live = mzm_mem_live();
+		for (i = 1; st == MZM_ENOMEM; i++) {
+			mzm_mem_fail_nth(i);
+			st = mzm_generate(rig_session[1], ids, (int32_t)n, &p, &r, NULL);
+		}
+		mzm_mem_fail_nth(0);
+		assert_int_equal(st, MZM_OK);
+		assert_true(i > 6);
+		if (k > 0) /* what the session itself keeps is there */
+			assert_int_equal(mzm_mem_live(), live);
+	}
+	mzm_ids_free(ids);
+}
+
+static void test_names(void **state)
+{
+	mzm_gen_params p = rig_params("jacobi", 16);
+	(void)state;
+	for (int i = 0; i < 2; i++)
+		assert_string_equal(mzm_jacobi_name(i), forms[i]);
+	for (int i = 0; i < 3; i++)
+		assert_string_equal(mzm_jacobi_seed_name(i), seeds[i]);
+	assert_null(mzm_jacobi_name(2));
+	assert_null(mzm_jacobi_name(-1));
+	assert_null(mzm_jacobi_seed_name(3));
+	assert_int_equal(mzm_gen_params_check(&p, NULL), MZM_OK);
+	p.jacobi = p.jacobi_seed = NULL;
+	assert_int_equal(mzm_gen_params_check(&p, NULL), MZM_OK);
+	p.jacobi = "round";
+	assert_int_equal(mzm_gen_params_check(&p, NULL), MZM_EARG);
+	p.jacobi = "block";
+	p.jacobi_seed = "stars";
+	assert_int_equal(mzm_gen_params_check(&p, NULL), MZM_EARG);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_any_guess),
+		cmocka_unit_test(test_text_is_dense),
+		cmocka_unit_test(test_runs_repeat),
+		cmocka_unit_test(test_sampling_and_limits),
+		cmocka_unit_test(test_combinations),
+		cmocka_unit_test(test_guesses_outlive_other_lines),
+		cmocka_unit_test(test_two_sessions_at_once),
+		cmocka_unit_test(test_no_allocation_while_decoding),
+		cmocka_unit_test(test_without_memory),
+		cmocka_unit_test(test_names),
+	};
+	return cmocka_run_group_tests(tests, rig_setup, rig_teardown);
+}
