@@ -38,6 +38,10 @@ json_t *mze_gen_json(const mzm_gen_params *g)
 	SET(o, "draft", text_or_null(g->draft));
 	SET(o, "jacobi", text_or_null(g->jacobi));
 	SET(o, "jacobi_seed", text_or_null(g->jacobi_seed));
+	SET(o, "skip", text_or_null(g->skip));
+	SET(o, "skip_keep", mze_json_float(g->skip_keep));
+	SET(o, "exit", mze_json_float(g->draft_exit)); /* -1: adaptive */
+	SET(o, "draft_model", text_or_null(g->draft_model ? mzm_model_get_info(g->draft_model)->hash : NULL));
 	SET(o, "predictor", text_or_null(g->predictor));
 	SET(o, "keep", mze_json_float(g->keep));
 	SET(o, "alloc", json_boolean(!g->no_alloc));

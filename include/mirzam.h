@@ -310,9 +310,7 @@ MZM_API void       mzm_session_free(mzm_session *session);
 MZM_API int32_t    mzm_session_n_ctx(const mzm_session *session);
 MZM_API int32_t    mzm_session_n_threads(const mzm_session *session);
 MZM_API int32_t    mzm_session_len(const mzm_session *session); /* tokens whose KV is present */
-/* O(1); longer than present: no effect. Of linear attention (DiJiang) only the last tokens can be taken back: where that
- * does not do, none are kept. mzm_session_len tells. */
-MZM_API void       mzm_session_truncate(mzm_session *session, int32_t len);
+MZM_API void       mzm_session_truncate(mzm_session *session, int32_t len); /* O(1); never longer; DiJiang: or to 0 */
 MZM_API size_t     mzm_session_bytes(const mzm_session *session); /* KV and scratch */
 
 /* Dense pass over n tokens at positions len .. len+n-1. Rows of logits [n_rows, n_vocab] for the last

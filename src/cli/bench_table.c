@@ -47,7 +47,10 @@ static void put_note(FILE *out, const char *note)
 
 static void put_times(FILE *out, const mzm_bench_row *row)
 {
-	fprintf(out, "  %-*s", NAME - 2, row->name);
+	const char *kind = mzm_bench_kind_name(row->kind), *name = row->name;
+	if (row->kind == MZM_BENCH_GENERATE && strncmp(name, kind, strlen(kind)) == 0)
+		name += strlen(kind) + 1; /* the heading says it */
+	fprintf(out, "  %-*s", NAME - 2, name);
 	put_number(out, row->ms_median, 9, "");
 	put_number(out, row->ms_min, 9, "");
 	put_number(out, row->ms_max, 9, "");

@@ -99,6 +99,19 @@ json_t *mzm_cli_plan_json(const mzm_plan *p)
 			 (int)p->draft_on_disk);
 }
 
+/* What each drafter proposed, and how much of it was kept. */
+static json_t *drafters_json(const mzm_gen_result *r)
+{
+	json_t *list = json_array();
+	for (int32_t i = 0; list && i < r->n_drafters; i++) {
+		const mzm_draft_stats *d = &r->drafts[i];
+		json_array_append_new(list, json_pack("{s:s, s:i, s:I, s:I}", "name", d->name, "checks", (int)d->n_rounds,
+						      "drafted", (json_int_t)d->n_drafted, "accepted",
+						      (json_int_t)d->n_accepted));
+	}
+	return list;
+}
+
 int mzm_cli_counters_json(json_t *object, const mzm_gen_result *r, const mzm_gen_params *gen, int32_t n_answers)
 {
 	mzm_cli_derived d = mzm_cli_derive(r, gen, n_answers);
@@ -132,6 +145,8 @@ int mzm_cli_counters_json(json_t *object, const mzm_gen_result *r, const mzm_gen
 	bad |= json_object_set_new(object, "unpack_ms", mzm_cli_json_double((double)r->unpack_ns * 1e-6));
 	bad |= json_object_set_new(object, "wait_ms", mzm_cli_json_double((double)r->wait_ns * 1e-6));
 	bad |= json_object_set_new(object, "peak_rss_bytes", json_integer(mzm_cli_peak_rss()));
+	if (r->n_drafters > 0)
+		bad |= json_object_set_new(object, "drafters", drafters_json(r));
 	if (r->costs.dense_ms > 0)
 		bad |= json_object_set_new(object, "costs", costs_json(&r->costs));
 	return bad ? -1 : 0;
@@ -145,10 +160,14 @@ json_t *mzm_cli_settings_json(const mzm_gen_params *gen)
 	json_t *seed = gen->seed <= INT64_MAX ? json_integer((json_int_t)gen->seed) : json_string(seed_text);
 	char ablate[64];
 	mzm_ablation_print(ablate, gen->ablate);
-	return json_pack("{s:s, s:s, s:s?, s:s?, s:s, s:o, s:o, s:b, s:o, s:o, s:i, s:s, s:s, s:o, s:o, s:s, "
-			 "s:o, s:i, s:o, s:o, s:o, s:i, s:o, s:i, s:b}",
+	char exit_text[32];
+	mzm_draft_exit_print(exit_text, gen->draft_exit);
+	return json_pack("{s:s, s:s, s:s?, s:s?, s:s?, s:o, s:s, s:s?, s:s, s:o, s:o, s:b, s:o, s:o, s:i, s:s, s:s, "
+			 "s:o, s:o, s:s, s:o, s:i, s:o, s:o, s:o, s:i, s:o, s:i, s:b}",
 			 "mode", mzm_mode_name(gen->mode), "draft", gen->draft, "jacobi", gen->jacobi,
-			 "jacobi_seed", gen->jacobi_seed, "predictor", gen->predictor, "keep",
+			 "jacobi_seed", gen->jacobi_seed, "skip", gen->skip, "skip_keep",
+			 mzm_cli_json_float(gen->skip_keep), "exit", exit_text, "draft_model",
+			 gen->draft_model ? mzm_model_get_info(gen->draft_model)->path : NULL, "predictor", gen->predictor, "keep",
 			 mzm_cli_json_float(gen->keep), "attn_keep", mzm_cli_json_float(gen->attn_keep), "alloc",
 			 !gen->no_alloc, "period", period, "check_below",
 			 mzm_cli_json_float(gen->check_below), "tree", (int)gen->tree_width, "tree_path",

@@ -307,6 +307,8 @@ int mzm_cli_decode_finish(const mzm_cli_command *cmd, mzm_cli_decode *d)
 	mzm_err err = {0};
 	d->gen.stop = d->stop.item;
 	d->gen.n_stop = d->stop.n;
+	if (mzm_cli_was_given("draft") && !mzm_cli_was_given("mode"))
+		d->gen.mode = MZM_MODE_EXACT; /* who names a drafter wants drafts */
 	if ((!d->ablate || mzm_ablation_parse(&d->gen.ablate, d->ablate, &err) == MZM_OK) &&
 	    (!d->exit || mzm_draft_exit_parse(&d->gen.draft_exit, d->exit, &err) == MZM_OK) &&
 	    mzm_gen_params_check(&d->gen, &err) == MZM_OK)

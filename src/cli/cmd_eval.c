@@ -337,6 +337,8 @@ int mzm_cmd_eval(int argc, char **argv)
 	int code = mzm_cli_parse(&command, tables, MZM_CLI_COUNT(tables), argc, argv, &args);
 	if (code == MZM_CLI_GO)
 		code = check_usage(&o);
+	if (mzm_cli_was_given("draft") && !mzm_cli_was_given("mode"))
+		o.modes = "dense,exact";
 	if (code == MZM_CLI_GO)
 		code = mzm_cli_split_drafts(&command, &o.drafts, &o.decode.gen);
 	if (code == MZM_CLI_GO)

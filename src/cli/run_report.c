@@ -54,6 +54,19 @@ static const char *period_text(char buf[32], const mzm_gen_params *gen)
 	return buf;
 }
 
+/* Who wrote the drafts, where it was not sparse passes alone, and how much of each was kept. */
+static void print_drafters(const mzm_gen_result *r, const mzm_gen_params *gen)
+{
+	if (r->n_drafters == 0 || strcmp(gen->draft, "sparse") == 0)
+		return;
+	fprintf(stderr, "\ndrafts:");
+	for (int32_t i = 0; i < r->n_drafters; i++) {
+		const mzm_draft_stats *d = &r->drafts[i];
+		fprintf(stderr, "%s %s %lld of %lld tokens kept in %d checks", i ? "," : "", d->name,
+			(long long)d->n_accepted, (long long)d->n_drafted, (int)d->n_rounds);
+	}
+}
+
 void mzm_run_print_stats(const mzm_gen_result *r, const mzm_gen_params *gen)
 {
 	mzm_cli_derived d = mzm_cli_derive(r, gen, 1);
@@ -64,14 +77,15 @@ void mzm_run_print_stats(const mzm_gen_result *r, const mzm_gen_params *gen)
 	fprintf(stderr, ", %s tok/s; %d new tokens, %s tok/s; ended by %s\n", or_dash(a, 1, d.prefill_tok_per_s),
 		r->n_tokens, or_dash(b, 1, d.tok_per_s), mzm_finish_name(r->finish));
 	fprintf(stderr, "%s", mzm_mode_name(gen->mode));
-	if (gen->mode != MZM_MODE_DENSE)
+	if (gen->mode == MZM_MODE_SPARSE || (r->n_drafters > 0 && strcmp(gen->draft, "sparse") == 0))
 		fprintf(stderr, ", %s keep %.3g", gen->predictor, (double)gen->keep);
 	if (r->n_checks > 0)
 		fprintf(stderr,
 			", period %s: %d checks, %s tokens a check (%s without the last), %d corrected, %d rolled back",
 			period_text(c, gen), r->n_checks, or_dash(a, 2, d.aal), or_dash(b, 2, d.aal_paper),
 			r->n_corrected, r->n_rolled_back);
-	fprintf(stderr, "\n%d sparse and %d dense passes, density %s, work per token %s", r->n_sparse_passes,
+	print_drafters(r, gen);
+	fprintf(stderr, "\n%d draft and %d dense passes, density %s, work per token %s", r->n_sparse_passes,
 		r->n_dense_passes, or_dash(a, 3, r->density), or_dash(b, 3, d.work_per_token));
 	fprintf(stderr, "\n");
 	mzm_cli_print_streaming(r);

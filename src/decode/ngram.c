@@ -15,23 +15,29 @@ struct mzm_ngram {
 };
 
 /* Half of the slots stay empty, so that probing is short. */
-static bool table_size(size_t *n_slots, size_t *bytes, int32_t n_ctx)
+static size_t slots_for(int32_t n_ctx)
 {
 	size_t n = 16;
 	while (n < 2 * (size_t)n_ctx)
 		n *= 2;
-	*n_slots = n;
-	return mzm_mul_size(n, MZM_NGRAM_MAX * sizeof(int32_t), bytes) &&
-	       mzm_add_size(*bytes, sizeof(mzm_ngram), bytes);
+	return n;
+}
+
+size_t mzm_ngram_bytes(int32_t n_ctx)
+{
+	size_t bytes;
+	bool fits = mzm_mul_size(slots_for(n_ctx), MZM_NGRAM_MAX * sizeof(int32_t), &bytes) &&
+		    mzm_add_size(bytes, sizeof(mzm_ngram), &bytes);
+	return fits ? bytes : SIZE_MAX;
 }
 
 mzm_status mzm_ngram_create(mzm_ngram **out, int32_t n_ctx, mzm_err *err)
 {
-	size_t n_slots, bytes;
 	mzm_ngram *x;
-	if (n_ctx < 1 || !table_size(&n_slots, &bytes, n_ctx))
+	if (n_ctx < 1)
 		return mzm_fail(err, MZM_EARG, "no index of n-grams for a context of %d tokens", n_ctx);
-	MZM_TRY(mzm_alloc_for((void **)&x, bytes, "the index of n-grams", err));
+	size_t n_slots = slots_for(n_ctx);
+	MZM_TRY(mzm_alloc_for((void **)&x, mzm_ngram_bytes(n_ctx), "the index of n-grams", err));
 	x->mask = (uint32_t)(n_slots - 1);
 	for (int32_t k = 0; k < MZM_NGRAM_MAX; k++)
 		x->slot[k] = x->slots + (size_t)k * n_slots;

@@ -16,6 +16,7 @@
 typedef struct mzm_ngram mzm_ngram;
 
 mzm_status mzm_ngram_create(mzm_ngram **out, int32_t n_ctx, mzm_err *err);
+size_t     mzm_ngram_bytes(int32_t n_ctx); /* what it takes; SIZE_MAX: more than there can be */
 void       mzm_ngram_free(mzm_ngram *x);
 
 /* The text has become ids[0..n), n <= n_ctx: what it was at the last call, and more. */

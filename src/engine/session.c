@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "decode/ngram.h"
 #include "engine/alloc.h"
 #include "kern/cores.h"
 #include "predictors/teal.h"
@@ -35,6 +36,7 @@ static mzm_status check_params(int32_t *n_ctx, mzm_dtype *kv_type, const mzm_con
 }
 
 #define OUTPUT_BYTES ((uint64_t)1 << 20) /* text held back, and the like */
+#define N_INDICES    2                   /* of a text's n-grams: drafters that guess have one each */
 
 mzm_status mzm_session_measure(uint64_t *bytes, const mzm_config *cfg, bool has_bf16, const mzm_kern *kern,
 			       const mzm_session_params *params, mzm_err *err)
@@ -47,7 +49,8 @@ mzm_status mzm_session_measure(uint64_t *bytes, const mzm_config *cfg, bool has_
 	if (!mzm_state_measure(&state, cfg, has_bf16, kern, n_ranks, n_ctx, kv_type))
 		return mzm_fail(err, MZM_EARG, "a context of %d tokens is larger than memory can be", (int)n_ctx);
 	*bytes = state + mzm_sampler_bytes(cfg->n_vocab) + 4 * ((uint64_t)n_ctx + MZM_MAX_PERIOD) +
-		 12 * (uint64_t)cfg->n_layers * (uint64_t)cfg->n_ffn + OUTPUT_BYTES;
+		 12 * (uint64_t)cfg->n_layers * (uint64_t)cfg->n_ffn + OUTPUT_BYTES +
+		 N_INDICES * (uint64_t)mzm_ngram_bytes(n_ctx);
 	return MZM_OK;
 }
 

@@ -18,9 +18,9 @@ typedef enum mzm_norm_kind {
 	MZM_NORM_RMS,
 	MZM_NORM_LAYER, /* centred, with a bias */
 } mzm_norm_kind;
-/* What attends. DiJiang (arXiv 2403.19928) is linear attention over positive features of queries and keys: exp of scaled
- * frequencies as the paper has it, or softmax of those of the inverse transform, with decay, group norm and gate, as its
- * released code has it. */
+/* What attends. DiJiang (arXiv 2403.19928) is linear attention over positive features of queries and keys: exp of
+ * scaled frequencies as the paper has it, or softmax of those of the inverse transform, with decay, group norm and
+ * gate, as its released code has it. */
 typedef enum mzm_attn_kind { MZM_ATTN_SOFTMAX, MZM_ATTN_DIJIANG_PAPER, MZM_ATTN_DIJIANG } mzm_attn_kind;
 /* What the FFN of a layer reads: the residual stream behind the attention; or the one before it (attention and FFN
  * side by side), through a norm of its own, or through that of the attention. */
@@ -68,8 +68,8 @@ typedef struct mzm_config {
 	bool    attn_by_input;     /* wq, wk, wv, wo lie transposed, a row an input: what those add that a sparse pass
 				    * leaves out need not be read. The model is the same */
 	mzm_attn_kind attn;
-	int32_t decay_len;         /* MZM_ATTN_DIJIANG: positions that have a decay of their own; all behind have that of
-				    * the last */
+	int32_t decay_len;         /* MZM_ATTN_DIJIANG: positions that have a decay of their own; those behind have that
+				    * of the last */
 	bool    no_denominator;    /* MZM_ATTN_DIJIANG_PAPER: sums of values, not their means */
 	uint8_t local[MZM_MAX_LAYERS / 8]; /* bit l % 8 of byte l / 8: layer l is local; all 0 without a window */
 } mzm_config;
@@ -112,7 +112,7 @@ mzm_status mzm_config_check(const mzm_config *cfg, mzm_err *err); /* ranges and 
 typedef enum mzm_tensor_kind {
 	MZM_T_EMBED,     /* [n_vocab, dim] */
 	MZM_T_ATTN_NORM, /* [1, dim] */
-	MZM_T_WQ,        /* [n_heads * head_dim, dim]; this and the next three, and wg, the other way round: attn_by_input */
+	MZM_T_WQ,        /* [n_heads * head_dim, dim]; this, the next three and wg the other way round: attn_by_input */
 	MZM_T_WK,        /* [n_kv_heads * head_dim, dim] */
 	MZM_T_WV,        /* [n_kv_heads * head_dim, dim] */
 	MZM_T_WO,        /* [dim, n_heads * head_dim] */
@@ -138,8 +138,8 @@ typedef enum mzm_tensor_kind {
 	MZM_T_DOWN,      /* [n_ffn, dim]: row j is neuron j's column of down; ungated models, in place of UPDOWN */
 	MZM_T_POS,       /* [n_ctx, dim] learned positions */
 	MZM_T_WG,        /* [n_heads * head_dim, dim] gate of the attention: MZM_ATTN_DIJIANG, as the next three */
-	MZM_T_DECAY,     /* [1, n_kv_heads * decay_len * 2] by head and position: 1 - what the past is multiplied with, and
-			  * the weight of the position itself */
+	MZM_T_DECAY,     /* [1, n_kv_heads * decay_len * 2] by head and position: 1 - what the past is multiplied
+			  * with, and the weight of the position itself */
 	MZM_T_GROUP_NORM, /* [1, n_heads * head_dim] */
 	MZM_T_GROUP_NORM_BIAS,
 	MZM_T_FREQ,      /* [1, head_dim] scales of frequencies: both kinds of DiJiang */

@@ -41,8 +41,8 @@ mzm_status mzm_dijiang_scales(float *t, const float *projection, int32_t d, mzm_
 
 static mzm_status bad_entry(const char *table, int32_t head, int32_t n, float value, mzm_err *err)
 {
-	return mzm_fail(err, MZM_EFORMAT, "%s of head %d at position %d is %g: it takes finite numbers other than 0", table,
-			(int)head, (int)n, (double)value);
+	return mzm_fail(err, MZM_EFORMAT, "%s of head %d at position %d is %g: it takes finite numbers other than 0",
+			table, (int)head, (int)n, (double)value);
 }
 
 mzm_status mzm_dijiang_decay(float *out, const float *d1, const float *d2, int32_t n_heads, int32_t len, mzm_err *err)

@@ -17,8 +17,9 @@ typedef struct mzm_hf_part {
 } mzm_hf_part;
 
 /* The parts of t with the shapes that cfg demands; returns their number. Two for MZM_T_UPDOWN: up, then down; for
- * MZM_T_DECAY the tables of queries and keys, and for MZM_T_FREQ of MZM_ATTN_DIJIANG the matrix that has the scales in it
- * (dijiang.h): those are whole. One for all else; 0 for a bias that the family's checkpoints do not have (it is zero). cfg->arch says which family. */
+ * MZM_T_DECAY the tables of queries and keys, and for MZM_T_FREQ of MZM_ATTN_DIJIANG the matrix that has the scales in
+ * it (dijiang.h): those are whole. One for all else; 0 for a bias that the family's checkpoints do not have (it is
+ * zero). cfg->arch says which family. */
 int mzm_names_parts(mzm_hf_part parts[2], const mzm_tensor *t, const mzm_config *cfg);
 
 /* What the names of all but the head begin with in a whole checkpoint ("model."). Those saved without the head leave it

@@ -1,8 +1,9 @@
 /* dct.h - the orthonormal discrete cosine transform of short vectors, heads of an attention.
  *
- * C is the DCT-II: C[k][i] = c_k cos(pi (2i + 1) k / 2n), c_0 = sqrt(1/n), else sqrt(2/n). Forward is C x, inverse C^T x
- * (the DCT-III). Two ways that agree to single precision: by halving, O(n log n) for the power of two in n and a matrix
- * for its odd rest, several vectors side by side; and the matrix, for the row kernels. SPEED.md says where which wins. */
+ * C is the DCT-II: C[k][i] = c_k cos(pi (2i + 1) k / 2n), c_0 = sqrt(1/n), else sqrt(2/n). Forward is C x, inverse C^T
+ * x (the DCT-III). Two ways that agree to single precision: by halving, O(n log n) for the power of two in n and a
+ * matrix for its odd rest, several vectors side by side; and the matrix, for the row kernels. SPEED.md says where
+ * which wins. */
 #ifndef MZM_DCT_H
 #define MZM_DCT_H
 
@@ -27,7 +28,8 @@ static inline size_t mzm_dct_scratch(int32_t n) /* doubles */
 	return 2 * (size_t)n * MZM_DCT_LANES;
 }
 
-/* n_vec <= MZM_DCT_LANES vectors of n, one behind the other, in place; scratch is 64-byte aligned. A vector's bits do not depend on the others. */
+/* n_vec <= MZM_DCT_LANES vectors of n, one behind the other, in place; scratch is 64-byte aligned. A vector's bits do
+ * not depend on the others. */
 void mzm_dct_forward(const mzm_dct *d, float *x, int32_t n_vec, double *scratch);
 void mzm_dct_inverse(const mzm_dct *d, float *x, int32_t n_vec, double *scratch);
 

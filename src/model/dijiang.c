@@ -1,15 +1,16 @@
 /* dijiang.c - linear attention over features of frequencies, in both forms of DiJiang (arXiv 2403.19928).
  *
- * Features of x, a rotated query or key: the paper's are D exp(T C x), those of the released code softmax(t (C^T x)), C
- * being the cosine transform. A token t adds features(k) v^T to a state; the released form multiplies the state with rho_t
- * first and the addend with sigma_t (config.h, MZM_T_DECAY). A position's output is its features times that state; the
- * paper's is divided by its features times the sum of features, unless the model says otherwise; the released one is
- * normalised in groups of neighbouring channels and gated.
+ * Features of x, a rotated query or key: the paper's are D exp(T C x), those of the released code softmax(t (C^T x)),
+ * C being the cosine transform. A token t adds features(k) v^T to a state; the released form multiplies the state with
+ * rho_t first and the addend with sigma_t (config.h, MZM_T_DECAY). A position's output is its features times that
+ * state; the paper's is divided by its features times the sum of features, unless the model says otherwise; the
+ * released one is normalised in groups of neighbouring channels and gated.
  *
- * The latest tokens are not in the state yet (kv.h): their scores are taken one by one, as in softmax attention, so that
- * drafts, trees and going back need nothing of their own. The state moves on in steps of fixed size at fixed places, by
- * the row kernels; positions between two of these share a walk. So a position's bits depend on nothing but the tokens
- * before it: however many share a pass, however the prompt arrived. KV heads are shared out; each is one rank's. */
+ * The latest tokens are not in the state yet (kv.h): their scores are taken one by one, as in softmax attention, so
+ * that drafts, trees and going back need nothing of their own. The state moves on in steps of fixed size at fixed
+ * places, by the row kernels; positions between two of these share a walk. So a position's bits depend on nothing but
+ * the tokens before it: however many share a pass, however the prompt arrived. KV heads are shared out; each is one
+ * rank's. */
 #include <math.h>
 #include <string.h>
 
@@ -58,8 +59,8 @@ static void features(mzm_state *s, const mzm_layer *l, float *x, int32_t n, int 
 }
 
 /* This rank's share of n_pos times n_heads heads of x. */
-static void share_features(mzm_state *s, const mzm_layer *l, float *x, int32_t n_heads, const float *norm, mzm_team *team,
-			   int rank)
+static void share_features(mzm_state *s, const mzm_layer *l, float *x, int32_t n_heads, const float *norm,
+			   mzm_team *team, int rank)
 {
 	int32_t d = s->w->cfg.head_dim, begin, end;
 	mzm_team_range(s->pass->n_pos * n_heads, 1, rank, mzm_team_size(team), &begin, &end);

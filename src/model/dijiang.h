@@ -1,5 +1,6 @@
-/* dijiang.h - DiJiang attention (arXiv 2403.19928): scores are products of positive features of queries and keys, so what
- * a token adds to all later ones is a sum, of a size that does not grow. For the files of the forward pass only. */
+/* dijiang.h - DiJiang attention (arXiv 2403.19928): scores are products of positive features of queries and keys, so
+ * what a token adds to all later ones is a sum, of a size that does not grow. For the files of the forward pass only.
+ * */
 #ifndef MZM_DIJIANG_H
 #define MZM_DIJIANG_H
 

@@ -75,7 +75,8 @@ void mzm_kv_free(mzm_kv *kv)
 size_t mzm_kv_bytes(const mzm_kv *kv)
 {
 	size_t heads = (size_t)kv->n_layers * (size_t)kv->n_kv_heads, d = (size_t)kv->head_dim;
-	return 2 * heads * (size_t)kv->n_rows * kv->row_bytes + (kv->sums ? heads * MZM_KV_STATES * (d + 1) * d * sizeof(float) : 0);
+	size_t states = kv->sums ? heads * MZM_KV_STATES * (d + 1) * d * sizeof(float) : 0;
+	return 2 * heads * (size_t)kv->n_rows * kv->row_bytes + states;
 }
 
 double mzm_kv_bytes_read(const mzm_kv *kv, double n_tokens)

@@ -4,12 +4,12 @@
  * only moves len. Not thread-safe; one session owns one mzm_kv. Each KV head's rows are contiguous,
  * so that attention over one head reads memory in order: a matrix of len rows for the row kernels.
  *
- * Linear attention (config.h) keeps the last tokens as rows, in f32, features in place of keys; what came before is in a
- * state a head, the sum of features times values. A position sees the state up to mzm_kv_base() of it, which lies on a
- * grid and at least MZM_KV_LAG tokens back, and the rows from there on: so what is computed depends on the position
+ * Linear attention (config.h) keeps the last tokens as rows, in f32, features in place of keys; what came before is in
+ * a state a head, the sum of features times values. A position sees the state up to mzm_kv_base() of it, which lies on
+ * a grid and at least MZM_KV_LAG tokens back, and the rows from there on: so what is computed depends on the position
  * alone, drafts and trees of them are rows, and going back moves a length as ever, by MZM_KV_LAG and the steps between
- * the MZM_KV_STATES latest states, which are kept. Where none serves, because it is to go further back, nothing is left:
- * see mzm_kv_reach. None of this grows with the context. */
+ * the MZM_KV_STATES latest states, which are kept. Where none serves, because it is to go further back, nothing is
+ * left: see mzm_kv_reach. None of this grows with the context. */
 #ifndef MZM_KV_H
 #define MZM_KV_H
 
@@ -18,8 +18,8 @@
 #define MZM_KV_LAG  32  /* >= MZM_MAX_PERIOD, MZM_MAX_POS: no state holds a token of a draft */
 #define MZM_KV_STEP 32  /* the grid */
 #define MZM_KV_STATES 4
-#define MZM_KV_ROWS 512 /* of linear attention: a step and the lag more than states are apart, a tree of drafts, and so many
-			 * more that moving them is rare */
+#define MZM_KV_ROWS 512 /* of linear attention: a step and the lag more than states are apart, a tree of drafts, and so
+			 * many more that moving them is rare */
 
 /* Where a layer of linear attention stands. The others: zeros. */
 typedef struct mzm_kv_place {
@@ -36,8 +36,8 @@ typedef struct mzm_kv {
 	mzm_dtype type;       /* f32, f16 or bf16 */
 	size_t  row_bytes;    /* of one head's key or value */
 	char   *k, *v;        /* [n_layers, n_kv_heads, n_rows, head_dim] of that type */
-	float  *sums;         /* [n_layers, n_kv_heads, MZM_KV_STATES, head_dim + 1, head_dim] the last row is the sum of
-			       * features; that of base b is number b / MZM_KV_STEP % MZM_KV_STATES. NULL: softmax */
+	float  *sums;         /* [n_layers, n_kv_heads, MZM_KV_STATES, head_dim + 1, head_dim] the last row is the sum
+			       * of features; that of base b is number b / MZM_KV_STEP % MZM_KV_STATES. NULL: softmax */
 	mzm_kv_place *place;  /* [n_layers] */
 	void   *block;
 } mzm_kv;

@@ -104,8 +104,8 @@ void mzm_ffn(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team *team, in
 void mzm_linear_attention(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_team *team, int rank);
 void mzm_dijiang_layout(mzm_state *s, int n_ranks, mzm_carve *c);
 void mzm_dijiang_fill(mzm_state *s);
-/* Normalises a head of position p of the pass, unless norm is NULL, and rotates it. table: 1 in local layers that rotate
- * differently. */
+/* Normalises a head of position p of the pass, unless norm is NULL, and rotates it. table: 1 in local layers that
+ * rotate differently. */
 void mzm_turn_head(const mzm_state *s, float *head, const float *norm, int table, int32_t p);
 
 /* Activations [n_pos, n_cols] and, once a product has wanted it, their packed form in the rank's scratch: one at a

@@ -437,13 +437,18 @@ expect "tokenize --decode: beyond the vocabulary" 2 "they go from 0 to" tokenize
 quick=(bench -m "$model" --quick --repeats 3 --time 1 --peak-buffer 1M --threads 1 -n 8)
 call "${quick[@]}"
 check "bench: exit 0" test "$code" = 0
-for row in "read memory" multiply "prefill 512" dense "check 8" "sparse griffin 0.5" "sparse topk 0.1" "generate exact 16"; do
+for row in "read memory" multiply "prefill 512" dense "check 8" "sparse griffin 0.5" "sparse topk 0.1" "exact 16"; do
 	check "bench: a line for $row" grep -q "^  $row  *[0-9]" "$out"
 done
 check "bench: says what the numbers mean" grep -q "A dense token reads" "$out"
 check "bench: nothing is forced unless asked" eval '! grep -qi forced "$out"'
 call "${quick[@]}" --only generate --accept-rate 0.9 --period 8 --gen-predictor topk --json "$work/bench.json"
 check "bench --accept-rate: every checked line says so" test "$(grep -c 'forced acceptance 0.9' "$out")" = 4
+call "${quick[@]}" --only generate --draft sparse,ngram,sparse+ngram --period 8
+check "bench --draft: every list of drafters has its lines" \
+	test "$(grep -cE '^  exact (ngram |sparse\+ngram |)(8|auto) ' "$out")" = 6
+call "${quick[@]}" --only generate --draft sparse,,ngram
+check "bench --draft: a name that is missing" eval '[[ $code == 2 ]] && grep -q "a name is missing" "$err"'
 check "bench --json: valid" eval 'json "$work/bench.json" > /dev/null'
 check "bench --json: rows" eval '[[ $(field .rows[0].name "$work/bench.json") == "\"read memory\"" ]]'
 check "bench --json: forced rate" eval '[[ $(field .settings.forced_accept_rate "$work/bench.json") == 0.9* ]]'

@@ -1,9 +1,9 @@
-/* test_dijiang.c - linear attention's state: random programs of passes, drafts, trees, cuts, far jumps back and cancelled
- * passes leave logits, rows and states with the bits of a fresh run, by any number of threads; so do all kernel tables;
- * states do not grow with the context and stay finite over 100,000 tokens; and its outputs are those of the quadratic
- * form in double, written here from the formulas. Generations with drafts of all kinds give dense's tokens, and go on
- * from kept rows where those can be had. What is imported, and refused: test_dijiang_import.c. That logits are right, in
- * all forms of file and store: test_golden.c. */
+/* test_dijiang.c - linear attention's state: random programs of passes, drafts, trees, cuts, far jumps back and
+ * cancelled passes leave logits, rows and states with the bits of a fresh run, by any number of threads; so do all
+ * kernel tables; states do not grow with the context and stay finite over 100,000 tokens; and its outputs are those of
+ * the quadratic form in double, written here from the formulas. Generations with drafts of all kinds give dense's
+ * tokens, and go on from kept rows where those can be had. What is imported, and refused: test_dijiang_import.c. That
+ * logits are right, in all forms of file and store: test_golden.c. */
 #include "dijiang_rig.h"
 
 #include <math.h>

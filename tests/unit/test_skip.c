@@ -120,7 +120,7 @@ static void test_exit_in_drafts(void **state)
 	static rig_record r, dense;
 	(void)state;
 	mzm_gen_params p = rig_params(MZM_MODE_EXACT, "skip", 8);
-	p.skip = "mlp:2,3";
+	p.skip = "attn:4-5 mlp:1-4";
 	rig_generate(&dense, dense_of[0], 0, rig_params(MZM_MODE_DENSE, "sparse", 8));
 	p.draft_exit = 1;
 	mzm_gen_result one = rig_generate(&r, sessions[0][1], 0, p);
