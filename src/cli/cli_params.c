@@ -194,12 +194,13 @@ static const mzm_opt decode_options[] = {
 	 .help = "What writes the drafts; several, with + between them, share every check; auto: the one that has paid "
 		 "best so far."},
 	{.name = "jacobi", .type = MZM_OPT_CHOICE, GEN(jacobi), DECODING, .choice = mzm_jacobi_name, .arg = "FORM",
-	 .help = "slide: the guesses of --draft jacobi are a window of a period that moves with the text. block: a block "
-		 "that shrinks until it has converged."},
+	 .help = "slide: the guesses of --draft jacobi are a window of a period that moves with the text. block: a "
+		 "block that shrinks until it has converged."},
 	{.name = "jacobi-seed", .type = MZM_OPT_CHOICE, GEN(jacobi_seed), DECODING, .choice = mzm_jacobi_seed_name,
 	 .arg = "NAME",
-	 .help = "Its first guesses. prompt: tokens of the prompt. ngram: before all guesses goes what followed in the text "
-		 "when it read so. pool: n-grams that its iterations brought forth do."},
+	 .help = "Its first guesses. prompt: tokens of the prompt. ngram: what followed in the text when it read so, as "
+		 "long as that is right more often than the model's last guess. pool: n-grams that its iterations "
+		 "brought forth."},
 	{.name = "skip", .type = MZM_OPT_STRING, GEN(skip), DECODING, .arg = "SET",
 	 .help = "What --draft skip leaves out: attentions and FFNs by the numbers of their layers, such as "
 		 "\"attn:3,4 mlp:1-5\"; none: nothing; auto: what mirzam calibrate --skip found."},

@@ -432,6 +432,22 @@ check "tokenize: standard input both ways" cmp -s "$work/odd" "$work/back"
 expect "tokenize --decode: no id" 2 '"abc" is no token id' tokenize -m "$model" --decode abc
 expect "tokenize --decode: beyond the vocabulary" 2 "they go from 0 to" tokenize -m "$model" --decode 99999999
 
+# ---- drafters ----
+
+call run -m "$model" -q --draft ngram+sparse --stats --question "Ben has 12 apples. He buys 7 more. How many apples does Ben have?"
+check "--draft without --mode: exact" grep -q "^exact, period 16" "$err"
+check "and who drafted what" grep -qE "^drafts: ngram [0-9]* of [0-9]* .*, sparse [0-9]* of [0-9]* tokens kept" "$err"
+call run -m "$model" --draft ngram+none -p x
+check "an unknown drafter: exit 2, and the names" eval '[[ $code == 2 ]] && grep -q "there are sparse.*ngram.*auto" "$err"'
+drafters=(eval -m "$model" --data "$root/data/gsmini-test.jsonl" -q --limit 2)
+call "${drafters[@]}" --draft ngram,sparse+ngram,auto --json -
+check "eval --draft: dense, and a row for each list" \
+	test "$(grep -o '"draft": "[a-z+]*"' "$out" | sort | uniq -c | tr -s ' ' | tr '\n' ',')" \
+	= ' 2 "draft": "auto", 2 "draft": "ngram", 2 "draft": "sparse", 2 "draft": "sparse+ngram",' # settings and rows
+check "all with the text of dense" test "$(grep -c '"same_as_dense": 1.0' "$out")" = 4
+call "${drafters[@]}" --draft ngram,
+check "eval --draft: a name that is missing" eval '[[ $code == 2 ]] && grep -q "a name is missing" "$err"'
+
 # ---- bench ----
 
 quick=(bench -m "$model" --quick --repeats 3 --time 1 --peak-buffer 1M --threads 1 -n 8)
