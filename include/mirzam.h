@@ -421,9 +421,10 @@ typedef struct mzm_gen_params {
 				 * full model's choice */
 	const char *jacobi;     /* "slide" (NULL): guesses of "jacobi" (arXiv 2305.10427) are a window that moves with the
 				 * text; "block": a block that shrinks until it has converged, as published */
-	const char *jacobi_seed; /* "prompt" (NULL): its first guesses are tokens of the prompt. Before all its guesses go,
-				 * by "ngram", what followed in the text when it read so, by "pool" n-grams of earlier
-				 * iterations (arXiv 2402.02057) */
+	const char *jacobi_seed; /* "prompt" (NULL): its first guesses are tokens of the prompt. "ngram": what followed in
+				 * the text when it read so is guessed first, as long as that is right more often;
+				 * "pool": n-grams of earlier iterations are (arXiv 2402.02057). Better for models that
+				 * were not trained for this */
 	const char *skip;       /* "auto" (NULL): what "skip" (arXiv 2309.08168) leaves out is what a calibration found;
 				 * else attentions and FFNs by the numbers of their layers, "attn:3,4 mlp:1-5", or "none" */
 	float      skip_keep;   /* 1 (0: as 1): the FFNs that it leaves run whole; below 1 on that share of neurons, by

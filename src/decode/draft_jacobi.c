@@ -12,7 +12,8 @@
  *
  * Tokens a pass on 60 problems by the demo model at period 16, slide / block: prompt 1.20 / 1.17, ngram 1.65 / 1.58,
  * pool 1.62 / 1.56; with n-grams only for places without a guess: 1.21 / 1.28 and 1.20 / 1.25; with guesses that were
- * said twice before n-grams: 1.48 / 1.50 and 1.49 / 1.48. Ordinary models know little behind a wrong token. */
+ * said twice before n-grams: 1.48 / 1.50 and 1.49 / 1.48. Ordinary models know little behind a wrong token. One that
+ * was trained for it (scripts/demo-model/cllm.py) does better alone: LLL. */
 #include "decode/drafter.h"
 #include "decode/ngram.h"
 
@@ -28,6 +29,9 @@ enum {
 	MAX_DRAWS = 8,                 /* from the prompt, for a token that is not special */
 	STREAM = 0x6a62,               /* of random numbers */
 };
+
+#define FORGET 0.95 /* a round, of which source was right */
+#define MARGIN 2.0  /* so much more often must the model have been right than n-grams, to go before them */
 
 _Static_assert((N_PLACES & (N_PLACES - 1)) == 0 && (N_GRAMS & (N_GRAMS - 1)) == 0, "indices are masked");
 
@@ -51,6 +55,8 @@ typedef struct jacobi_drafter {
 	int32_t            (*pool)[GRAM];    /* [N_GRAMS] of seeds by "pool", else NULL */
 	const int32_t       *run;            /* of the pool, being copied to the line, from `ran` on */
 	int32_t              ran;
+	int32_t              first_said, first_gram; /* for the first place of the line; -1: nothing */
+	double               lead;           /* how much more often n-grams were right there, with forgetting */
 } jacobi_drafter;
 
 static const char *const forms[] = {"slide", "block"};
@@ -97,7 +103,8 @@ static mzm_status jacobi_create(mzm_drafter **out, const mzm_draft_env *env, mzm
 	jacobi_drafter *d;
 	const char *form = env->p->jacobi ? env->p->jacobi : forms[0];
 	MZM_TRY(mzm_alloc_for((void **)&d, sizeof *d, "the drafter", err));
-	*d = (jacobi_drafter){.base = {&mzm_draft_jacobi}, .env = *env, .slides = is(form, "slide")};
+	*d = (jacobi_drafter){.base = {&mzm_draft_jacobi}, .env = *env, .slides = is(form, "slide"),
+			      .first_said = -1, .first_gram = -1};
 	d->seed = env->p->jacobi_seed ? env->p->jacobi_seed : seeds[0];
 	for (int i = 0; i < N_PLACES; i++)
 		d->place[i] = -1;
@@ -162,16 +169,33 @@ static int32_t from_grams(jacobi_drafter *d, const mzm_draft_job *job, int32_t p
 	return d->pool ? from_pool(d, job->ids[place - 1]) : -1;
 }
 
-/* The next guess of the line. N-grams go before what the model said: that was behind guesses of which one was wrong, or
- * it would be text by now. */
+/* The next guess of the line. What the model said was behind guesses of which one was wrong, or it would be text by
+ * now; models that were trained for this are right all the same, and go before n-grams. */
 static int32_t next_guess(jacobi_drafter *d, const mzm_draft_job *job)
 {
-	int32_t place = job->n + job->n_draft, i = place & (N_PLACES - 1), id = from_grams(d, job, place);
-	if (id >= 0)
-		return id;
-	if (d->place[i] == place)
-		return d->guess[i];
+	int32_t place = job->n + job->n_draft, i = place & (N_PLACES - 1);
+	int32_t said = d->place[i] == place ? d->guess[i] : -1, gram = -1;
+	bool gram_first = d->lead >= -MARGIN || said < 0;
+	if (gram_first || job->n_draft == 0)
+		gram = from_grams(d, job, place);
+	if (job->n_draft == 0) {
+		d->first_said = said;
+		d->first_gram = gram;
+	}
+	if (gram >= 0 && gram_first)
+		return gram;
+	if (said >= 0)
+		return said;
 	return d->env.guess ? d->env.guess(d->env.guess_ctx, place) : draw(d, job->ids, place);
+}
+
+/* Of the first place of a line both are known, and what was right. */
+static void compare_sources(jacobi_drafter *d, const mzm_draft_news *news)
+{
+	int32_t right = news->ids[news->n_before];
+	if (d->first_said >= 0 && d->first_gram >= 0 && news->n > news->n_before)
+		d->lead = d->lead * FORGET + (d->first_gram == right) - (d->first_said == right);
+	d->first_said = d->first_gram = -1;
 }
 
 /* ---- the iteration ---- */
@@ -215,6 +239,7 @@ static chain longer(const jacobi_drafter *d, int32_t place, int32_t before, int3
 static void jacobi_learn(mzm_drafter *base, const mzm_draft_news *news)
 {
 	jacobi_drafter *d = (jacobi_drafter *)base;
+	compare_sources(d, news);
 	if (d->index)
 		mzm_ngram_extend(d->index, news->ids, news->n);
 	for (int32_t k = news->n_draft; k >= 0; k--) {

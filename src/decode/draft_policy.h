@@ -1,8 +1,7 @@
 /* draft_policy.h - which drafter the next round is given to (--draft auto).
  *
- * Each has a rate, tokens gained per cost, over its rounds with forgetting. Every one is tried in its turn, then the
- * best is taken, and now and then the one that was not tried for longest, or nobody would notice that it got better. A
- * function of what it was told alone. */
+ * Each has a rate, tokens gained per cost, over its rounds with forgetting; the best has the turn, and now and then the
+ * one that was not tried for longest, or nobody would notice that it got better. A function of what it was told alone. */
 #ifndef MZM_DRAFT_POLICY_H
 #define MZM_DRAFT_POLICY_H
 
@@ -12,7 +11,7 @@ typedef struct mzm_draft_policy {
 	int32_t round;
 	struct {
 		double  gained, cost;
-		int32_t n_rounds, last; /* last: its latest round */
+		int32_t last; /* its latest round */
 	} of[MZM_MAX_DRAFTERS];
 } mzm_draft_policy;
 

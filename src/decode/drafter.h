@@ -35,7 +35,8 @@ typedef struct mzm_draft_job {
 	/* Lossless sampling: tokens are drawn from what the draft passes say, and that is kept for the check. Else NULL. */
 	float         *q;         /* out: [max, n_vocab] weights (mzm_sampler_weights) */
 	double        *q_total;   /* out: [max] their sums; 0: a guess */
-	int32_t        round, line; /* of the random numbers (mzm_sampler_unit) */
+	uint64_t       round;     /* of the random numbers (mzm_sampler_unit), as line is */
+	int32_t        line;
 
 	mzm_evidence  *evidence;  /* out: [max]; NaN of guesses */
 	float         *confidence; /* out: [max]; NaN of guesses */

@@ -197,10 +197,10 @@ int32_t mzm_sampler_likeliest(const mzm_sampler *s, const float *processed)
 	return argmax(processed, s->n_vocab);
 }
 
-double mzm_sampler_unit(const mzm_sampler *s, mzm_purpose purpose, int32_t pos, int32_t round, int32_t line)
+double mzm_sampler_unit(const mzm_sampler *s, mzm_purpose purpose, int32_t pos, uint64_t round, int32_t line)
 {
 	uint64_t stream = (uint64_t)pos | (uint64_t)purpose << 32; /* a choice's has purpose 0 */
-	return mzm_rng_unit(s->seed, stream, (uint64_t)round | (uint64_t)line << 32);
+	return mzm_rng_unit(s->seed, stream | (uint64_t)line << 40, round);
 }
 
 double mzm_sampler_weights(mzm_sampler *s, float *w, const float *processed)

@@ -37,8 +37,8 @@ int32_t      mzm_sampler_likeliest(const mzm_sampler *s, const float *processed)
  * and so they are of the noise of choices. */
 typedef enum mzm_purpose { MZM_FOR_DRAFT = 1, MZM_FOR_ACCEPT, MZM_FOR_RESIDUAL, MZM_FOR_BONUS } mzm_purpose;
 
-/* In (0, 1). round: of drafting and checking; line: the number of a drafter. */
-double  mzm_sampler_unit(const mzm_sampler *s, mzm_purpose purpose, int32_t pos, int32_t round, int32_t line);
+/* In (0, 1). round: a key of this round of drafting and checking; line: the number of a drafter. */
+double  mzm_sampler_unit(const mzm_sampler *s, mzm_purpose purpose, int32_t pos, uint64_t round, int32_t line);
 /* The distribution that choosing draws from (temp > 0): weights w[n_vocab], 0 for what the filters drop. Returns their
  * sum, which is above 0. */
 double  mzm_sampler_weights(mzm_sampler *s, float *w, const float *processed);

@@ -63,7 +63,8 @@ mzm_bench_bytes mzm_bench_weight_bytes(const mzm_weights *w, bool draft)
 	sum.fixed += (2.0 * cfg->n_layers + 1) * cfg->dim * (double)sizeof(float); /* norms */
 	for (int32_t i = 0; i < cfg->n_layers; i++) {
 		const mzm_layer *l = draft ? &w->draft[i] : &w->layer[i];
-		sum.fixed += matrix_bytes(&l->wq) + matrix_bytes(&l->wk) + matrix_bytes(&l->wv) + matrix_bytes(&l->wo);
+		sum.fixed += matrix_bytes(&l->wq) + matrix_bytes(&l->wk) + matrix_bytes(&l->wv) + matrix_bytes(&l->wo) +
+			     matrix_bytes(&l->wg);
 		sum.ffn += matrix_bytes(&l->gate) + matrix_bytes(&l->up) + matrix_bytes(&l->down);
 	}
 	return sum;
@@ -76,6 +77,7 @@ static double layer_flop(const mzm_weights *w)
 	for (int32_t i = 0; i < w->cfg.n_layers; i++) {
 		const mzm_layer *l = &w->layer[i];
 		sum += matrix_params(&l->wq) + matrix_params(&l->wk) + matrix_params(&l->wv) + matrix_params(&l->wo) +
+		       matrix_params(&l->wg) +
 		       matrix_params(&l->gate) + matrix_params(&l->up) + matrix_params(&l->down);
 	}
 	return 2 * sum;

@@ -303,7 +303,7 @@ uint64_t mzm_calibrate_skip_bytes(const mzm_calibration *c)
 static mzm_status describe(json_t **out, mzm_skip_judge *j, const uint8_t *skip, int32_t n_tried, bool *pays,
 			   mzm_err *err)
 {
-	char text[256];
+	char text[2048];
 	mzm_skip_score seen, held;
 	MZM_TRY(mzm_skip_judge_score(j, &seen, skip, false, err));
 	MZM_TRY(mzm_skip_judge_score(j, &held, skip, true, err));

@@ -3,6 +3,7 @@
 #include "engine/generate_impl.h"
 
 #include "base/carve.h"
+#include "base/rng.h"
 
 static bool draws(const mzm_gen_params *p)
 {
@@ -54,6 +55,8 @@ mzm_status mzm_gen_prepare_lossless(mzm_generation *g)
 	g->lossless->reserved = bytes;
 	g->lossless->place.n_vocab = n_vocab;
 	lossless_layout(g->lossless, g->p, n_vocab, &c);
+	for (int32_t i = 0; i < g->n; i++)
+		g->lossless->prompt = mzm_rng_mix(g->lossless->prompt ^ (uint64_t)g->s->ids[i]);
 	return MZM_OK;
 }
 
@@ -64,11 +67,16 @@ void mzm_gen_free_lossless(mzm_generation *g)
 	mzm_free(g->lossless);
 }
 
+static uint64_t round_key(const mzm_generation *g)
+{
+	return g->lossless->prompt + (uint64_t)g->r->n_checks;
+}
+
 void mzm_gen_lossless_job(const mzm_generation *g, int i, mzm_draft_job *job)
 {
 	job->q = g->lossless->q[i];
 	job->q_total = g->lossless->q_total[i];
-	job->round = g->r->n_checks;
+	job->round = round_key(g);
 	job->line = i;
 }
 
@@ -82,7 +90,7 @@ bool mzm_gen_lossless_stands(mzm_generation *g, int i, int32_t k, int32_t id)
 {
 	mzm_gen_lossless *l = g->lossless;
 	const float *q = l->q[i] ? l->q[i] + (size_t)k * (size_t)l->place.n_vocab : NULL;
-	double u = mzm_sampler_unit(g->s->sampler, MZM_FOR_ACCEPT, g->n + k, g->r->n_checks, i);
+	double u = mzm_sampler_unit(g->s->sampler, MZM_FOR_ACCEPT, g->n + k, round_key(g), i);
 	return mzm_lossless_judge(&l->place, id, q, q ? l->q_total[i][k] : 0, u);
 }
 
@@ -90,5 +98,5 @@ int32_t mzm_gen_lossless_draw(mzm_generation *g, int32_t k, bool bonus)
 {
 	mzm_purpose purpose = bonus ? MZM_FOR_BONUS : MZM_FOR_RESIDUAL;
 	return mzm_lossless_draw(&g->lossless->place,
-				 mzm_sampler_unit(g->s->sampler, purpose, g->n + k, g->r->n_checks, 0));
+				 mzm_sampler_unit(g->s->sampler, purpose, g->n + k, round_key(g), 0));
 }

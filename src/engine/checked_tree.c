@@ -4,7 +4,7 @@
  * The check is one dense pass over the nodes that some living line needs. A node is judged by the logits of its parent,
  * as a token of a line is by those of the token before it; the full model's own token comes from the row of the last
  * node that stands. The rows of the path move side by side, and what follows is as for a line (checked.c). Near the end
- * of the context, where a wide tree has no room for its rows, it is narrower. */
+ * of the context, and with linear attention, where a wide tree has no room for its rows, it is narrower. */
 #include "engine/generate_impl.h"
 
 #include <math.h>
@@ -33,7 +33,7 @@ static bool line_stops(void *ctx, const int32_t *ids, int32_t n)
 /* As wide as was asked for, as there is room for behind the root, and as there are tokens. */
 static int32_t width_for(const mzm_generation *g, int32_t depth)
 {
-	int32_t room = mzm_session_n_ctx(g->s) - g->n, n_vocab = g->s->model->weights->cfg.n_vocab;
+	int32_t room = mzm_kv_room(g->kv, g->n), n_vocab = g->s->model->weights->cfg.n_vocab;
 	int32_t width = g->p->tree_width > 1 ? g->p->tree_width : 1;
 	if (depth > 0 && width > room / depth)
 		width = room / depth;

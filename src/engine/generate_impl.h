@@ -113,6 +113,7 @@ typedef struct mzm_gen_lossless {
 	float       *p;                         /* [n_vocab] the full model's weights there */
 	float       *q[MZM_MAX_DRAFTERS];       /* [period - 1, n_vocab] of each drafter; NULL: it only guesses */
 	double      *q_total[MZM_MAX_DRAFTERS]; /* [period - 1] */
+	uint64_t     prompt;                    /* a hash of it: with one seed, texts of many prompts are independent */
 	uint64_t     reserved;                  /* of the model's budget */
 } mzm_gen_lossless;
 

@@ -34,9 +34,9 @@ void mzm_dct_forward(const mzm_dct *d, float *x, int32_t n_vec, double *scratch)
 void mzm_dct_inverse(const mzm_dct *d, float *x, int32_t n_vec, double *scratch);
 
 /* Whether that is faster than the matrix with the row kernels, on CPUs with wide vectors: measured, SPEED.md. */
-static inline bool mzm_dct_wins(const mzm_dct *d)
+static inline bool mzm_dct_wins(int32_t n)
 {
-	return d->n >= 512 && d->n_odd <= 5;
+	return n >= 512 && n % 64 == 0;
 }
 
 /* C itself, row by row, or what inverse multiplies with. */

@@ -24,11 +24,12 @@ static void transform(mzm_state *s, float *x, int32_t n, int rank)
 {
 	mzm_dijiang *dj = &s->dijiang;
 	int32_t d = s->w->cfg.head_dim;
-	double *lanes = dj->lanes + (size_t)rank * mzm_dct_scratch(d);
-	if (dj->by_halves && s->w->cfg.attn == MZM_ATTN_DIJIANG) {
-		mzm_dct_inverse(&dj->dct, x, n, lanes);
-	} else if (dj->by_halves) {
-		mzm_dct_forward(&dj->dct, x, n, lanes);
+	if (dj->by_halves) {
+		double *lanes = dj->lanes + (size_t)rank * mzm_dct_scratch(d);
+		if (s->w->cfg.attn == MZM_ATTN_DIJIANG)
+			mzm_dct_inverse(&dj->dct, x, n, lanes);
+		else
+			mzm_dct_forward(&dj->dct, x, n, lanes);
 	} else {
 		size_t stride = mzm_pack_stride(s->kern, MZM_F32, d);
 		char *packed = s->packed + (size_t)rank * s->packed_len;
@@ -387,20 +388,23 @@ void mzm_dijiang_layout(mzm_state *s, int n_ranks, mzm_carve *c)
 	size_t d = (size_t)cfg->head_dim;
 	if (!mzm_config_is_linear(cfg))
 		return;
-	mzm_dct_layout(&dj->dct, cfg->head_dim, c);
-	dj->matrix = MZM_CARVE(c, float, d * d);
+	dj->by_halves = mzm_dct_wins(cfg->head_dim);
+	if (dj->by_halves) {
+		mzm_dct_layout(&dj->dct, cfg->head_dim, c);
+		dj->lanes = MZM_CARVE(c, double, (size_t)n_ranks * mzm_dct_scratch(cfg->head_dim));
+	} else {
+		dj->matrix = MZM_CARVE(c, float, d * d);
+	}
 	if (cfg->attn == MZM_ATTN_DIJIANG)
 		dj->gate = MZM_CARVE(c, float, (size_t)s->max_pos * (size_t)cfg->n_heads * d);
 	dj->outer = MZM_CARVE(c, float, (size_t)n_ranks * d * MZM_KV_STEP);
-	dj->lanes = MZM_CARVE(c, double, (size_t)n_ranks * mzm_dct_scratch(cfg->head_dim));
 }
 
 void mzm_dijiang_fill(mzm_state *s)
 {
 	const mzm_config *cfg = &s->w->cfg;
-	if (!mzm_config_is_linear(cfg))
-		return;
-	mzm_dct_fill(&s->dijiang.dct);
-	mzm_dct_matrix(s->dijiang.matrix, cfg->head_dim, cfg->attn == MZM_ATTN_DIJIANG);
-	s->dijiang.by_halves = mzm_dct_wins(&s->dijiang.dct);
+	if (s->dijiang.by_halves)
+		mzm_dct_fill(&s->dijiang.dct);
+	else if (mzm_config_is_linear(cfg))
+		mzm_dct_matrix(s->dijiang.matrix, cfg->head_dim, cfg->attn == MZM_ATTN_DIJIANG);
 }

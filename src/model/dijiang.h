@@ -1,6 +1,5 @@
 /* dijiang.h - DiJiang attention (arXiv 2403.19928): scores are products of positive features of queries and keys, so
- * what a token adds to all later ones is a sum, of a size that does not grow. For the files of the forward pass only.
- * */
+ * what a token adds to all later ones is a sum, whose size does not grow. For the files of the forward pass only. */
 #ifndef MZM_DIJIANG_H
 #define MZM_DIJIANG_H
 
@@ -8,12 +7,12 @@
 
 /* Scratch, part of the state. */
 typedef struct mzm_dijiang {
-	mzm_dct dct;     /* of a head */
-	bool    by_halves; /* how it is computed: dct.h */
+	bool    by_halves; /* dct.h */
+	mzm_dct dct;     /* of a head: by halves */
 	float  *matrix;  /* [head_dim, head_dim] else */
 	float  *gate;    /* [max_pos, n_heads * head_dim]; NULL: there is none */
 	float  *outer;   /* [n_ranks, head_dim, MZM_KV_STEP] weighted features of a step's keys */
-	double *lanes;   /* [n_ranks, mzm_dct_scratch()] */
+	double *lanes;   /* [n_ranks, mzm_dct_scratch()] of the transform by halves */
 } mzm_dijiang;
 
 #endif

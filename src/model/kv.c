@@ -5,6 +5,9 @@
 
 #include "base/carve.h"
 
+_Static_assert(MZM_KV_LAG >= MZM_MAX_POS && MZM_KV_LAG >= MZM_MAX_PERIOD, "no state holds a token of a draft");
+_Static_assert(MZM_KV_ROWS >= MZM_KV_KEPT + MZM_KV_LAG + MZM_KV_STEP, "what is kept, and positions that share a walk");
+
 static void kv_layout(mzm_kv *kv, mzm_carve *c)
 {
 	size_t heads = (size_t)kv->n_layers * (size_t)kv->n_kv_heads; /* both checked against small limits */

@@ -18,8 +18,9 @@
 #define MZM_KV_LAG  32  /* >= MZM_MAX_PERIOD, MZM_MAX_POS: no state holds a token of a draft */
 #define MZM_KV_STEP 32  /* the grid */
 #define MZM_KV_STATES 4
-#define MZM_KV_ROWS 512 /* of linear attention: a step and the lag more than states are apart, a tree of drafts, and so
-			 * many more that moving them is rare */
+#define MZM_KV_ROWS 256 /* of linear attention: those that are kept, at most; and so many more that moving these is rare
+			 * and a tree of drafts has room */
+#define MZM_KV_KEPT (MZM_KV_LAG + MZM_KV_STATES * MZM_KV_STEP + 2)
 
 /* Where a layer of linear attention stands. The others: zeros. */
 typedef struct mzm_kv_place {
@@ -57,6 +58,12 @@ bool       mzm_kv_measure(size_t *bytes, const mzm_config *cfg, int32_t max_tok,
 int32_t    mzm_kv_reach(const mzm_kv *kv, int32_t len);
 /* Goes back to mzm_kv_reach(len), also after a pass that failed, whatever it wrote. */
 void       mzm_kv_restore(mzm_kv *kv, int32_t len);
+/* Rows that there is room for behind len tokens. */
+static inline int32_t mzm_kv_room(const mzm_kv *kv, int32_t len)
+{
+	int32_t left = kv->max_tok - len, most = MZM_KV_ROWS - MZM_KV_KEPT;
+	return kv->sums && left > most ? most : left;
+}
 /* Makes it as if len tokens were there, for benchmarks: what they are is what memory holds. */
 void       mzm_kv_pretend(mzm_kv *kv, int32_t len);
 /* What a pass over a position behind so many tokens reads of a layer. */

@@ -162,6 +162,7 @@ usage "run: tree path" "--tree-path wants one of longest, likeliest, jump" run -
 usage "run: sampling with a tree" "not defined for trees" run -p a --mode exact --tree 2 --temp 0.5
 usage "run: ablate" 'unknown part "roll"; there are kv-rewrite, rollback and bonus' run -p a --mode sirius --ablate bonus,roll
 usage "run: ablate exact" "exact mode leaves no part" run -p a --mode exact --ablate bonus
+usage "run: ablate lossless" "lossless mode leaves no part" run -p a --mode lossless --ablate bonus
 usage "run: threads" "--threads wants a whole number from 0" run -p a --threads -1
 usage "run: max tokens" "--max-tokens wants a whole number of 0 or more" run -p a -n -5
 usage "run: number with a tail" 'not "5x"' run -p a -n 5x
@@ -258,6 +259,13 @@ check "--stop: not part of the text" eval '[[ $(field .finish) == "\"stop\"" && 
 call "${run[@]}" --temp 0.8 --seed 3 && cp "$out" "$work/sampled"
 call "${run[@]}" --temp 0.8 --seed 3 --mode exact
 check "sampling: exact gives the dense text of the seed" cmp -s "$out" "$work/sampled"
+call "${run[@]}" --mode lossless
+check "lossless gives the dense text when greedy" cmp -s "$out" "$work/dense"
+call "${run[@]}" --temp 2 --seed 3 --mode lossless --draft ngram+sparse && cp "$out" "$work/sampled"
+call "${run[@]}" --temp 2 --seed 3 --mode lossless --draft ngram+sparse
+check "lossless: a seed gives its text again" eval '[[ -s $out ]] && cmp -s "$out" "$work/sampled"'
+call "${run[@]}" --temp 2 --seed 4 --mode lossless --draft ngram+sparse
+check "lossless: another seed, another text" eval '! cmp -s "$out" "$work/sampled"'
 
 call "${run[@]}" --stats --mode sirius
 check "--stats: summary on stderr, text on stdout" eval 'grep -q "work per token" "$err" && [[ -s $out ]]'

@@ -5,6 +5,7 @@
  * tokens, and go on from kept rows where those can be had. What is imported, and refused: test_dijiang_import.c. That
  * logits are right, in all forms of file and store: test_golden.c. */
 #include "dijiang_rig.h"
+#include "hf_build.h"
 
 #include <math.h>
 
@@ -287,12 +288,12 @@ static void test_tables(void **state)
 
 /* ---- the quadratic form ---- */
 
-enum { LONG = 1500 };
+enum { LONG = 1500, MAX_HEAD = 512, MAX_Q = 1024 };
 
 /* What the attention of the first layer got and gave. */
 typedef struct seen {
 	float  *h, *att; /* [LONG, n] */
-	int32_t at;
+	int32_t at;      /* positions */
 } seen;
 
 static void see(void *ctx, int32_t layer, bool of_o, const float *x, int32_t n_pos, int32_t n)
@@ -322,18 +323,20 @@ static void feature(const mzm_model *m, const mzm_layer *l, double *x, int32_t p
 {
 	const mzm_config *cfg = &m->weights->cfg;
 	int32_t d = cfg->head_dim, half = d / 2;
-	double y[64], sum = 0;
+	double y[MAX_HEAD], cosine[4 * MAX_HEAD], sum = 0;
 	bool released = cfg->attn == MZM_ATTN_DIJIANG;
 	for (int32_t i = 0; i < half; i++) {
 		double angle = pos * pow(cfg->rope_theta, -2.0 * i / d), a = x[i], b = x[i + half];
 		x[i] = a * cos(angle) - b * sin(angle);
 		x[i + half] = b * cos(angle) + a * sin(angle);
 	}
+	for (int32_t i = 0; i < 4 * d; i++)
+		cosine[i] = cos(M_PI * i / (2 * d));
 	for (int32_t j = 0; j < d; j++) {
 		y[j] = 0;
 		for (int32_t i = 0; i < d; i++) {
 			int32_t k = released ? i : j, at = released ? j : i;
-			y[j] += x[i] * sqrt((k ? 2.0 : 1.0) / d) * cos(M_PI / d * (at + 0.5) * k);
+			y[j] += x[i] * sqrt((k ? 2.0 : 1.0) / d) * cosine[(2 * at + 1) * k % (4 * d)];
 		}
 		y[j] = exp(y[j] * (double)l->freq[j]);
 		sum += y[j];
@@ -389,11 +392,11 @@ static double quadratic_error(const mzm_model *m, const seen *c)
 	const mzm_config *cfg = &m->weights->cfg;
 	const mzm_layer *l = &m->weights->layer[0];
 	int32_t d = cfg->head_dim, q_dim = cfg->n_heads * d, kv_dim = cfg->n_kv_heads * d;
-	double *q = calloc((size_t)(LONG * q_dim), sizeof *q), *k = calloc((size_t)(LONG * kv_dim), sizeof *k);
-	double *v = calloc((size_t)(LONG * kv_dim), sizeof *v), *gate = calloc((size_t)(LONG * q_dim), sizeof *gate);
-	double out[256], worst = 0, most = 0;
-	assert_true(q_dim <= 256 && d <= 64);
-	for (int32_t t = 0; t < LONG; t++) {
+	double *q = calloc((size_t)(c->at * q_dim), sizeof *q), *k = calloc((size_t)(c->at * kv_dim), sizeof *k);
+	double *v = calloc((size_t)(c->at * kv_dim), sizeof *v), *gate = calloc((size_t)(c->at * q_dim), sizeof *gate);
+	double out[MAX_Q], worst = 0, most = 0;
+	assert_true(q_dim <= MAX_Q && d <= MAX_HEAD);
+	for (int32_t t = 0; t < c->at; t++) {
 		const float *h = c->h + t * cfg->dim;
 		multiply(m, q + t * q_dim, &l->wq, h);
 		multiply(m, k + t * kv_dim, &l->wk, h);
@@ -404,7 +407,7 @@ static double quadratic_error(const mzm_model *m, const seen *c)
 		for (int32_t i = 0; i < cfg->n_kv_heads; i++)
 			feature(m, l, k + t * kv_dim + i * d, t);
 	}
-	for (int32_t t = 0; t < LONG; t += t < 200 ? 1 : 53) {
+	for (int32_t t = 0; t < c->at; t += t < 200 ? 1 : 53) {
 		attend(m, l, q, k, v, gate + t * q_dim, t, out);
 		for (int32_t i = 0; i < q_dim; i++) {
 			double error = fabs(out[i] - (double)c->att[t * q_dim + i]);
@@ -419,6 +422,61 @@ static double quadratic_error(const mzm_model *m, const seen *c)
 	return worst / most;
 }
 
+/* n random tokens in pieces, and what the quadratic form says of them. */
+static void expect_quadratic(const char *path, const char *name, int32_t n_tok)
+{
+	mzm_model *m = dj_open(path, NULL, NULL);
+	mzm_session *s = dj_session(m, 1);
+	const mzm_config *cfg = &m->weights->cfg;
+	seen c = {.h = calloc((size_t)n_tok * (size_t)cfg->dim, sizeof(float)),
+		  .att = calloc((size_t)n_tok * (size_t)(cfg->n_heads * cfg->head_dim), sizeof(float))};
+	uint64_t seed = 5;
+	while (c.at < n_tok) {
+		int32_t ids[100], n = 1 + (int32_t)below(&seed, 100);
+		n = n < n_tok - c.at ? n : n_tok - c.at;
+		n = n < mzm_state_max_pos(s->state) ? n : 1;
+		for (int32_t i = 0; i < n; i++)
+			ids[i] = (int32_t)below(&seed, VOCAB);
+		mzm_pass pass = {.ids = ids, .n_pos = n, .see_ctx = &c, .see_attention = see};
+		run(s, &pass);
+	}
+	double error = quadratic_error(m, &c);
+	print_message("%s: off the quadratic form by %.2g\n", name, error);
+	assert_true(error < 1e-5);
+	free(c.h);
+	free(c.att);
+	mzm_session_free(s);
+	mzm_model_close(m);
+}
+
+/* Heads so large that the transform goes by halves. */
+static void test_large_heads(void **state)
+{
+	hf_build b;
+	char path[256], name[96];
+	(void)state;
+	hf_init_sized(&b, "F32", true, 8, 6, MAX_HEAD);
+	b.config_extra = ",\"dijiang_form\":\"paper\"";
+	for (int l = 0; l < b.n_layers; l++) {
+		snprintf(name, sizeof name, "model.layers.%d.self_attn.T", l);
+		hf_add(&b, name, "F32", MAX_HEAD, 0);
+		snprintf(name, sizeof name, "model.layers.%d.self_attn.D", l);
+		hf_add(&b, name, "F32", MAX_HEAD, 0);
+	}
+	for (int i = 0; i < b.n; i++) {
+		for (size_t k = 0; k < b.w[i].bytes / sizeof(float); k++) {
+			float x = (float)((double)(testing_random(&b.seed) >> 11) * 0x1p-53 + 0.2) *
+				  (testing_random(&b.seed) % 2 || b.w[i].n_dims == 1 ? 1.0f : -1.0f);
+			memcpy(b.w[i].data + 4 * k, &x, sizeof x);
+		}
+	}
+	testing_temp_dir(path);
+	hf_write(&b, path);
+	expect_quadratic(path, "heads of 512", 60);
+	hf_free(&b);
+	testing_remove(path);
+}
+
 static void test_quadratic(void **state)
 {
 	static const char *const names[] = {"dijiang-groups", "dijiang-paper", "dijiang-paper"};
@@ -427,30 +485,45 @@ static void test_quadratic(void **state)
 	(void)state;
 	for (int k = 0; k < 3; k++) {
 		dj_dir dir = dj_copy(names[k], changes[k]);
-		mzm_model *m = dj_open(dir.path, NULL, NULL);
-		mzm_session *s = dj_session(m, 1);
-		const mzm_config *cfg = &m->weights->cfg;
-		seen c = {.h = calloc((size_t)LONG * (size_t)cfg->dim, sizeof(float)),
-			  .att = calloc((size_t)LONG * (size_t)(cfg->n_heads * cfg->head_dim), sizeof(float))};
-		uint64_t seed = 5;
-		while (c.at < LONG) {
-			int32_t ids[100], n = 1 + (int32_t)below(&seed, 100);
-			n = n < LONG - c.at ? n : LONG - c.at;
-			n = n < mzm_state_max_pos(s->state) ? n : 1;
-			for (int32_t i = 0; i < n; i++)
-				ids[i] = (int32_t)below(&seed, VOCAB);
-			mzm_pass pass = {.ids = ids, .n_pos = n, .see_ctx = &c, .see_attention = see};
-			run(s, &pass);
-		}
-		double error = quadratic_error(m, &c);
-		print_message("%s: off the quadratic form by %.2g\n", names[k], error);
-		assert_true(error < 1e-5);
-		free(c.h);
-		free(c.att);
-		mzm_session_free(s);
-		mzm_model_close(m);
+		expect_quadratic(dir.path, names[k], LONG);
 		testing_remove(dir.path);
 	}
+}
+
+/* That differences would be seen: one number of the state, or of the rows behind it, moves the logits; rows before it
+ * are looked at no more. */
+static void test_planted(void **state)
+{
+	int32_t ids[150];
+	float want[VOCAB];
+	uint64_t seed = 6;
+	(void)state;
+	dj_dir d = dj_copy("dijiang-groups", DJ_LONG);
+	mzm_model *m = dj_open(d.path, NULL, NULL);
+	mzm_session *s = dj_session(m, 1);
+	mzm_kv *kv = mzm_state_kv(s->state);
+	for (int32_t i = 0; i < 150; i++)
+		ids[i] = (int32_t)below(&seed, VOCAB);
+	read_to(s, ids, 150, 64, 1);
+	int32_t base = mzm_kv_base(150);
+	assert_true(base > 0);
+	float *const places[] = {mzm_kv_sums(kv, 0, 1, base) + 3, mzm_kv_v(kv, 1, 0, base), mzm_kv_k(kv, 0, 0, 149),
+				 mzm_kv_v(kv, 0, 0, base - 1), NULL};
+	mzm_pass pass = {.ids = ids, .n_pos = 1, .n_rows = 1};
+	memcpy(want, run(s, &pass), sizeof want);
+	mzm_kv_truncate(kv, 150);
+	for (int i = 0; places[i]; i++) {
+		float was = *places[i];
+		*places[i] = was + 0.5f;
+		bool same = memcmp(want, run(s, &pass), sizeof want) == 0;
+		assert_true(same == (i == 3));
+		*places[i] = was;
+		mzm_kv_truncate(kv, 150);
+	}
+	assert_memory_equal(want, run(s, &pass), sizeof want);
+	mzm_session_free(s);
+	mzm_model_close(m);
+	testing_remove(d.path);
 }
 
 /* ---- size and length ---- */
@@ -534,7 +607,7 @@ static void test_exact(void **state)
 		p.mode = MZM_MODE_EXACT;
 		p.draft = drafts[i % 4];
 		p.period = i / 4 == 0 ? 6 : i / 4 == 1 ? 0 : 32;
-		p.tree_width = i == 8 ? 5 : 1; /* sparse, of the longest */
+		p.tree_width = i == 8 ? 10 : 1; /* sparse, of the longest: narrower than that, as rows are few */
 		p.keep = 0.6f;
 		p.predictor = "topk";
 		r = generate(s, prompt, N_PROMPT, p);
@@ -586,9 +659,16 @@ static void test_keep_prefix(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_programs), cmocka_unit_test(test_cancelled), cmocka_unit_test(test_tables),
-		cmocka_unit_test(test_quadratic), cmocka_unit_test(test_size), cmocka_unit_test(test_finite),
-		cmocka_unit_test(test_exact), cmocka_unit_test(test_keep_prefix),
+		cmocka_unit_test(test_programs),
+		cmocka_unit_test(test_cancelled),
+		cmocka_unit_test(test_tables),
+		cmocka_unit_test(test_planted),
+		cmocka_unit_test(test_quadratic),
+		cmocka_unit_test(test_large_heads),
+		cmocka_unit_test(test_size),
+		cmocka_unit_test(test_finite),
+		cmocka_unit_test(test_exact),
+		cmocka_unit_test(test_keep_prefix),
 	};
 	if (access("tests/golden/dijiang", R_OK) != 0) {
 		print_message("no tests/golden: run in the root of the source tree\n");

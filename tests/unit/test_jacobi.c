@@ -159,6 +159,160 @@ static void test_sampling_and_limits(void **state)
 	}
 }
 
+/* ---- the drafter alone ---- */
+
+typedef struct hand {
+	mzm_drafter *d;
+	mzm_gen_params p;
+	int32_t      ids[200], n;
+	mzm_evidence evidence[MZM_MAX_PERIOD];
+	float        confidence[MZM_MAX_PERIOD];
+	int32_t      line[MZM_MAX_PERIOD], n_line;
+} hand;
+
+static bool never(void *ctx, int32_t id)
+{
+	(void)ctx;
+	(void)id;
+	return false;
+}
+
+static void hand_begin(hand *h, const char *form, const char *seed)
+{
+	mzm_draft_env env = {.p = &h->p, .n_ctx = 200};
+	memset(h, 0, sizeof *h);
+	h->p = rig_params("jacobi", 16);
+	h->p.jacobi = form;
+	h->p.jacobi_seed = seed;
+	for (h->n = 0; h->n < 6; h->n++)
+		h->ids[h->n] = 10 + h->n;
+	assert_int_equal(mzm_draft_jacobi.create(&h->d, &env, NULL), MZM_OK);
+	mzm_draft_jacobi.begin(h->d, h->ids, h->n);
+}
+
+/* Proposes, and compares the line: -1 stands for any token of the prompt. */
+static void hand_expect(hand *h, int32_t max, const int32_t *want, int32_t n)
+{
+	mzm_draft_job j = {.ids = h->ids, .n = h->n, .max = max, .is_stop = never, .evidence = h->evidence,
+			   .confidence = h->confidence};
+	assert_int_equal(mzm_draft_jacobi.propose(h->d, &j, NULL), MZM_OK);
+	assert_int_equal(j.n_draft, n);
+	h->n_line = n;
+	for (int32_t i = 0; i < n; i++) {
+		h->line[i] = h->ids[h->n + i];
+		if (want[i] >= 0)
+			assert_int_equal(h->line[i], want[i]);
+		else
+			assert_in_range(h->line[i], 10, 15);
+	}
+}
+
+/* The check kept n_kept, and said `said` behind the others, from the first that it did not keep on. */
+static void hand_learn(hand *h, int32_t n_kept, const int32_t *said)
+{
+	int32_t choice[MZM_MAX_PERIOD], before = h->n;
+	memcpy(choice, h->line, (size_t)n_kept * sizeof *choice);
+	memcpy(choice + n_kept, said, (size_t)(h->n_line + 1 - n_kept) * sizeof *choice);
+	memcpy(h->ids + h->n, choice, (size_t)(n_kept + 1) * sizeof *choice);
+	h->n += n_kept + 1;
+	mzm_draft_news news = {.ids = h->ids, .n = h->n, .n_before = before, .draft = h->line,
+			       .n_draft = h->n_line, .n_kept = n_kept, .choice = choice};
+	mzm_draft_jacobi.learn(h->d, &news);
+}
+
+static const int32_t any[] = {-1, -1, -1, -1, -1, -1};
+
+static void test_guesses_keep_their_places(void **state)
+{
+	static const int32_t said[] = {90, 91, 92, 93}, more[] = {81, 82, 83, 84}, right[] = {70};
+	static const int32_t window[] = {91, 92, 93, -1}, later[] = {82, 83, 84, -1};
+	hand h;
+	(void)state;
+	hand_begin(&h, "slide", "prompt");
+	hand_expect(&h, 4, any, 4);
+	hand_learn(&h, 1, said); /* one stands, 90 is text, the others are for the places behind it */
+	hand_expect(&h, 4, window, 4);
+	mzm_draft_news others = {.ids = h.ids, .n = h.n + 1, .n_before = h.n, .n_draft = -1};
+	h.ids[h.n++] = 50;
+	mzm_draft_jacobi.learn(h.d, &others); /* a round of another drafter: the places stay */
+	hand_expect(&h, 2, window + 1, 2);
+	hand_expect(&h, 4, (const int32_t[]){92, 93, -1, -1}, 4);
+	hand_learn(&h, 1, more);
+	hand_expect(&h, 4, later, 4);
+	hand_expect(&h, 0, any, 0);
+	mzm_draft_jacobi.free(h.d);
+	hand_begin(&h, "block", "prompt");
+	hand_expect(&h, 4, any, 4);
+	hand_learn(&h, 1, said);
+	hand_expect(&h, 4, window, 2); /* what is left of the block */
+	hand_learn(&h, 2, right);
+	hand_expect(&h, 4, any, 4); /* it has converged: a new one */
+	hand_learn(&h, 3, said);
+	hand_expect(&h, 4, any, 0); /* the block's last token is there, but not checked */
+	hand_learn(&h, 0, right);
+	hand_expect(&h, 4, any, 4);
+	mzm_draft_jacobi.free(h.d);
+}
+
+static void test_pool_has_the_iteration_s_grams(void **state)
+{
+	/* place 6 + i; what was said behind each guess is the guess for the next place, one iteration later */
+	static const int32_t first[] = {60, 21, 32, 43}, second[] = {70, 22, 33}, third[] = {71, 23};
+	hand h;
+	(void)state;
+	hand_begin(&h, "slide", "pool");
+	hand_expect(&h, 3, any, 3);
+	int32_t head = h.line[0];
+	hand_learn(&h, 0, first);
+	hand_expect(&h, 2, first + 1, 2);
+	hand_learn(&h, 0, second);
+	hand_expect(&h, 1, second + 1, 1);
+	hand_learn(&h, 0, third);
+	/* the text's own 15, 60, 70, 71, and behind the first guess 21, behind that 22, behind that 23 */
+	h.ids[h.n++] = 15;
+	hand_expect(&h, 4, (const int32_t[]){60, 70, 71, -1}, 4);
+	assert_int_not_equal(head, 15);
+	h.ids[h.n++] = head;
+	hand_expect(&h, 3, (const int32_t[]){21, 22, 23}, 3);
+	mzm_draft_jacobi.free(h.d);
+}
+
+/* N-grams go first until the model has been right more often. */
+static void test_the_better_source_goes_first(void **state)
+{
+	hand h;
+	int n_grams = 0, n_said = 0;
+	(void)state;
+	hand_begin(&h, "slide", "ngram");
+	for (int32_t i = 0; i < 20; i++) {
+		h.ids[h.n] = 10 + i % 5; /* a token of the prompt: an n-gram knows what followed */
+		h.n++;
+		int32_t truth = 100 + i;
+		mzm_draft_job j = {.ids = h.ids, .n = h.n, .max = 1, .is_stop = never, .evidence = h.evidence,
+				   .confidence = h.confidence};
+		assert_int_equal(mzm_draft_jacobi.propose(h.d, &j, NULL), MZM_OK);
+		bool said = j.n_draft == 1 && h.ids[h.n] == truth;
+		n_said += said;
+		n_grams += !said;
+		if (i > 10)
+			assert_true(said);
+		h.n_line = j.n_draft;
+		h.line[0] = h.ids[h.n];
+		/* the truth is text now, and two places on the model says the next */
+		int32_t choice[2] = {truth, 7}, before = h.n;
+		h.ids[h.n++] = truth;
+		mzm_draft_news news = {.ids = h.ids, .n = h.n, .n_before = before, .draft = h.line,
+				       .n_draft = h.n_line, .n_kept = said, .choice = choice};
+		mzm_draft_jacobi.learn(h.d, &news);
+		mzm_draft_news next = {.ids = h.ids, .n = h.n, .n_before = h.n + 1, .draft = h.line, .n_draft = 0,
+				       .choice = (const int32_t[]){truth + 1}};
+		h.ids[h.n + 1] = -1;
+		mzm_draft_jacobi.learn(h.d, &next);
+	}
+	assert_true(n_grams >= 2 && n_said >= 9);
+	mzm_draft_jacobi.free(h.d);
+}
+
 /* ---- with others ---- */
 
 static void test_combinations(void **state)
@@ -334,6 +488,9 @@ int main(void)
 		cmocka_unit_test(test_text_is_dense),
 		cmocka_unit_test(test_runs_repeat),
 		cmocka_unit_test(test_sampling_and_limits),
+		cmocka_unit_test(test_guesses_keep_their_places),
+		cmocka_unit_test(test_pool_has_the_iteration_s_grams),
+		cmocka_unit_test(test_the_better_source_goes_first),
 		cmocka_unit_test(test_combinations),
 		cmocka_unit_test(test_guesses_outlive_other_lines),
 		cmocka_unit_test(test_two_sessions_at_once),

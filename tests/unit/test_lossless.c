@@ -210,7 +210,7 @@ static void propose(rig *r, line *l, int i, int32_t *ids, int n, int round)
 	drafter_kind kind = r->how->kind[i];
 	int k = l->len++;
 	l->q[k] = weights_of(r, 1 + i, false, ids, n, &l->q_total[k]);
-	double u = mzm_sampler_unit(r->sampler, MZM_FOR_DRAFT, n, round, i);
+	double u = mzm_sampler_unit(r->sampler, MZM_FOR_DRAFT, n, (uint64_t)round, i);
 	l->id[k] = mzm_sampler_draw(r->sampler, l->q[k], l->q_total[k], u);
 	if (r->how->mistake == ARGMAX_AS_DRAW)
 		l->id[k] = largest(l->q[k]);
@@ -246,7 +246,7 @@ static bool judge(rig *r, const line *l, int i, int k, int n, int round)
 	double before[V], total = r->place.total;
 	memcpy(before, r->left, sizeof before);
 	bool stands = mzm_lossless_judge(&r->place, l->id[k], l->q[k], l->q_total[k],
-					 mzm_sampler_unit(r->sampler, purpose, n, round, i));
+					 mzm_sampler_unit(r->sampler, purpose, n, (uint64_t)round, i));
 	if (r->how->mistake == NO_RESIDUAL || (r->how->mistake == STALE_RESIDUAL && i < r->how->n_lines - 1)) {
 		memcpy(r->left, before, sizeof before);
 		r->place.total = total;
@@ -271,7 +271,8 @@ static int check(rig *r, const line lines[MAX_LINES], int32_t *ids, int n, int r
 		}
 		if (winner < 0) {
 			ids[n] = mzm_lossless_draw(&r->place,
-						   mzm_sampler_unit(r->sampler, MZM_FOR_RESIDUAL, n, round, 0));
+						   mzm_sampler_unit(r->sampler, MZM_FOR_RESIDUAL, n, (uint64_t)round,
+								    0));
 			return n + 1;
 		}
 		ids[n] = lines[winner].id[k];
@@ -303,7 +304,7 @@ static double texts(rig *r, int n_texts)
 
 static int n_texts(void)
 {
-	return getenv("MIRZAM_SHORT") ? 20000 : 200000;
+	return getenv("MIRZAM_SHORT") ? 50000 : 200000;
 }
 
 /* ---- what must be right ---- */

@@ -168,8 +168,8 @@ static mzm_gen_result same_as_dense(int m, int threads, int i, mzm_gen_params p)
 
 static void test_exact_equals_dense(void **state)
 {
-	static const char *const sets[] = {"none", "mlp:0-5", "attn:0-5", "attn:0 mlp:0", "attn:0-5 mlp:0-5", "attn:2,4",
-					   "mlp:1-4 attn:4-5"};
+	static const char *const sets[] = {"none", "mlp:0-5", "attn:0-5", "attn:0 mlp:0", "attn:0-5 mlp:0-5",
+					   "attn:2,4", "mlp:1-4 attn:4-5"};
 	enum { N_SETS = sizeof sets / sizeof *sets, N_RANDOM = 5 };
 	uint64_t seed = 11;
 	(void)state;
@@ -179,11 +179,11 @@ static void test_exact_equals_dense(void **state)
 		random_set(text, &seed, 6);
 		p.skip = k < N_SETS ? sets[k] : text;
 		p.draft_exit = k % 2 ? -1.0f : 0;
-		for (int i = 0; i < testing_count(3, 60); i++) {
+		for (int i = 0; i < testing_count(2, 60); i++) {
 			p.temp = i % 3 == 1 ? 0.8f : 0;
 			p.top_p = i % 3 == 1 ? 0.9f : 1;
 			p.seed = (uint64_t)i;
-			mzm_gen_result r = same_as_dense(k % 2, k % 4 == i ? 2 : 1, 3 * k + i, p);
+			mzm_gen_result r = same_as_dense(k % 2, i == 0 && k % 5 == 1 ? 2 : 1, 3 * k + i, p);
 			assert_true(r.drafts[0].n_drafted > 0 && strcmp(r.drafts[0].name, "skip") == 0);
 			if (k == 0)
 				assert_true(r.drafts[0].n_accepted == r.drafts[0].n_drafted);
@@ -219,7 +219,7 @@ static void test_golden_models(void **state)
 		int32_t prompt[20];
 		snprintf(from, sizeof from, "tests/golden/%s", names[i]);
 		mzm_model *m = rig_open(from, "off");
-		mzm_session *a = rig_session(m, 1, 96), *b = rig_session(m, 1 + (int)i % 2, 96);
+		mzm_session *a = rig_session(m, 1, 96), *b = rig_session(m, i == 4 ? 2 : 1, 96);
 		for (int32_t k = 0; k < 20; k++)
 			prompt[k] = (k * 37 + 11) % m->info.n_vocab;
 		mzm_gen_params p = rig_params(MZM_MODE_DENSE, "skip", 9);
@@ -322,7 +322,8 @@ static void test_empty_model(void **state)
 
 static void test_work(void **state)
 {
-	double attention = 256.0 * (256 + 128 + 128 + 256), ffn = 3.0 * 1024 * 256, all = (double)models[0]->info.n_params;
+	double attention = 256.0 * (256 + 128 + 128 + 256), ffn = 3.0 * 1024 * 256;
+	double all = (double)models[0]->info.n_params;
 	mzm_gen_params p = rig_params(MZM_MODE_EXACT, "skip", 16);
 	mzm_costs costs;
 	(void)state;
@@ -375,7 +376,7 @@ static void test_combinations(void **state)
 			continue;
 		for (int k = 0; k < 2; k++) {
 			p.temp = k ? 0.7f : 0;
-			mzm_gen_result r = same_as_dense((int)i % 2, 1 + k, (int)i, p);
+			mzm_gen_result r = same_as_dense((int)i % 2, i == 3 && k == 0 ? 2 : 1, (int)i, p);
 			for (int d = 0; d < r.n_drafters; d++)
 				assert_true(strcmp(r.drafts[d].name, "skip") != 0 || r.drafts[d].n_drafted > 0);
 		}
@@ -419,7 +420,7 @@ static void test_streaming(void **state)
 	mzm_err err = {0};
 	(void)state;
 	for (int image = 0; image < 2; image++) {
-		mzm_model *m;
+		mzm_model *m = NULL;
 		mzm_import_params ip = mzm_import_params_default();
 		mzm_model_params mp = mzm_model_params_default();
 		ip.draft_quant = image ? "q8" : "off";
