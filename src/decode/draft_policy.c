@@ -1,35 +1,37 @@
-/* draft_policy.c - see draft_policy.h. */
+/* draft_policy.c - see draft_policy.h: a bandit with upper confidence bounds and forgetting. */
 #include "decode/draft_policy.h"
 
-/* What is believed of a drafter beforehand: a rate somewhat better than that of most, and as much of it as so many dense
- * passes would tell, so that a few bad rounds do not rule it out. */
-#define PRIOR_COST 8
-#define PRIOR_RATE 1.6
-#define EVERY      24   /* rounds after which an available drafter is tried again */
-#define FORGET     0.98
+#include <math.h>
 
-static double rate_of(const mzm_draft_policy *p, int i)
+#define PRIOR_RATE 1.3 /* of a drafter that nothing is known of, as one dense pass would tell it */
+#define BONUS      0.7 /* for what is known by one dense pass alone; falls with the root of the passes */
+#define FORGET     0.98
+#define FORGOTTEN  0.5 /* dense passes' worth of knowledge below which a drafter is tried whatever it promises */
+
+static double promise_of(const mzm_draft_policy *p, int i)
 {
-	return (PRIOR_COST * PRIOR_RATE + p->of[i].gained) / (PRIOR_COST + p->of[i].cost);
+	double cost = 1 + p->of[i].cost;
+	return (PRIOR_RATE + p->of[i].gained) / cost + BONUS / sqrt(cost);
 }
 
 int mzm_draft_policy_choose(const mzm_draft_policy *p, unsigned available)
 {
-	int best = -1, oldest = -1;
+	int best = -1;
 	for (int i = 0; i < MZM_MAX_DRAFTERS; i++) {
-		if (!(available & 1u << i))
-			continue;
-		if (best < 0 || rate_of(p, i) > rate_of(p, best))
+		if (available & 1u << i && p->of[i].cost < FORGOTTEN)
+			return i;
+		if (available & 1u << i && (best < 0 || promise_of(p, i) > promise_of(p, best)))
 			best = i;
-		if (p->round - p->of[i].last >= EVERY && (oldest < 0 || p->of[i].last < p->of[oldest].last))
-			oldest = i;
 	}
-	return oldest >= 0 ? oldest : best;
+	return best;
 }
 
 void mzm_draft_policy_learn(mzm_draft_policy *p, int i, double gained, double cost)
 {
-	p->of[i].gained = p->of[i].gained * FORGET + gained;
-	p->of[i].cost = p->of[i].cost * FORGET + cost;
-	p->of[i].last = ++p->round;
+	for (int k = 0; k < MZM_MAX_DRAFTERS; k++) {
+		p->of[k].gained *= FORGET;
+		p->of[k].cost *= FORGET;
+	}
+	p->of[i].gained += gained;
+	p->of[i].cost += cost;
 }

@@ -1,17 +1,16 @@
 /* draft_policy.h - which drafter the next round is given to (--draft auto).
  *
- * Each has a rate, tokens gained per cost, over its rounds with forgetting; the best has the turn, and now and then the
- * one that was not tried for longest, or nobody would notice that it got better. A function of what it was told alone. */
+ * Each has a rate, tokens gained per cost, over its rounds with forgetting. The one that promises most has the turn: the
+ * rate, and a bonus that is greater the less is known of it (upper confidence bounds: Auer et al. 2002), so that every
+ * one is tried, and tried again when what is known of it is old. A function of what it was told alone. */
 #ifndef MZM_DRAFT_POLICY_H
 #define MZM_DRAFT_POLICY_H
 
 #include "decode/drafter.h"
 
 typedef struct mzm_draft_policy {
-	int32_t round;
 	struct {
-		double  gained, cost;
-		int32_t last; /* its latest round */
+		double gained, cost;
 	} of[MZM_MAX_DRAFTERS];
 } mzm_draft_policy;
 

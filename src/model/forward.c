@@ -377,6 +377,8 @@ mzm_status mzm_forward(mzm_state *s, const mzm_pass *pass, float **logits, doubl
 	mzm_store_order order = pass->draft || pass->held ? MZM_ORDER_NONE : MZM_ORDER_PASS;
 	if (pass->held && !mzm_held_is_complete(s->held))
 		return mzm_fail(err, MZM_EINTERNAL, "a sparse pass on neurons that are not in memory");
+	if (pass->tree && s->pos0 < pass->tree->root)
+		return mzm_fail(err, MZM_EINTERNAL, "a tree behind tokens that are not there");
 	if (pass->skip && order == MZM_ORDER_PASS && mzm_state_streams(s))
 		return mzm_fail(err, MZM_EUNDEFINED,
 				"a pass that skips layers reads from memory, and some weights are not there");

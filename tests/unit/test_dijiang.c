@@ -66,6 +66,9 @@ static void expect_same(mzm_session *a, mzm_session *b, const char *what)
 
 /* ---- random programs ---- */
 
+/* So far back from where a session has been, tokens can be had. */
+#define SURE (MZM_KV_LAG + 1 + (MZM_KV_STATES - 2) * MZM_KV_STEP)
+
 typedef struct program {
 	mzm_session *s;
 	int32_t      n, most; /* tokens now, and at most */
@@ -128,6 +131,11 @@ static void tree(program *p)
 	mzm_tree shape = {root, parent, depth};
 	mzm_pass pass = {.ids = id, .n_pos = n, .tree = &shape};
 	mzm_kv_truncate(kv, root);
+	if (kv->len < root) { /* as far back as could be, and a token more */
+		assert_true(p->high - root > SURE);
+		p->high = 0;
+		read_to(p->s, p->ids, root, 40, p->seed);
+	}
 	run(p->s, &pass);
 	int32_t node = (int32_t)below(&p->seed, (uint32_t)n), m = depth[node] + 1;
 	for (; node >= 0; node = parent[node]) {
@@ -139,8 +147,7 @@ static void tree(program *p)
 	mzm_kv_truncate(kv, p->n);
 }
 
-/* So far back it must be had; further back it may be gone, never wrong. */
-#define SURE (MZM_KV_LAG + 1 + (MZM_KV_STATES - 2) * MZM_KV_STEP)
+/* So far back it must be had, further back it may be gone: see SURE. */
 
 static void go_back(program *p, int32_t most)
 {

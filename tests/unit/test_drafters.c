@@ -58,7 +58,7 @@ static void best_rate_has_the_turn(void **state)
 		mzm_draft_policy_learn(&p, i, gained[i], i == 1 ? 1.2 : 1);
 	}
 	assert_int_equal(turns[2], 0);
-	assert_true(turns[1] > 330 && turns[0] >= 10 && turns[3] >= 10); /* now and then the others */
+	assert_true(turns[1] > 300 && turns[0] >= 5 && turns[3] >= 3); /* now and then the others */
 	for (int round = 0; round < 400; round++) { /* things change */
 		int i = mzm_draft_policy_choose(&p, 0xb);
 		mzm_draft_policy_learn(&p, i, i == 3 ? 4 : 2, 1);
