@@ -4,12 +4,12 @@
 
 #include "eval/report.h"
 
-enum { MODE, DRAFT, PREDICTOR, KEEP, PERIOD, THRESHOLD, RIGHT, STRICT, FLEXIBLE, SAME, VERSUS, KEPT, AAL, AAL_PAPER, DENSITY,
-       EFFECTIVE, WORK, NODES, AUC, PREFILL, SPEED, N_COLUMNS };
+enum { MODE, DRAFT, PREDICTOR, KEEP, PERIOD, THRESHOLD, RIGHT, STRICT, FLEXIBLE, SAME, VERSUS, KEPT, AAL, AAL_PAPER,
+       DENSITY, EFFECTIVE, WORK, NODES, AUC, PREFILL, SPEED, N_COLUMNS };
 
 static const char *const heads[N_COLUMNS] = {
-	"mode", "draft", "predictor", "keep", "period", "thr", "right", "strict % [95 %]", "flexible %", "= dense %", "vs dense",
-	"kept %", "AAL", "AAL paper", "density", "ED", "W", "W nodes", "AUC", "prefill tok/s", "tok/s",
+	"mode", "draft", "predictor", "keep", "period", "thr", "right", "strict % [95 %]", "flexible %", "= dense %",
+	"vs dense", "kept %", "AAL", "AAL paper", "density", "ED", "W", "W nodes", "AUC", "prefill tok/s", "tok/s",
 };
 
 const char *mze_table_head(int c)

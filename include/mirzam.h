@@ -414,26 +414,22 @@ MZM_API void mzm_ablation_print(char out[64], uint32_t ablate);
 
 typedef struct mzm_gen_params {
 	mzm_mode   mode;        /* MZM_MODE_DENSE */
-	const char *draft;      /* "sparse": what writes the drafts, see mzm_drafter_name(). Names with + between them:
-				 * each proposes a line, one check judges all, the longest that stands is kept.
-				 * "auto": all that this model allows, a round each time to the one that has paid best.
-				 * In sirius mode only tokens of sparse drafts are kept by the threshold, others by the
-				 * full model's choice */
-	const char *jacobi;     /* "slide" (NULL): guesses of "jacobi" (arXiv 2305.10427) are a window that moves with the
-				 * text; "block": a block that shrinks until it has converged, as published */
-	const char *jacobi_seed; /* "prompt" (NULL): its first guesses are tokens of the prompt. "ngram": what followed in
-				 * the text when it read so is guessed first, as long as that is right more often;
-				 * "pool": n-grams of earlier iterations are (arXiv 2402.02057). Better for models that
-				 * were not trained for this */
-	const char *skip;       /* "auto" (NULL): what "skip" (arXiv 2309.08168) leaves out is what a calibration found;
-				 * else attentions and FFNs by the numbers of their layers, "attn:3,4 mlp:1-5", or "none" */
-	float      skip_keep;   /* 1 (0: as 1): the FFNs that it leaves run whole; below 1 on that share of neurons, by
-				 * the predictor */
-	float      draft_exit;  /* drafts of "skip" and "model" end behind a token to which they gave a probability below
-				 * this; 0: none does. -1: it follows what checks keep, as published; with period 0 none
-				 * does then */
-	/* The model of "model" (arXiv 2302.01318): any with the same tokens, open as long as the session. The session
-	 * makes a state for it when it is first used, or another one (mzm_draft_model_bytes). NULL: there is none. */
+	const char *draft;      /* "sparse": what writes the drafts, see mzm_drafter_name(). Names with + between: each
+				 * proposes a line, one check judges all, the longest that stands is kept. "auto": all
+				 * that this model allows, each round to the one that has paid best. In sirius mode the
+				 * threshold is for sparse drafts; others are kept by the full model's choice */
+	const char *jacobi;     /* "slide" (NULL): guesses of "jacobi" (arXiv 2305.10427) are a window that moves with
+				 * the text; "block": a block that shrinks until it has converged, as published */
+	const char *jacobi_seed; /* "prompt" (NULL): its first guesses are tokens of the prompt. "ngram": before them
+				 * goes what followed in the text when it read so, as long as that is right more often;
+				 * "pool": n-grams of earlier iterations do (arXiv 2402.02057) */
+	const char *skip;       /* "auto" (NULL): "skip" (arXiv 2309.08168) leaves out what a calibration found; else
+				 * attentions and FFNs by the numbers of their layers, "attn:3,4 mlp:1-5", or "none" */
+	float      skip_keep;   /* 1 (0: as 1): the FFNs that it leaves run whole; below 1 on so many neurons */
+	float      draft_exit;  /* drafts of "skip" and "model" end behind a token that they gave a probability below
+				 * this; 0: none does. -1: it follows what checks keep, as published (period 0: as 0) */
+	/* The model of "model" (arXiv 2302.01318): any with the same tokens, open as long as the session, which makes a
+	 * state for it when it is first used, or another one (mzm_draft_model_bytes). NULL: there is none. */
 	const mzm_model *draft_model;
 	const char *predictor;  /* "griffin" (arXiv 2404.01365); see mzm_predictor_name() */
 	float      keep;        /* 0.5: share of FFN neurons a sparse pass uses, 0 < keep <= 1 */

@@ -105,9 +105,9 @@ static json_t *drafters_json(const mzm_gen_result *r)
 	json_t *list = json_array();
 	for (int32_t i = 0; list && i < r->n_drafters; i++) {
 		const mzm_draft_stats *d = &r->drafts[i];
-		json_array_append_new(list, json_pack("{s:s, s:i, s:I, s:I}", "name", d->name, "checks", (int)d->n_rounds,
-						      "drafted", (json_int_t)d->n_drafted, "accepted",
-						      (json_int_t)d->n_accepted));
+		json_array_append_new(list, json_pack("{s:s, s:i, s:I, s:I}", "name", d->name, "checks",
+						      (int)d->n_rounds, "drafted", (json_int_t)d->n_drafted,
+						      "accepted", (json_int_t)d->n_accepted));
 	}
 	return list;
 }

@@ -189,7 +189,8 @@ static const mzm_opt decode_options[] = {
 	{.name = "mode", .type = MZM_OPT_ENUM, GEN(mode), DECODING, .choice = mode_choice, .arg = "MODE",
 	 .help = "dense: the model itself. exact: sparse drafts, the dense model's text. sirius: sparse drafts, kept "
 		 "while the full model finds them likely enough. sparse: never corrected. lossless: exact, but at a "
-		 "temperature every text is as likely as the model has it, not the same for a seed; more drafts are kept."},
+		 "temperature every text is as likely as the model has it, not the same for a seed; more drafts are "
+		 "kept."},
 	{.name = "draft", .type = MZM_OPT_STRING, GEN(draft), DECODING, .arg = "NAMES",
 	 .help = "What writes the drafts; several, with + between them, share every check; auto: the one that has paid "
 		 "best so far."},
@@ -198,14 +199,16 @@ static const mzm_opt decode_options[] = {
 		 "block that shrinks until it has converged."},
 	{.name = "jacobi-seed", .type = MZM_OPT_CHOICE, GEN(jacobi_seed), DECODING, .choice = mzm_jacobi_seed_name,
 	 .arg = "NAME",
-	 .help = "Its first guesses. prompt: tokens of the prompt. ngram: what followed in the text when it read so, as "
-		 "long as that is right more often than the model's last guess. pool: n-grams that its iterations "
+	 .help = "Its first guesses. prompt: tokens of the prompt. ngram: what followed in the text when it read so, "
+		 "as long as that is right more often than the model's last guess. pool: n-grams that its iterations "
 		 "brought forth."},
 	{.name = "skip", .type = MZM_OPT_STRING, GEN(skip), DECODING, .arg = "SET",
 	 .help = "What --draft skip leaves out: attentions and FFNs by the numbers of their layers, such as "
 		 "\"attn:3,4 mlp:1-5\"; none: nothing; auto: what mirzam calibrate --skip found."},
-	{.name = "skip-keep", .type = MZM_OPT_FLOAT, GEN(skip_keep), DECODING, .open_min = true, .max = 1, .arg = "SHARE",
-	 .help = "Share of neurons that the FFNs keep which it does not leave out; below 1 the predictor chooses them."},
+	{.name = "skip-keep", .type = MZM_OPT_FLOAT, GEN(skip_keep), DECODING, .open_min = true, .max = 1,
+	 .arg = "SHARE",
+	 .help = "Share of neurons that the FFNs keep which it does not leave out; below 1 the predictor chooses "
+		 "them."},
 	{.name = "exit", .type = MZM_OPT_STRING, .at = offsetof(mzm_cli_decode, exit), DECODING, .arg = "P",
 	 .shown = "adaptive",
 	 .help = "Check behind a token to which a draft of skip or model gave a probability below P; off: never; "

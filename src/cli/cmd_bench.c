@@ -79,8 +79,8 @@ static const mzm_opt bench_rows[] = {
 	{.name = "tokens", .letter = 'n', .type = MZM_OPT_INT, GEN(max_tokens), .max = INT32_MAX, .arg = "N",
 	 .shown = "128, or fewer for the time", .help = "Tokens of a generation at most."},
 	{.name = "draft", .type = MZM_OPT_STRING, GEN(draft), .arg = "NAMES,...",
-	 .help = "What writes the drafts; several with + between them, or auto. All behind the first comma are measured "
-		 "in exact mode, beside it."},
+	 .help = "What writes the drafts; several with + between them, or auto. All behind the first comma are "
+		 "measured in exact mode, beside it."},
 	{.name = "skip", .type = MZM_OPT_STRING, GEN(skip), .arg = "SET",
 	 .help = "Layers that --draft skip leaves out, such as \"attn:3,4 mlp:1-5\"; auto: those of the side-car."},
 	{.name = "skip-keep", .type = MZM_OPT_FLOAT, GEN(skip_keep), .open_min = true, .max = 1, .arg = "SHARE",

@@ -1,8 +1,8 @@
 /* draft_policy.h - which drafter the next round is given to (--draft auto).
  *
- * Each has a rate, tokens gained per cost, over its rounds with forgetting. The one that promises most has the turn: the
- * rate, and a bonus that is greater the less is known of it (upper confidence bounds: Auer et al. 2002), so that every
- * one is tried, and tried again when what is known of it is old. A function of what it was told alone. */
+ * Each has a rate, tokens gained per cost, over its rounds with forgetting. The one that promises most has the turn:
+ * the rate, and a bonus that is greater the less is known of it (upper confidence bounds: Auer et al. 2002), so that
+ * every one is tried, and tried again when what is known of it is old. A function of what it was told alone. */
 #ifndef MZM_DRAFT_POLICY_H
 #define MZM_DRAFT_POLICY_H
 

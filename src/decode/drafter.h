@@ -32,7 +32,7 @@ typedef struct mzm_draft_job {
 	/* Of a tree, in place of is_stop: the text would end with the last of these n draft tokens. */
 	bool         (*line_stops)(void *ctx, const int32_t *ids, int32_t n);
 
-	/* Lossless sampling: tokens are drawn from what the draft passes say, and that is kept for the check. Else NULL. */
+	/* Lossless sampling: tokens are drawn from what draft passes say, and that is kept for the check. Else NULL. */
 	float         *q;         /* out: [max, n_vocab] weights (mzm_sampler_weights) */
 	double        *q_total;   /* out: [max] their sums; 0: a guess */
 	uint64_t       round;     /* of the random numbers (mzm_sampler_unit), as line is */
@@ -82,8 +82,9 @@ typedef struct mzm_draft_news {
 	/* This drafter's own line, judged by the full model; n_draft -1: it had none in this round. */
 	const int32_t *draft;    /* [n_draft] */
 	int32_t        n_draft, n_kept;
-	const int32_t *choice;   /* [n_draft + 1] if ops->wants_choices, else NULL: [i] the full model's own token behind
-				  * i tokens of the line, whether or not they stand */
+	const int32_t *choice;   /* [n_draft + 1] if ops->wants_choices, else NULL: [i] the full model's token behind
+				  * i tokens of the line, whether or not they stand; in lossless sampling, which draws
+				  * only what it needs, the likeliest */
 } mzm_draft_news;
 
 typedef struct mzm_drafter mzm_drafter;

@@ -1,6 +1,6 @@
-/* checked_lines.c - several drafters fill one check: each proposes a line behind the same verified token, lines that begin
- * alike share their nodes, and the longest path that stands is kept. Which drafter proposed a token does not matter to
- * the full model, so exact mode stays exact. */
+/* checked_lines.c - several drafters fill one check: each proposes a line behind the same verified token, lines that
+ * begin alike share their nodes, and the longest path that stands is kept. Which drafter proposed a token does not
+ * matter to the full model, so exact mode stays exact. */
 #include "engine/generate_impl.h"
 
 #include <string.h>

@@ -112,7 +112,9 @@ mzm_status mzm_gen_open_drafters(mzm_generation *g)
 	for (int i = 0; i < g->n_drafters; i++)
 		wants = wants || g->drafter[i].d->ops->wants_choices;
 	g->r->n_drafters = g->n_drafters;
-	return wants ? mzm_alloc_for((void **)&g->choice, MZM_MAX_PERIOD * sizeof *g->choice, "choices", g->err) : MZM_OK;
+	if (!wants)
+		return MZM_OK;
+	return mzm_alloc_for((void **)&g->choice, MZM_MAX_PERIOD * sizeof *g->choice, "choices", g->err);
 }
 
 void mzm_gen_close_drafters(mzm_generation *g)

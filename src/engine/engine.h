@@ -103,8 +103,8 @@ mzm_status mzm_session_use_draft(mzm_session *s, const mzm_model *draft, mzm_err
 void       mzm_session_drop_draft(mzm_session *s);
 float mzm_drafter_cost(const mzm_drafter *d); /* of a draft token; NULL or of guesses: next to nothing */
 
-/* As mzm_session_measure_costs, of a drafter that is there (NULL: checks alone). dense_ns: what a dense pass over a few tokens just took, which saves running one where
- * weights stream; 0: not known. */
+/* As mzm_session_measure_costs, of a drafter that is there (NULL: checks alone). dense_ns: what a dense pass over a few
+ * tokens just took, which saves running one where weights stream; 0: not known. */
 mzm_status mzm_session_complete_costs(mzm_session *s, mzm_drafter *d, double dense_ns, mzm_costs *out, mzm_err *err);
 
 /* EUNDEFINED: it needs the whole model in memory, and it is not there. */

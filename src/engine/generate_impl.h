@@ -37,7 +37,7 @@ typedef struct mzm_generation {
 	mzm_gen_drafter       drafter[MZM_MAX_DRAFTERS];
 	int32_t               n_drafters;
 	int32_t               line[MZM_MAX_PERIOD]; /* of the latest round with one */
-	int32_t              *choice;      /* [MZM_MAX_PERIOD] of the latest line, if somebody wants choices; else NULL */
+	int32_t              *choice;      /* [MZM_MAX_PERIOD] of the latest line, if somebody wants them */
 	struct mzm_draft_lines *lines;     /* several drafters share a check; else NULL */
 	mzm_evidence          evidence[MZM_MAX_PERIOD];   /* of the draft under way */
 	float                 confidence[MZM_MAX_PERIOD];
@@ -78,8 +78,8 @@ void          mzm_gen_count_draft(mzm_generation *g, const mzm_draft_job *job);
 mzm_status    mzm_gen_propose(mzm_generation *g, int i, mzm_draft_job *job);
 mzm_status    mzm_gen_check(mzm_generation *g, mzm_pass *pass, float **rows);
 /* Tells a drafter's monitor and its numbers what became of its line. */
-void          mzm_gen_learn_line(mzm_generation *g, int i, const mzm_evidence *evidence, int32_t n_draft, int32_t n_kept,
-				 int32_t n_gained, int32_t n_checked);
+void          mzm_gen_learn_line(mzm_generation *g, int i, const mzm_evidence *evidence, int32_t n_draft,
+				 int32_t n_kept, int32_t n_gained, int32_t n_checked);
 /* The rule by which tokens of a drafter are kept: the mode's for what sparse passes say, else the full model's choice,
  * so that sirius' threshold keeps its meaning. */
 const mzm_verifier *mzm_gen_verifier(const mzm_generation *g, int i);

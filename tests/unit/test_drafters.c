@@ -179,7 +179,8 @@ static void limits_inside_shared_checks(void **state)
 	}
 	for (int l = 3; l < N_LISTS; l++) {
 		static rig_text dense, exact;
-		for (int most = 1; most < 30; most += getenv("MIRZAM_SHORT") ? 7 : 2) { /* beyond 19: the context ends */
+		int step = getenv("MIRZAM_SHORT") ? 7 : 2;
+		for (int most = 1; most < 30; most += step) { /* beyond 19: the context ends */
 			mzm_gen_params p = rig_params(lists[l], 12), q = rig_params(NULL, 1);
 			p.max_tokens = q.max_tokens = most;
 			p.ignore_eos = q.ignore_eos = true;
