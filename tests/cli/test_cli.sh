@@ -171,7 +171,7 @@ usage "run: mode" "did you mean sirius?" run -p a --mode sirus
 usage "run: accept" "--accept wants one of sirius, reference, relative, typical" run -p a --accept all
 usage "run: unknown predictor" "--predictor wants one of" run -p a --predictor nosuch
 usage "run: unknown isa" "--isa wants one of auto" run -p a --isa quantum
-usage "run: draft" "--draft wants one of sparse" run -p a --draft tree
+usage "run: draft" "unknown drafter" run -p a --draft tree
 usage "run: empty stop string" "stop" run -p a --stop ""
 usage "run: sampling in sirius mode" "sirius" run -p a --mode sirius --temp 0.7
 usage "run: sampling in --compare" "sirius" run -p a --compare --temp 0.7
