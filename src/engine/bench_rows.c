@@ -118,7 +118,7 @@ static double generated_bytes(const mzm_bench_run *b, const mzm_bench_line *l)
 	if (b->session->predictor)
 		share = mzm_session_ffn_share(b->session);
 	double sum = (double)l->n_dense_passes * dense_bytes(b, context);
-	if (!mzm_verifier_for(l->mode) || strcmp(b->p.gen.draft, "sparse") == 0)
+	if (!mzm_verifier_for(l->mode) || strcmp(l->drafter, "sparse") == 0)
 		sum += (double)l->n_sparse_passes * pass_bytes(b, l->draft, share, context);
 	else /* by what the drafters themselves say */
 		sum += l->draft_work * dense_bytes(b, 0) + (double)l->n_sparse_passes * kv_bytes(b, context);
