@@ -482,6 +482,8 @@ typedef struct mzm_gen_params {
 } mzm_gen_params;
 
 MZM_API mzm_gen_params mzm_gen_params_default(void);
+/* What a generation takes beside its session, for the distributions that lossless sampling draws from. */
+MZM_API uint64_t   mzm_gen_lossless_bytes(const mzm_gen_params *params, int32_t n_vocab);
 /* All checks that need no model: ranges, and options that the mode does not define (EUNDEFINED). */
 MZM_API mzm_status mzm_gen_params_check(const mzm_gen_params *params, mzm_err *err);
 
@@ -631,7 +633,7 @@ typedef struct mzm_calibrate_params {
 				   * until the end, as others */
 	int32_t     n_fits;
 	bool        with_skip;    /* "skip" too, with fits NULL */
-	int32_t     n_tries;      /* sets of layers that "skip" tries; 0 = 64 and two for each sub-layer */
+	int32_t     n_tries;      /* sets of layers that "skip" tries, 4096 at most; 0 = 64 and two a sub-layer */
 	int32_t     n_train, n_test; /* positions to learn from, and held-out ones to measure on, as far as the texts
 				   * have so many; 0 = 4096, 1024. Fewer where memory has no room for them */
 	int32_t     rank, n_epochs; /* of fits that have such; 0 = their own choice */

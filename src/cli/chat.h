@@ -91,6 +91,7 @@ typedef struct mzm_chat_run {
 	mzm_talk       talk;
 	mzm_gen_result last;    /* of the last answer; its tokens are gone */
 	mzm_gen_params last_gen; /* what it was made with */
+	char           last_draft[128]; /* its drafters: /draft forgets what it had */
 	bool           has_last;
 	char          *draft;   /* names that /draft gave; NULL: none */
 	bool           over;    /* the output is gone: nothing more can be said */

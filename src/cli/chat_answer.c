@@ -62,6 +62,8 @@ static mzm_status take_answer(mzm_chat_run *run, const mzm_run_sink *s, const mz
 	const mzm_gen_result *r = &run->last;
 	run->has_last = true;
 	run->last_gen = *gen;
+	snprintf(run->last_draft, sizeof run->last_draft, "%s", gen->draft);
+	run->last_gen.draft = run->last_draft;
 	if (r->finish == MZM_FINISH_CANCELLED && !has_text(&s->text)) {
 		note("stopped before it said anything");
 		return MZM_OK;

@@ -49,7 +49,7 @@ static const mzm_opt calibrate_rows[] = {
 	 .help = "What to learn; \"list\" lists it."},
 	{.name = "skip", .type = MZM_OPT_FLAG, CALIBRATE(skip, "Learning"),
 	 .help = "Also search for the layers that drafts can do without (--draft skip)."},
-	{.name = "tries", .type = MZM_OPT_INT, CALIBRATE(tries, "Learning"), .max = 1 << 16, .word = "auto", .arg = "N",
+	{.name = "tries", .type = MZM_OPT_INT, CALIBRATE(tries, "Learning"), .max = 1 << 12, .word = "auto", .arg = "N",
 	 .help = "Sets of layers that the search tries."},
 	{.name = "rank", .type = MZM_OPT_INT, CALIBRATE(rank, "Learning"), .max = 1 << 16, .word = "auto", .arg = "N",
 	 .help = "Of low-rank predictors."},

@@ -298,8 +298,10 @@ static int open_and_evaluate(eval_options *o, int argc, char **argv)
 	mzm_cli_model wanted = o->model;
 	mzm_gen_params drafts = o->decode.gen;
 	drafts.mode = strcmp(o->modes, mzm_mode_name(MZM_MODE_DENSE)) == 0 ? MZM_MODE_DENSE : MZM_MODE_SIRIUS;
-	for (int32_t i = 0; i < o->n_rows; i++)
-		drafts.mode = o->rows[i].mode == MZM_MODE_LOSSLESS ? MZM_MODE_LOSSLESS : drafts.mode; /* takes more */
+	for (int32_t i = 0; i < o->n_rows; i++) { /* room for the row that takes most */
+		if (mzm_gen_lossless_bytes(&o->rows[i], 1 << 10) > mzm_gen_lossless_bytes(&drafts, 1 << 10))
+			drafts = o->rows[i];
+	}
 	wanted.n_sessions = o->n_jobs;
 	wanted.drafts = &drafts;
 	int code = st == MZM_OK ? mzm_cli_open_draft(&o->decode.draft, o->decode.draft_path, &command, &wanted)

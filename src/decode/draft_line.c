@@ -39,11 +39,12 @@ bool mzm_draft_take(mzm_draft_job *job, const float *logits)
 
 bool mzm_draft_guess(mzm_draft_job *job, int32_t id)
 {
-	int32_t i = job->n_draft++;
+	int32_t i = job->n_draft;
 	if (job->q)
 		job->q_total[i] = 0;
 	job->ids[job->n + i] = id;
 	job->evidence[i] = evidence_of(job, (mzm_certainty){NAN, NAN, NAN});
 	job->confidence[i] = NAN;
+	job->n_draft++;
 	return job->is_stop(job->ctx, id) || job->n_draft == job->max;
 }

@@ -128,7 +128,8 @@ static mzm_status check_params(mzm_calibration *c, const mzm_calibrate_params *g
 	}
 	if (p->n_train < 1 || p->n_test < 2 || p->n_train > MOST_POSITIONS || p->n_test > MOST_POSITIONS ||
 	    p->n_report < 1 || p->n_report > MOST_POSITIONS || p->n_judged < 1 || p->n_judged > MOST_POSITIONS ||
-	    p->n_tries < 0 || p->rank < 0 || p->n_epochs < 0 || p->n_keep < 0 || p->n_predictors < 0 || p->n_fits < 0)
+	    p->n_tries < 0 || p->n_tries > MZM_MAX_TRIES || p->rank < 0 || p->n_epochs < 0 || p->n_keep < 0 ||
+	    p->n_predictors < 0 || p->n_fits < 0)
 		return mzm_fail(err, MZM_EARG, "a calibration on %d and %d positions", (int)p->n_train, (int)p->n_test);
 	MZM_TRY(check_report(p, err));
 	return choose_fits(c, err);

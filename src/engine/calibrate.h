@@ -11,6 +11,8 @@
 #include "engine/engine.h"
 #include "predictors/fit.h"
 
+#define MZM_MAX_TRIES 4096 /* of a search for layers that drafts can do without */
+
 #define MZM_CALIBRATE_WINDOW 256 /* tokens of a text that are read together */
 #define MZM_CALIBRATE_LEAST  64  /* positions, or there is nothing to learn */
 #define MZM_MAX_FITS         32

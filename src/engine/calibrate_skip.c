@@ -293,11 +293,18 @@ out:
 
 /* ---- what the side-car gets ---- */
 
+static int32_t tries_of(const mzm_calibration *c)
+{
+	int32_t n = 64 + 4 * c->model->weights->cfg.n_layers;
+	return c->params.n_tries > 0 ? c->params.n_tries : n < MZM_MAX_TRIES ? n : MZM_MAX_TRIES;
+}
+
 uint64_t mzm_calibrate_skip_bytes(const mzm_calibration *c)
 {
 	const mzm_kv *kv = mzm_state_kv(c->session->state);
 	size_t bytes = 2 * MOST * 2 * (size_t)kv->n_layers * (size_t)kv->n_kv_heads * kv->row_bytes;
-	return bytes < MOST_ROWS ? bytes : MOST_ROWS;
+	uint64_t n = (uint64_t)tries_of(c), search = n * n * sizeof(double);
+	return (bytes < MOST_ROWS ? bytes : MOST_ROWS) + search;
 }
 
 static mzm_status describe(json_t **out, mzm_skip_judge *j, const uint8_t *skip, int32_t n_tried, bool *pays,
@@ -321,7 +328,7 @@ mzm_status mzm_calibrate_skip(json_t **report, mzm_calibration *c, mzm_calib_wri
 	mzm_skip_judge *j = NULL;
 	uint8_t *skip = NULL;
 	int32_t n = 2 * c->model->weights->cfg.n_layers, n_tried;
-	int32_t n_tries = c->params.n_tries > 0 ? c->params.n_tries : 64 + 2 * n;
+	int32_t n_tries = tries_of(c);
 	bool pays;
 	MZM_TRY_OUT(mzm_alloc_for((void **)&skip, (size_t)n, "the set of layers", err));
 	MZM_TRY_OUT(mzm_skip_judge_create(&j, c, err));

@@ -83,14 +83,11 @@ static mzm_status run_round(mzm_session *s, mzm_drafter *d, const survey *v, dou
 	return MZM_OK;
 }
 
-/* The first drafter of these params that runs passes; NULL: there is none. params may be NULL. */
+/* The first drafter of these params that runs passes; NULL: there is none. The params outlive it. */
 static mzm_status open_drafter(mzm_session *s, mzm_drafter **out, const mzm_gen_params *params, mzm_costs *costs,
 			       mzm_err *err)
 {
-	mzm_gen_params defaults = mzm_gen_params_default();
 	int list[MZM_MAX_DRAFTERS];
-	if (!params)
-		params = &defaults;
 	*out = NULL;
 	memset(costs, 0, sizeof *costs);
 	MZM_TRY(mzm_gen_params_check(params, err));
@@ -109,8 +106,9 @@ static mzm_status open_drafter(mzm_session *s, mzm_drafter **out, const mzm_gen_
 
 mzm_status mzm_session_measure_costs(mzm_session *s, const mzm_gen_params *params, mzm_costs *out, mzm_err *err)
 {
+	mzm_gen_params defaults = mzm_gen_params_default();
 	mzm_drafter *d;
-	MZM_TRY(open_drafter(s, &d, params, out, err));
+	MZM_TRY(open_drafter(s, &d, params ? params : &defaults, out, err));
 	mzm_status st = mzm_session_complete_costs(s, d, 0, out, err);
 	if (d)
 		d->ops->free(d);
@@ -119,8 +117,9 @@ mzm_status mzm_session_measure_costs(mzm_session *s, const mzm_gen_params *param
 
 mzm_status mzm_session_nominal_costs(mzm_session *s, const mzm_gen_params *params, mzm_costs *out, mzm_err *err)
 {
+	mzm_gen_params defaults = mzm_gen_params_default();
 	mzm_drafter *d;
-	MZM_TRY(open_drafter(s, &d, params, out, err));
+	MZM_TRY(open_drafter(s, &d, params ? params : &defaults, out, err));
 	out->sparse = mzm_drafter_cost(d);
 	for (int32_t m = 1; m <= MZM_MAX_PERIOD; m++)
 		out->check[m] = 1;
@@ -129,17 +128,39 @@ mzm_status mzm_session_nominal_costs(mzm_session *s, const mzm_gen_params *param
 	return MZM_OK;
 }
 
+/* A predictor that saw no prompt: any set will do for timing. */
+static mzm_status make_ready(mzm_session *s, const mzm_drafter *d, mzm_err *err)
+{
+	if (s->predictor && s->predictor->ops->settle)
+		s->predictor->ops->settle(s->predictor);
+	bool predicts = d && (d->ops->needs_predictor || (d->ops->predicts && d->ops->predicts(d)));
+	return predicts && s->drafting.held ? mzm_state_hold(s->state, s->predictor, err) : MZM_OK;
+}
+
+mzm_status mzm_session_draft_cost(mzm_session *s, mzm_drafter *d, double dense_ns, float *out, mzm_err *err)
+{
+	double ns[ROUNDS];
+	*out = mzm_drafter_cost(d);
+	if (!d->ops->try_pass || mzm_session_n_ctx(s) - mzm_session_len(s) < 1)
+		return MZM_OK;
+	MZM_TRY(make_ready(s, d, err));
+	for (int r = -1; r < ROUNDS; r++) { /* the first warms up */
+		int64_t start = mzm_now_ns();
+		MZM_TRY(d->ops->try_pass(d, err));
+		ns[r < 0 ? 0 : r] = (double)(mzm_now_ns() - start);
+	}
+	*out = (float)(median(ns, ROUNDS) / dense_ns);
+	return MZM_OK;
+}
+
 mzm_status mzm_session_complete_costs(mzm_session *s, mzm_drafter *d, double dense_ns, mzm_costs *out, mzm_err *err)
 {
 	double draft[ROUNDS], check[ROUNDS][N_LENGTHS], cost[N_LENGTHS] = {dense_ns}, column[ROUNDS];
 	int32_t room = mzm_session_n_ctx(s) - mzm_session_len(s);
 	survey v = survey_for(s, room, dense_ns);
-	if (s->predictor && s->predictor->ops->settle)
-		s->predictor->ops->settle(s->predictor); /* one that saw no prompt: any set will do for timing */
 	if (room < 1)
 		return mzm_fail(err, MZM_ECONTEXT, "no room in the context to measure costs");
-	if (d && s->drafting.held && (d->ops->needs_predictor || (d->ops->predicts && d->ops->predicts(d))))
-		MZM_TRY(mzm_state_hold(s->state, s->predictor, err));
+	MZM_TRY(make_ready(s, d, err));
 	for (int r = -v.n_warm; r < v.n_rounds; r++) {
 		int at = r < 0 ? 0 : r;
 		MZM_TRY(run_round(s, d, &v, &draft[at], check[at], err));

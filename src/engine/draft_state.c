@@ -6,6 +6,12 @@
 
 /* ---- the same tokens ---- */
 
+static const char *content_of(const mzm_tokenizer *t, int32_t id)
+{
+	const char *content = mzm_token_content(t, id);
+	return content ? content : "";
+}
+
 static mzm_status differ(const mzm_model *draft, int32_t id, const char *theirs, const char *ours, mzm_err *err)
 {
 	return mzm_fail(err, MZM_EARG,
@@ -18,20 +24,20 @@ static mzm_status check_tokens(const mzm_model *m, const mzm_model *draft, mzm_e
 	const mzm_tokenizer *ours = m->tokenizer, *theirs = draft->tokenizer;
 	int32_t n = mzm_token_count(ours), n_theirs = mzm_token_count(theirs);
 	for (int32_t id = 0; id < n && id < n_theirs; id++) {
-		const char *a = mzm_token_content(ours, id), *b = mzm_token_content(theirs, id);
+		const char *a = content_of(ours, id), *b = content_of(theirs, id);
 		bool special = mzm_token_is_special(ours, id);
-		if (strcmp(a ? a : "", b ? b : "") != 0)
-			return differ(draft, id, b ? b : "", a ? a : "", err);
+		if (strcmp(a, b) != 0)
+			return differ(draft, id, b, a, err);
 		if (special != mzm_token_is_special(theirs, id))
 			return mzm_fail(err, MZM_EARG,
 					"the draft model %s has other tokens: token %d, \"%.60s\", is%s special there",
-					draft->path, (int)id, a ? a : "", special ? " not" : "");
+					draft->path, (int)id, a, special ? " not" : "");
 	}
 	if (n != n_theirs)
 		return mzm_fail(err, MZM_EARG,
 				"the draft model %s has %d tokens, this one %d; the first that one lacks is \"%.60s\"",
 				draft->path, (int)n_theirs, (int)n,
-				n > n_theirs ? mzm_token_content(ours, n_theirs) : mzm_token_content(theirs, n));
+				content_of(n > n_theirs ? ours : theirs, n > n_theirs ? n_theirs : n));
 	return MZM_OK;
 }
 
@@ -102,8 +108,7 @@ mzm_status mzm_session_use_draft(mzm_session *s, const mzm_model *draft, mzm_err
 	memset(&s->costs_of[index], 0, sizeof s->costs_of[index]);
 	mzm_monitor_reset(&s->monitor_of[index]);
 	n_ctx = n_ctx < draft->weights->cfg.n_ctx ? n_ctx : draft->weights->cfg.n_ctx;
-	MZM_TRY_OUT(mzm_state_create(&s->own, draft->weights, draft->kern, s->team, n_ctx, mzm_state_kv(s->state)->type,
-				     err));
+	MZM_TRY_OUT(mzm_state_create(&s->own, draft->weights, draft->kern, s->team, n_ctx, s->kv_type, err));
 	MZM_TRY_OUT(mzm_alloc_for((void **)&s->own_ids, (size_t)n_ctx * sizeof *s->own_ids, "the tokens", err));
 	s->own_of = draft;
 	return MZM_OK;

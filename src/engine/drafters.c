@@ -125,40 +125,66 @@ void mzm_gen_close_drafters(mzm_generation *g)
 	g->n_drafters = 0;
 }
 
-/* The costs that a monitor reckons with: given, measured once a session, or nominal when it has no say. Those that are
- * given are of the first drafter that runs passes. */
-static mzm_status costs_of(mzm_generation *g, int i, mzm_costs *out)
+/* Costs that were measured for another drafter of the session; NULL: there are none. A check costs the same, whoever
+ * drafted. */
+static const mzm_costs *known_costs(const mzm_session *s)
+{
+	for (int i = 0; i < MZM_MAX_DRAFTERS; i++) {
+		if (s->costs_of[i].sparse > 0)
+			return &s->costs_of[i];
+	}
+	return NULL;
+}
+
+/* Measured once a session. */
+static mzm_status measured_costs(mzm_generation *g, int i, mzm_costs *out)
 {
 	mzm_session *s = g->s;
-	mzm_drafter *d = g->drafter[i].d;
-	int index = g->drafter[i].index;
-	float nominal = mzm_drafter_cost(d);
-	if (g->p->period > 0 || g->p->costs) {
-		*out = g->p->period > 0 ? (mzm_costs){0} : *g->p->costs;
-		for (int m = 1; g->p->period > 0 && m <= MZM_MAX_PERIOD; m++)
-			out->check[m] = 1;
-		bool given = g->p->period == 0 && d->ops->cost && g->r->costs.sparse <= 0;
-		out->sparse = given ? g->p->costs->sparse : nominal;
+	mzm_costs *kept = &s->costs_of[g->drafter[i].index];
+	const mzm_costs *known = known_costs(s);
+	*out = *kept;
+	if (kept->sparse > 0)
 		return MZM_OK;
+	if (known) {
+		*out = *known;
+		double dense_ns = (double)known->dense_ms * 1e6;
+		MZM_TRY(mzm_session_draft_cost(s, g->drafter[i].d, dense_ns, &out->sparse, g->err));
+	} else {
+		MZM_TRY(mzm_session_complete_costs(s, g->drafter[i].d, g->prefill_pass_ns, out, g->err));
 	}
-	*out = s->costs_of[index];
-	if (out->sparse > 0)
-		return MZM_OK;
-	MZM_TRY(mzm_session_complete_costs(s, d, g->prefill_pass_ns, out, g->err));
 	if (mzm_session_n_ctx(s) - g->kv->len >= MZM_MAX_PERIOD)
-		s->costs_of[index] = *out; /* with less room long checks were not measured */
+		*kept = *out; /* with less room long checks were not measured */
+	return MZM_OK;
+}
+
+/* The costs that a monitor reckons with: given, measured, or nominal when it has no say. Those that are given are of
+ * the first drafter that runs passes; *given: there are such, and nobody had them yet. */
+static mzm_status costs_of(mzm_generation *g, int i, bool *given, mzm_costs *out)
+{
+	mzm_drafter *d = g->drafter[i].d;
+	if (g->p->period == 0 && !g->p->costs)
+		return measured_costs(g, i, out);
+	*out = g->p->period > 0 ? (mzm_costs){0} : *g->p->costs;
+	for (int m = 1; g->p->period > 0 && m <= MZM_MAX_PERIOD; m++)
+		out->check[m] = 1;
+	if (!(*given && d->ops->cost))
+		out->sparse = mzm_drafter_cost(d);
+	*given = *given && !d->ops->cost;
 	return MZM_OK;
 }
 
 mzm_status mzm_gen_settle_costs(mzm_generation *g)
 {
+	bool given = g->p->period == 0 && g->p->costs, found = false;
 	for (int i = 0; i < g->n_drafters; i++) {
 		mzm_costs costs;
-		MZM_TRY(costs_of(g, i, &costs));
+		MZM_TRY(costs_of(g, i, &given, &costs));
 		mzm_monitor_set_costs(g->drafter[i].monitor, &costs);
 		g->drafter[i].cost = costs.sparse;
-		if (g->p->period == 0 && g->r->costs.sparse <= 0)
+		bool passes = g->drafter[i].d->ops->cost != NULL;
+		if (g->p->period == 0 && (i == 0 || (passes && !found)))
 			g->r->costs = costs;
+		found = found || passes;
 	}
 	return MZM_OK;
 }

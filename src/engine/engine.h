@@ -47,6 +47,7 @@ struct mzm_session {
 	uint64_t         reserved;   /* of the model's ledger */
 	mzm_team        *team;
 	mzm_state       *state;
+	mzm_dtype        kv_type;    /* of keys and values, as asked for */
 	mzm_sampler     *sampler;
 	mzm_monitor      monitor;      /* of sparse drafts */
 	mzm_monitor      monitor_of[MZM_MAX_DRAFTERS]; /* of others */
@@ -60,6 +61,7 @@ struct mzm_session {
 
 	/* what a next generation may go on from (keep_prefix) */
 	int32_t          n_full;     /* leading rows of the KV that dense passes made of the tokens in ids */
+	int32_t          n_high;     /* most verified tokens since the text was last read from its beginning */
 	int32_t          n_observed; /* the predictor has observed the prompt passes over these leading tokens, and
 				      * no others; MZM_NOT_OBSERVED: it missed some, or saw what is gone */
 
@@ -88,8 +90,6 @@ mzm_status mzm_session_measure(uint64_t *bytes, const mzm_config *cfg, bool has_
 mzm_status mzm_model_reserve(const mzm_model *m, uint64_t bytes, const char *what, mzm_err *err);
 void       mzm_model_release(const mzm_model *m, uint64_t bytes);
 
-/* What a generation of these params takes beside the session for distributions that it draws from. */
-uint64_t mzm_gen_lossless_bytes(const mzm_gen_params *p, int32_t n_vocab);
 
 /* What drafters of these params are made with; what the session keeps for them is made now. */
 mzm_status mzm_session_draft_env(mzm_draft_env *out, mzm_session *s, const mzm_gen_params *p, mzm_err *err);
@@ -102,6 +102,9 @@ mzm_status mzm_model_check_draft(const mzm_model *m, const mzm_model *draft, mzm
 mzm_status mzm_session_use_draft(mzm_session *s, const mzm_model *draft, mzm_err *err);
 void       mzm_session_drop_draft(mzm_session *s);
 float mzm_drafter_cost(const mzm_drafter *d); /* of a draft token; NULL or of guesses: next to nothing */
+
+/* What a draft token costs, in dense passes of dense_ns. */
+mzm_status mzm_session_draft_cost(mzm_session *s, mzm_drafter *d, double dense_ns, float *out, mzm_err *err);
 
 /* As mzm_session_measure_costs, of a drafter that is there (NULL: checks alone). dense_ns: what a dense pass over a few
  * tokens just took, which saves running one where weights stream; 0: not known. */

@@ -165,7 +165,8 @@ static mzm_status keep_rows(mzm_generation *g)
 {
 	mzm_session *s = g->s;
 	int32_t n_same = g->n_same, wanted = n_same < g->n ? n_same : g->n - 1;
-	if (mzm_kv_reach(g->kv, wanted) < wanted)
+	/* by verified tokens alone: how far linear attention could go back depends on drafts, too, but not so near */
+	if (g->kv->sums && (wanted + MZM_KV_LAG < s->n_high || mzm_kv_reach(g->kv, wanted) < wanted))
 		n_same = 0;
 	if (g->p->mode == MZM_MODE_DENSE) {
 		s->n_observed = MZM_NOT_OBSERVED;
@@ -182,6 +183,7 @@ static mzm_status keep_rows(mzm_generation *g)
 	}
 	mzm_kv_truncate(g->kv, n_same < g->n ? n_same : g->n - 1);
 	s->n_full = g->r->n_kept = g->kv->len;
+	s->n_high = g->kv->len > 0 ? s->n_high : 0;
 	return MZM_OK;
 }
 
@@ -238,6 +240,7 @@ static mzm_status run(mzm_generation *g)
 	mzm_gen_emit(g, &first);
 	mzm_status st = mzm_gen_is_checked(g->p->mode) ? mzm_gen_decode_checked(g) : decode_plain(g);
 	mzm_kv_truncate(g->kv, g->n - 1); /* a pass that failed leaves rows of its draft */
+	g->s->n_high = g->s->n_high > g->n ? g->s->n_high : g->n;
 	if (st == MZM_ECANCELLED) { /* by on_stream, in the middle of a pass: what was verified stands */
 		mzm_gen_end(g, MZM_FINISH_CANCELLED);
 		g->cancelled = true;

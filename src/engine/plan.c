@@ -152,10 +152,11 @@ static uint64_t streamed_bytes(const mzm_source *src, const bool *streamed)
 static int32_t most_held(const mzm_config *cfg, const mzm_model_params *params)
 {
 	const mzm_gen_params *gen = params->drafts;
-	const mzm_predictor_ops *ops = gen && gen->mode != MZM_MODE_DENSE ? mzm_predictor_find(gen->predictor) : NULL;
+	bool sparse = gen && gen->mode != MZM_MODE_DENSE && mzm_gen_needs_predictor(gen);
+	const mzm_predictor_ops *ops = sparse ? mzm_predictor_find(gen->predictor) : NULL;
 	if (!ops || !ops->want)
 		return 0;
-	mzm_pred_env env = {.cfg = cfg, .keep = gen->keep};
+	mzm_pred_env env = {.cfg = cfg, .keep = mzm_gen_keep(gen)};
 	return ops->stage == MZM_PRED_INPUT && !ops->score ? mzm_pred_n_keep(&env) : cfg->n_ffn;
 }
 

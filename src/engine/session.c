@@ -104,6 +104,7 @@ mzm_status mzm_session_create(mzm_session **out, const mzm_model *model, const m
 	MZM_TRY(check_params(&n_ctx, &kv_type, &model->weights->cfg, params, err));
 	MZM_TRY(mzm_alloc_for((void **)&s, sizeof *s, "the session", err));
 	s->model = model;
+	s->kv_type = kv_type;
 	MZM_TRY_OUT(reserve(s, params, err));
 	MZM_TRY_OUT(mzm_team_create(&s->team, params->n_threads, err));
 	MZM_TRY_OUT(mzm_state_create(&s->state, model->weights, model->kern, s->team, n_ctx, kv_type, err));
@@ -179,6 +180,7 @@ static void note_tokens(mzm_session *s, const int32_t *ids, int32_t n)
 	if (s->n_full >= len - n)
 		s->n_full = len;
 	s->n_observed = MZM_NOT_OBSERVED;
+	s->n_high = s->n_high > len ? s->n_high : len;
 }
 
 mzm_status mzm_session_forward(mzm_session *s, float *logits, const int32_t *ids, int32_t n, int32_t n_rows,

@@ -45,7 +45,8 @@ static mzm_status bad_entry(const char *table, int32_t head, int32_t n, float va
 			table, (int)head, (int)n, (double)value);
 }
 
-mzm_status mzm_dijiang_decay(float *out, const float *d1, const float *d2, int32_t n_heads, int32_t len, mzm_err *err)
+mzm_status mzm_dijiang_decay(float *out, const float *d1, const float *d2, int32_t n_heads, int32_t len, bool goes_on,
+			     mzm_err *err)
 {
 	for (int32_t h = 0; h < n_heads; h++) {
 		const float *a = d1 + (size_t)h * (size_t)len, *b = d2 + (size_t)h * (size_t)len;
@@ -60,6 +61,11 @@ mzm_status mzm_dijiang_decay(float *out, const float *d1, const float *d2, int32
 			if (!isfinite(to[2 * n]) || !isfinite(to[2 * n + 1]))
 				return bad_entry("the ratio or product of D1 and D2", h, n, to[2 * n + 1], err);
 		}
+		if (goes_on && fabs(1 - (double)to[2 * len - 2]) > 1)
+			return mzm_fail(err, MZM_EFORMAT,
+					"D1 of head %d grows at its end: behind its %d positions the state would grow "
+					"without bound; max_position_embeddings may be %d at most",
+					(int)h, (int)len, (int)len);
 	}
 	return MZM_OK;
 }

@@ -13,7 +13,9 @@ mzm_status mzm_dijiang_scales(float *t, const float *projection, int32_t d, mzm_
 
 /* MZM_T_DECAY [n_heads, len, 2] from the tables of queries and keys, D1 and D2 [n_heads, len]: at position n the past
  * is multiplied with rho = D1[n] / D1[n - 1], of which 1 - rho is stored (f32 holds that more exactly), and the
- * position itself has the weight sigma = D1[n] D2[n]. EFORMAT at a zero, infinity or NaN. */
-mzm_status mzm_dijiang_decay(float *out, const float *d1, const float *d2, int32_t n_heads, int32_t len, mzm_err *err);
+ * position itself has the weight sigma = D1[n] D2[n]. EFORMAT at a zero, infinity or NaN. goes_on: texts may be longer
+ * than the tables; then the last rho must not be above 1. */
+mzm_status mzm_dijiang_decay(float *out, const float *d1, const float *d2, int32_t n_heads, int32_t len, bool goes_on,
+			     mzm_err *err);
 
 #endif

@@ -445,7 +445,8 @@ static mzm_status read_tables(hf_source *hf, const hf_tensor *s, const mzm_tenso
 		st = mzm_dijiang_scales(dst, a, cfg->head_dim, err);
 	} else {
 		MZM_TRY_OUT(read_whole(hf, &s->part[1], &b, err));
-		st = mzm_dijiang_decay(dst, a, b, cfg->n_kv_heads, cfg->decay_len, err);
+		st = mzm_dijiang_decay(dst, a, b, cfg->n_kv_heads, cfg->decay_len, cfg->n_ctx > cfg->decay_len,
+				       err);
 	}
 	if (st != MZM_OK)
 		mzm_err_prefix(err, "%s: tensor %s", hf->base.path, s->part[0].tensor->name);

@@ -264,9 +264,10 @@ static void attend(const walk *w, const q_rows *r)
 			  (float *)(void *)(packed + (size_t)i * stride), score + (size_t)i * ld, &den[i]);
 	add_values(w, r, packed, stride, score, value);
 	for (int32_t i = 0; i < r->n; i++) {
-		float *to = s->att + q_at(w, r, i), by = divides && den[i] > 0 ? (float)(1 / den[i]) : 1.0f;
+		float *to = s->att + q_at(w, r, i);
+		double by = divides && den[i] > 0 ? den[i] : 1; /* its inverse may be too large for a float */
 		for (int32_t c = 0; c < d; c++)
-			to[c] = value[(size_t)i * (size_t)d + (size_t)c] * by;
+			to[c] = (float)((double)value[(size_t)i * (size_t)d + (size_t)c] / by);
 	}
 }
 

@@ -46,7 +46,7 @@ static void test_decay(void **state)
 		d2[i] = (float)(pow(0.97, -(i % LEN)) * (1 - 0.2 * noise));
 	}
 	d1[7] = -d1[7];
-	assert_int_equal(mzm_dijiang_decay(out, d1, d2, HEADS, LEN, NULL), MZM_OK);
+	assert_int_equal(mzm_dijiang_decay(out, d1, d2, HEADS, LEN, false, NULL), MZM_OK);
 	for (int h = 0; h < HEADS; h++) {
 		for (int n = 0; n < LEN; n++) {
 			double weight = 1;
@@ -65,11 +65,26 @@ static void expect_bad(float *table, int at, float value, float *other, bool fir
 	float out[HEADS * LEN * 2], was = table[at];
 	mzm_err err = {0};
 	table[at] = value;
-	mzm_status st = mzm_dijiang_decay(out, first ? table : other, first ? other : table, HEADS, LEN, &err);
+	mzm_status st = mzm_dijiang_decay(out, first ? table : other, first ? other : table, HEADS, LEN, false, &err);
 	assert_int_equal(st, MZM_EFORMAT);
 	if (!strstr(err.message, text))
 		fail_msg("\"%s\" is not in \"%s\"", text, err.message);
 	table[at] = was;
+}
+
+/* What grows at its end may not go on behind it. */
+static void test_growing_decay(void **state)
+{
+	float d1[HEADS * LEN], d2[HEADS * LEN], out[HEADS * LEN * 2];
+	mzm_err err = {0};
+	(void)state;
+	for (int i = 0; i < HEADS * LEN; i++)
+		d1[i] = d2[i] = 1;
+	assert_int_equal(mzm_dijiang_decay(out, d1, d2, HEADS, LEN, true, NULL), MZM_OK);
+	d1[2 * LEN - 1] = -1.5f;
+	assert_int_equal(mzm_dijiang_decay(out, d1, d2, HEADS, LEN, false, NULL), MZM_OK);
+	assert_int_equal(mzm_dijiang_decay(out, d1, d2, HEADS, LEN, true, &err), MZM_EFORMAT);
+	assert_non_null(strstr(err.message, "D1 of head 1 grows"));
 }
 
 static void test_bad_decay(void **state)
@@ -219,6 +234,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_scales), cmocka_unit_test(test_decay), cmocka_unit_test(test_bad_decay),
+		cmocka_unit_test(test_growing_decay),
 		cmocka_unit_test(test_refused), cmocka_unit_test(test_bad_tables), cmocka_unit_test(test_container),
 		cmocka_unit_test(test_configs),
 	};
