@@ -143,6 +143,23 @@ static inline mzm_costs rig_costs(void)
 	return c;
 }
 
+/* Problem i by these params has the text and leaves the state of dense mode, and a fixed period allocates nothing. */
+static inline mzm_gen_result rig_as_dense(mzm_session *s, mzm_session *of_dense, int i, mzm_gen_params p)
+{
+	static rig_record drafted, dense;
+	mzm_gen_params q = p;
+	q.mode = MZM_MODE_DENSE;
+	rig_generate(&dense, of_dense, i, q);
+	mzm_gen_result r = rig_generate(&drafted, s, i, p);
+	rig_same_text(&drafted, &dense);
+	rig_same_state(s, of_dense, drafted.ids[drafted.n - 1]);
+#ifndef NO_COUNTING
+	if (p.period > 0)
+		assert_int_equal(drafted.allocations_at_last, drafted.allocations_at_first);
+#endif
+	return r;
+}
+
 /* This generation fails so, and says so. */
 static inline void rig_refuses(mzm_session *s, mzm_gen_params p, mzm_status status, const char *words)
 {

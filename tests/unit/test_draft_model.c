@@ -17,18 +17,7 @@ static mzm_gen_params with(const mzm_model *draft, mzm_mode mode, int period)
 
 static mzm_gen_result same_as_dense(int m, int threads, int i, mzm_gen_params p)
 {
-	static rig_record drafted, dense;
-	mzm_gen_params q = p;
-	q.mode = MZM_MODE_DENSE;
-	rig_generate(&dense, dense_of[m], i, q);
-	mzm_gen_result r = rig_generate(&drafted, sessions[m][threads], i, p);
-	rig_same_text(&drafted, &dense);
-	rig_same_state(sessions[m][threads], dense_of[m], drafted.ids[drafted.n - 1]);
-#ifndef NO_COUNTING
-	if (p.period > 0)
-		assert_int_equal(drafted.allocations_at_last, drafted.allocations_at_first);
-#endif
-	return r;
+	return rig_as_dense(sessions[m][threads], dense_of[m], i, p);
 }
 
 /* ---- the text ---- */

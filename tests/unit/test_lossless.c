@@ -14,6 +14,7 @@
 #include "chi_square.h"
 #include "decode/lossless.h"
 #include "decode/sampler.h"
+#include "direct.h"
 #include "testing.h"
 
 enum { V = 8, LENGTH = 3, MAX_LINES = 3, CELLS = V * V * V, PREFIXES = 1 + V + V * V };
@@ -137,40 +138,9 @@ static const float *weights_of(rig *r, int m, bool raw, const int32_t *ids, int 
 
 /* ---- the distribution wanted, written out independently ---- */
 
-static int by_prob(const void *a, const void *b)
-{
-	const double *x = a, *y = b;
-	return x[0] > y[0] ? -1 : x[0] < y[0] ? 1 : x[1] < y[1] ? -1 : 1;
-}
-
 static void direct(const rig *r, const int32_t *ids, int n, double want[V])
 {
-	const mzm_gen_params *p = &r->params;
-	double list[V][2], sum = 0, acc = 0, kept = 0;
-	for (int i = 0; i < V; i++) {
-		double x = (double)r->logits[0][n ? ids[n - 1] : V][i];
-		for (int k = 0; k < n; k++) {
-			if (ids[k] == i) {
-				x = x > 0 ? x / (double)p->repeat_penalty : x * (double)p->repeat_penalty;
-				break;
-			}
-		}
-		list[i][0] = exp(x / (double)p->temp);
-		list[i][1] = i;
-		want[i] = 0;
-	}
-	qsort(list, V, sizeof *list, by_prob);
-	int most = p->top_k > 0 && p->top_k < V ? p->top_k : V;
-	for (int i = 0; i < most; i++)
-		sum += list[i][0];
-	for (int i = 0; i < most && acc < (double)p->top_p * sum; i++) {
-		acc += list[i][0];
-		want[(int)list[i][1]] = list[i][0] >= (double)p->min_p * list[0][0] ? list[i][0] : 0;
-	}
-	for (int i = 0; i < V; i++)
-		kept += want[i];
-	for (int i = 0; i < V; i++)
-		want[i] /= kept;
+	direct_probabilities(V, &r->params, r->logits[0][n ? ids[n - 1] : V], ids, n, want);
 }
 
 static void direct_texts(const rig *r, double prob[CELLS])

@@ -14,6 +14,7 @@
 #include "chi_square.h"
 #include "counting.h"
 #include "demo.h"
+#include "direct.h"
 #include "engine/engine.h"
 #include "testing.h"
 #include "tiny_model.h"
@@ -83,41 +84,6 @@ static int cell_of(const int32_t *ids, int n)
 	return cell;
 }
 
-static int by_prob(const void *a, const void *b)
-{
-	const double *x = a, *y = b;
-	return x[0] > y[0] ? -1 : x[0] < y[0] ? 1 : x[1] < y[1] ? -1 : 1;
-}
-
-/* The processed distribution behind n tokens with these logits. */
-static void direct(const mzm_gen_params *p, const float *logits, const int32_t *ids, int n, double want[V])
-{
-	double list[V][2], sum = 0, acc = 0, kept = 0;
-	for (int i = 0; i < V; i++) {
-		double x = (double)logits[i];
-		bool seen = false;
-		for (int k = n > p->repeat_last ? n - p->repeat_last : 0; k < n; k++)
-			seen = seen || ids[k] == i;
-		if (seen)
-			x = x > 0 ? x / (double)p->repeat_penalty : x * (double)p->repeat_penalty;
-		list[i][0] = exp(x / (double)p->temp);
-		list[i][1] = i;
-		want[i] = 0;
-	}
-	qsort(list, V, sizeof *list, by_prob);
-	int most = p->top_k > 0 && p->top_k < V ? p->top_k : V;
-	for (int i = 0; i < most; i++)
-		sum += list[i][0];
-	for (int i = 0; i < most && acc < (double)p->top_p * sum; i++) {
-		acc += list[i][0];
-		want[(int)list[i][1]] = list[i][0] >= (double)p->min_p * list[0][0] ? list[i][0] : 0;
-	}
-	for (int i = 0; i < V; i++)
-		kept += want[i];
-	for (int i = 0; i < V; i++)
-		want[i] /= kept;
-}
-
 /* Adds the texts that begin with ids[0..n), of which the last is new, to their cells. */
 static void add_texts(mzm_session *s, const mzm_gen_params *p, int32_t *ids, int n, double chance, double prob[CELLS])
 {
@@ -129,7 +95,7 @@ static void add_texts(mzm_session *s, const mzm_gen_params *p, int32_t *ids, int
 		return;
 	}
 	assert_int_equal(mzm_session_forward(s, logits, ids + len, n - len, 1, NULL), MZM_OK);
-	direct(p, logits, ids, n, next);
+	direct_probabilities(V, p, logits, ids, n, next);
 	for (int32_t i = 0; i < V; i++) {
 		ids[n] = i;
 		if (next[i] > 0)

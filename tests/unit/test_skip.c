@@ -152,18 +152,7 @@ static void random_set(char text[64], uint64_t *seed, int32_t n_layers)
 /* A generation of problem i with these params is the dense one, and so are its rows. */
 static mzm_gen_result same_as_dense(int m, int threads, int i, mzm_gen_params p)
 {
-	static rig_record drafted, dense;
-	mzm_gen_params q = p;
-	q.mode = MZM_MODE_DENSE;
-	rig_generate(&dense, dense_of[m], i, q);
-	mzm_gen_result r = rig_generate(&drafted, sessions[m][threads], i, p);
-	rig_same_text(&drafted, &dense);
-	rig_same_state(sessions[m][threads], dense_of[m], drafted.ids[drafted.n - 1]);
-#ifndef NO_COUNTING
-	if (p.period > 0)
-		assert_int_equal(drafted.allocations_at_last, drafted.allocations_at_first);
-#endif
-	return r;
+	return rig_as_dense(sessions[m][threads], dense_of[m], i, p);
 }
 
 static void test_exact_equals_dense(void **state)
