@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "kern/quant.h"
+#include "predictors/eigen.h"
 #include "predictors/linalg.h"
 
 #define RIDGE 1e-3 /* of the mean variance: directions that the sample never took keep a little weight */
@@ -148,29 +149,40 @@ static int32_t choose_rank(const work *k, double total, double energy, double *e
 	return r;
 }
 
-/* The rows of A = V^T L^-1, of this rank of the team: a triangular system each, from its last column to the first. */
+/* The rows of A = V^T L^-1, of this rank of the team: a triangular system each, from its last column to the first; so
+ * many together as stand beside each other in A. */
+#define TOGETHER 16
+
 typedef struct solving {
 	const work *k;
 	float      *a; /* [dim, rank] */
 	int32_t     rank;
 } solving;
 
+static void solve_some(const solving *q, size_t first, size_t width)
+{
+	const work *k = q->k;
+	size_t n = (size_t)k->dim, rank = (size_t)q->rank;
+	for (size_t c = n; c-- > 0;) {
+		const float *column = k->upper + c * n;
+		double v[TOGETHER];
+		for (size_t i = 0; i < width; i++)
+			v[i] = (double)k->v[(first + i) * n + c];
+		for (size_t j = c + 1; j < n; j++)
+			for (size_t i = 0; i < width; i++)
+				v[i] -= (double)q->a[j * rank + first + i] * (double)column[j];
+		for (size_t i = 0; i < width; i++)
+			q->a[c * rank + first + i] = (float)(v[i] / k->lower[c * n + c]);
+	}
+}
+
 static void solve_rows(void *ctx, mzm_team *team, int rank)
 {
 	const solving *q = ctx;
-	const work *k = q->k;
 	int32_t begin, end;
-	size_t n = (size_t)k->dim;
-	mzm_team_range(q->rank, 1, rank, mzm_team_size(team), &begin, &end);
-	for (int32_t i = begin; i < end; i++) {
-		for (size_t c = n; c-- > 0;) {
-			const float *column = k->upper + c * n;
-			double v = (double)k->v[(size_t)i * n + c];
-			for (size_t j = c + 1; j < n; j++)
-				v -= (double)q->a[j * (size_t)q->rank + (size_t)i] * (double)column[j];
-			q->a[c * (size_t)q->rank + (size_t)i] = (float)(v / k->lower[c * n + c]);
-		}
-	}
+	mzm_team_range(q->rank, TOGETHER, rank, mzm_team_size(team), &begin, &end);
+	for (int32_t i = begin; i < end; i += TOGETHER)
+		solve_some(q, (size_t)i, end - i < TOGETHER ? (size_t)(end - i) : TOGETHER);
 }
 
 static mzm_status make_a(mzm_factor_fit *f, work *k, const mzm_fit_layer *l, bool inputs, mzm_err *err)
@@ -247,35 +259,25 @@ out:
 	return st;
 }
 
-static mzm_status transpose(float **out, const float *m, int32_t n_rows, int32_t n_cols, mzm_err *err)
-{
-	size_t rows = (size_t)n_rows, cols = (size_t)n_cols;
-	float *t;
-	MZM_TRY(mzm_alloc_for((void **)&t, rows * cols * sizeof *t, "low-rank factors", err));
-	for (size_t i = 0; i < rows; i++)
-		for (size_t j = 0; j < cols; j++)
-			t[j * rows + i] = m[i * cols + j];
-	*out = t;
-	return MZM_OK;
-}
-
 mzm_status mzm_factor_predict(float *y, const mzm_factor_fit *f, const float *x, int32_t n, mzm_team *team,
 			      mzm_err *err)
 {
 	mzm_status st;
 	int32_t n_out = f->times * f->n_ffn;
-	float *at = NULL, *bt = NULL, *h = NULL;
+	float *at, *bt, *h;
+	size_t rank = (size_t)f->rank, all = (size_t)f->dim + (size_t)n_out + (size_t)n;
 	const mzm_kern *kern = mzm_kern_find(NULL);
-	MZM_TRY_OUT(transpose(&at, f->a, f->dim, f->rank, err));
-	MZM_TRY_OUT(transpose(&bt, f->b, f->rank, n_out, err));
-	MZM_TRY_OUT(mzm_alloc_for((void **)&h, (size_t)n * (size_t)f->rank * sizeof *h, "low-rank factors", err));
+	MZM_TRY(mzm_alloc_for((void **)&at, all * rank * sizeof *at, "low-rank factors", err));
+	bt = at + rank * (size_t)f->dim;
+	h = bt + rank * (size_t)n_out;
+	mzm_transpose(at, f->a, f->dim, f->rank, team);
+	mzm_transpose(bt, f->b, f->rank, n_out, team);
 	MZM_TRY_OUT(mzm_times_t(h, x, at, n, f->rank, f->dim, team, err));
 	MZM_TRY_OUT(mzm_times_t(y, h, bt, n, n_out, f->rank, team, err));
 	for (int32_t p = 0; p < n; p++)
 		kern->add(y + (size_t)p * (size_t)n_out, f->bias, n_out);
+	st = MZM_OK;
 out:
 	mzm_free(at);
-	mzm_free(bt);
-	mzm_free(h);
 	return st;
 }

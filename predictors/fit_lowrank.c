@@ -145,13 +145,6 @@ static mzm_status make_labels(training *t, mzm_err *err)
 
 /* ---- a step ---- */
 
-static void transpose(float *to, const float *from, int32_t n_rows, int32_t n_cols)
-{
-	for (size_t i = 0; i < (size_t)n_rows; i++)
-		for (size_t j = 0; j < (size_t)n_cols; j++)
-			to[j * (size_t)n_rows + i] = from[i * (size_t)n_cols + j];
-}
-
 #define STRIP 16 /* neurons: a cache line of logits at a time */
 
 static float logistic(float x)
@@ -238,12 +231,12 @@ static mzm_status step(training *t, mzm_err *err)
 	if (t->sharp > 0)
 		MZM_TRY(true_gates(t, err));
 	mzm_team_run(team, judge_rank, t);
-	transpose(t->xt, t->x, m, dim);
-	transpose(t->ht, t->h, m, r);
-	transpose(t->f->b, t->bt, n, r);
+	mzm_transpose(t->xt, t->x, m, dim, team);
+	mzm_transpose(t->ht, t->h, m, r, team);
+	mzm_transpose(t->f->b, t->bt, n, r, team);
 	MZM_TRY(mzm_times_t(t->of[1].grad, t->dt, t->ht, n, r, m, team, err));
 	MZM_TRY(mzm_times_t(t->dh, t->d, t->f->b, m, r, n, team, err));
-	transpose(t->dht, t->dh, m, r);
+	mzm_transpose(t->dht, t->dh, m, r, team);
 	MZM_TRY(mzm_times_t(t->of[0].grad, t->dht, t->xt, r, dim, m, team, err));
 	mzm_team_run(team, update_rank, t);
 	return MZM_OK;
@@ -307,8 +300,8 @@ static mzm_status begin(training *t, const lesson *of_what, const mzm_fit_layer 
 	MZM_TRY(mzm_alloc_for(&t->block, c.used, "training", err));
 	c = (mzm_carve){.base = t->block};
 	training_layout(t, &c);
-	transpose(t->at, f->a, f->dim, f->rank);
-	transpose(t->bt, f->b, f->rank, t->n_ffn);
+	mzm_transpose(t->at, f->a, f->dim, f->rank, l->team);
+	mzm_transpose(t->bt, f->b, f->rank, t->n_ffn, l->team);
 	memcpy(t->bias, f->bias, (size_t)t->n_ffn * sizeof *t->bias);
 	for (size_t i = 0; t->sharp > 0 && i < (size_t)f->rank * (size_t)t->n_ffn; i++)
 		t->bt[i] *= t->sharp;
@@ -370,8 +363,8 @@ static mzm_status learn(const lesson *of_what, const mzm_fit_layer *l, const mzm
 	MZM_TRY(mzm_factor_make(&f, &explained, l, &want, err));
 	MZM_TRY_OUT(begin(&t, of_what, l, &f, err));
 	MZM_TRY_OUT(train(&t, o, err));
-	transpose(f.a, t.at, f.rank, f.dim);
-	transpose(f.b, t.bt, t.n_ffn, f.rank);
+	mzm_transpose(f.a, t.at, f.rank, f.dim, l->team);
+	mzm_transpose(f.b, t.bt, t.n_ffn, f.rank, l->team);
 	memcpy(f.bias, t.bias, (size_t)t.n_ffn * sizeof *f.bias);
 	st = write_layer(of_what, l, &f, out, err);
 out:

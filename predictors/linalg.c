@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "base/rng.h"
 #include "kern/kern.h"
 
 /* Asking a processor what it can do takes longer than a small product, in a virtual machine above all. */
@@ -67,6 +66,41 @@ mzm_status mzm_times_t(float *y, const float *x, const float *w, int32_t m, int3
 	return MZM_OK;
 }
 
+/* ---- transposing ---- */
+
+#define TILE 32 /* its rows, and those it becomes, stay in the first cache */
+
+typedef struct turning {
+	float       *to;
+	const float *from;
+	int32_t      n_rows, n_cols;
+} turning;
+
+static void turn_tile(const turning *q, size_t i0, size_t j0)
+{
+	size_t rows = (size_t)q->n_rows, cols = (size_t)q->n_cols;
+	size_t i1 = rows - i0 < TILE ? rows : i0 + TILE, j1 = cols - j0 < TILE ? cols : j0 + TILE;
+	for (size_t j = j0; j < j1; j++)
+		for (size_t i = i0; i < i1; i++)
+			q->to[j * rows + i] = q->from[i * cols + j];
+}
+
+static void turn_rank(void *ctx, mzm_team *team, int rank)
+{
+	const turning *q = ctx;
+	int32_t begin, end;
+	mzm_team_range(q->n_cols, TILE, rank, mzm_team_size(team), &begin, &end);
+	for (int32_t j = begin; j < end; j += TILE)
+		for (int32_t i = 0; i < q->n_rows; i += TILE)
+			turn_tile(q, (size_t)i, (size_t)j);
+}
+
+void mzm_transpose(float *to, const float *from, int32_t n_rows, int32_t n_cols, mzm_team *team)
+{
+	turning q = {to, from, n_rows, n_cols};
+	mzm_team_run(team, turn_rank, &q);
+}
+
 /* ---- Gram matrices ---- */
 
 #define GRAM_ROWS 256 /* of m at a time: summed in f32, then added in double */
@@ -104,8 +138,7 @@ static void gram_add(void *ctx, mzm_team *team, int rank)
 		q->g[at] += (double)q->part[at];
 }
 
-/* Sums of rounded products differ in their last bits on the two sides of the diagonal. */
-static void mirror(double *g, int32_t n)
+void mzm_mirror(double *g, int32_t n)
 {
 	size_t ld = (size_t)n;
 	for (size_t i = 0; i < ld; i++)
@@ -129,212 +162,13 @@ mzm_status mzm_gram(double *g, const float *m, const float *weight, int32_t n_ro
 		MZM_TRY_OUT(mzm_times_t(q.part, q.wt, q.t, n, n, GRAM_ROWS, team, err));
 		mzm_team_run(team, gram_add, &q);
 	}
-	mirror(g, n);
+	mzm_mirror(g, n);
 	st = MZM_OK;
 out:
 	mzm_free(q.t);
 	mzm_free(q.wt);
 	mzm_free(q.part);
 	return st;
-}
-
-/* ---- eigenvectors ---- */
-
-/* Turns rows i and j of a [n, n] by the angle with that cosine and sine. */
-static void turn_rows(double *a, int32_t n, int32_t i, int32_t j, double c, double s)
-{
-	double *x = a + (size_t)i * (size_t)n, *y = a + (size_t)j * (size_t)n;
-	for (int32_t k = 0; k < n; k++) {
-		double xk = x[k], yk = y[k];
-		x[k] = c * xk - s * yk;
-		y[k] = s * xk + c * yk;
-	}
-}
-
-/* Makes s[i][j] zero. The matrix stays symmetric, so its columns are its rows, turned already. */
-static void rotate(double *s, double *vectors, int32_t n, int32_t i, int32_t j)
-{
-	size_t ld = (size_t)n, ii = (size_t)i * ld + (size_t)i, jj = (size_t)j * ld + (size_t)j;
-	double off = s[(size_t)i * ld + (size_t)j], theta = (s[jj] - s[ii]) / (2 * off);
-	double t = (theta < 0 ? -1 : 1) / (fabs(theta) + sqrt(theta * theta + 1));
-	double c = 1 / sqrt(t * t + 1), sine = t * c, di = s[ii] - t * off, dj = s[jj] + t * off;
-	turn_rows(s, n, i, j, c, sine);
-	s[ii] = di;
-	s[jj] = dj;
-	s[(size_t)i * ld + (size_t)j] = s[(size_t)j * ld + (size_t)i] = 0;
-	for (size_t k = 0; k < ld; k++) {
-		s[k * ld + (size_t)i] = s[(size_t)i * ld + k];
-		s[k * ld + (size_t)j] = s[(size_t)j * ld + k];
-	}
-	turn_rows(vectors, n, i, j, c, sine);
-}
-
-static double sum_off_diagonal(const double *s, int32_t n, double *diagonal)
-{
-	double off = 0;
-	*diagonal = 0;
-	for (size_t i = 0, ld = (size_t)n; i < ld; i++) {
-		*diagonal += s[i * ld + i] * s[i * ld + i];
-		for (size_t j = i + 1; j < ld; j++)
-			off += s[i * ld + j] * s[i * ld + j];
-	}
-	return off;
-}
-
-/* Descending, by selection: n is small. */
-static void sort_pairs(double *values, double *vectors, int32_t n)
-{
-	for (int32_t i = 0; i < n; i++) {
-		int32_t best = i;
-		for (int32_t j = i + 1; j < n; j++)
-			best = values[j] > values[best] ? j : best;
-		double v = values[i];
-		values[i] = values[best];
-		values[best] = v;
-		for (int32_t k = 0; k < n && best != i; k++) {
-			double *a = vectors + (size_t)i * (size_t)n + k, *b = vectors + (size_t)best * (size_t)n + k;
-			v = *a;
-			*a = *b;
-			*b = v;
-		}
-	}
-}
-
-void mzm_eigen_jacobi(double *values, double *vectors, double *s, int32_t n)
-{
-	enum { MAX_SWEEPS = 30 }; /* some 10 are needed */
-	size_t ld = (size_t)n;
-	memset(vectors, 0, ld * ld * sizeof *vectors);
-	for (size_t i = 0; i < ld; i++)
-		vectors[i * ld + i] = 1;
-	for (int sweep = 0; sweep < MAX_SWEEPS; sweep++) {
-		double diagonal, off = sum_off_diagonal(s, n, &diagonal);
-		if (!(off > 1e-26 * diagonal))
-			break;
-		double least = sqrt(off) * 1e-3 / (double)n; /* not worth a rotation in this sweep */
-		for (int32_t i = 0; i < n; i++)
-			for (int32_t j = i + 1; j < n; j++)
-				if (fabs(s[(size_t)i * ld + (size_t)j]) > least)
-					rotate(s, vectors, n, i, j);
-	}
-	for (size_t i = 0; i < ld; i++)
-		values[i] = s[i * ld + i];
-	sort_pairs(values, vectors, n);
-}
-
-/* Modified Gram-Schmidt, twice, on the p rows of q [p, n]; a row that vanishes stays zero. */
-static void orthonormalise(float *q, int32_t p, int32_t n, const mzm_kern *kern)
-{
-	for (int32_t i = 0; i < p; i++) {
-		float *row = q + (size_t)i * (size_t)n;
-		float before = sqrtf(kern->dot(row, row, n));
-		for (int pass = 0; pass < 2; pass++)
-			for (int32_t j = 0; j < i; j++) {
-				const float *done = q + (size_t)j * (size_t)n;
-				kern->axpy(row, -kern->dot(row, done, n), done, n);
-			}
-		float norm = sqrtf(kern->dot(row, row, n)), scale = norm > 1e-6f * before ? 1 / norm : 0;
-		for (int32_t k = 0; k < n; k++)
-			row[k] *= scale;
-	}
-}
-
-typedef struct subspace {
-	int32_t p, n;
-	float  *s;          /* [n, n] */
-	float  *q, *next;   /* [p, n] */
-	float  *small;      /* [p, p] */
-	double *ritz, *turn, *values; /* [p, p], [p, p], [p] */
-	void   *block;
-} subspace;
-
-static mzm_status subspace_create(subspace *u, mzm_err *err)
-{
-	size_t p = (size_t)u->p, n = (size_t)u->n;
-	size_t floats = n * n + 2 * p * n + p * p, doubles = 2 * p * p + p;
-	MZM_TRY(mzm_alloc_for(&u->block, doubles * sizeof(double) + floats * sizeof(float), "eigenvectors", err));
-	u->ritz = u->block;
-	u->turn = u->ritz + p * p;
-	u->values = u->turn + p * p;
-	u->s = (float *)(void *)(u->values + p);
-	u->q = u->s + n * n;
-	u->next = u->q + p * n;
-	u->small = u->next + p * n;
-	return MZM_OK;
-}
-
-static void swap(float **a, float **b)
-{
-	float *t = *a;
-	*a = *b;
-	*b = t;
-}
-
-/* The eigenvectors of s within the space of q's rows: vectors [r, n]. */
-static mzm_status rayleigh_ritz(subspace *u, double *values, float *vectors, int32_t r, mzm_team *team, mzm_err *err)
-{
-	const mzm_kern *kern = best_kernels();
-	size_t p = (size_t)u->p, n = (size_t)u->n;
-	MZM_TRY(mzm_times_t(u->next, u->q, u->s, u->p, u->n, u->n, team, err));
-	MZM_TRY(mzm_times_t(u->small, u->next, u->q, u->p, u->p, u->n, team, err));
-	for (size_t i = 0; i < p * p; i++)
-		u->ritz[i] = (double)u->small[i];
-	mirror(u->ritz, u->p);
-	mzm_eigen_jacobi(u->values, u->turn, u->ritz, u->p);
-	memset(vectors, 0, (size_t)r * n * sizeof *vectors);
-	for (size_t i = 0; i < (size_t)r; i++) {
-		values[i] = u->values[i];
-		for (size_t j = 0; j < p; j++)
-			kern->axpy(vectors + i * n, (float)u->turn[i * p + j], u->q + j * n, u->n);
-	}
-	return MZM_OK;
-}
-
-#define OVERSAMPLE 16
-#define ITERATIONS 8
-
-static mzm_status eigen_iterated(double *values, float *vectors, const double *s, int32_t r, int32_t n, uint64_t seed,
-				 mzm_team *team, mzm_err *err)
-{
-	subspace u = {.p = r + OVERSAMPLE < n ? r + OVERSAMPLE : n, .n = n};
-	mzm_status st;
-	MZM_TRY(subspace_create(&u, err));
-	for (size_t i = 0; i < (size_t)n * (size_t)n; i++)
-		u.s[i] = (float)s[i];
-	for (size_t i = 0; i < (size_t)u.p * (size_t)n; i++)
-		u.q[i] = (float)(mzm_rng_unit(seed, (uint64_t)n, (uint64_t)i) - 0.5);
-	for (int i = 0; i < ITERATIONS; i++) {
-		MZM_TRY_OUT(mzm_times_t(u.next, u.q, u.s, u.p, n, n, team, err));
-		swap(&u.q, &u.next);
-		orthonormalise(u.q, u.p, n, best_kernels());
-	}
-	st = rayleigh_ritz(&u, values, vectors, r, team, err);
-out:
-	mzm_free(u.block);
-	return st;
-}
-
-static mzm_status eigen_direct(double *values, float *vectors, const double *s, int32_t r, int32_t n, mzm_err *err)
-{
-	size_t square = (size_t)n * (size_t)n;
-	double *all, *turned;
-	MZM_TRY(mzm_alloc_for((void **)&all, (2 * square + (size_t)n) * sizeof *all, "eigenvectors", err));
-	turned = all + square;
-	memcpy(all, s, square * sizeof *all);
-	mzm_eigen_jacobi(turned + square, turned, all, n);
-	memcpy(values, turned + square, (size_t)r * sizeof *values);
-	for (size_t i = 0; i < (size_t)r * (size_t)n; i++)
-		vectors[i] = (float)turned[i];
-	mzm_free(all);
-	return MZM_OK;
-}
-
-mzm_status mzm_eigen_top(double *values, float *vectors, const double *s, int32_t r, int32_t n, uint64_t seed,
-			 mzm_team *team, mzm_err *err)
-{
-	if (n <= MZM_EIGEN_DIRECT)
-		return eigen_direct(values, vectors, s, r, n, err);
-	return eigen_iterated(values, vectors, s, r, n, seed, team, err);
 }
 
 /* ---- Cholesky ---- */
@@ -347,7 +181,7 @@ typedef struct factor {
 	bool    failed;
 } factor;
 
-static double dot(const double *a, const double *b, int32_t n)
+double mzm_dot(const double *a, const double *b, int32_t n)
 {
 	double sum[4] = {0};
 	int32_t i = 0;
@@ -364,7 +198,7 @@ static void subtract(const factor *f, int32_t i, int32_t c0, int32_t c1)
 {
 	double *row = f->s + (size_t)i * (size_t)f->n;
 	for (int32_t j = c0; j < c1 && j <= i; j++)
-		row[j] -= dot(row, f->s + (size_t)j * (size_t)f->n, c0);
+		row[j] -= mzm_dot(row, f->s + (size_t)j * (size_t)f->n, c0);
 }
 
 /* The same columns finished, those of the rows above being so. */
@@ -373,7 +207,7 @@ static void solve_row(factor *f, int32_t i, int32_t c0, int32_t c1)
 	double *row = f->s + (size_t)i * (size_t)f->n;
 	for (int32_t j = c0; j < c1 && j <= i; j++) {
 		const double *above = f->s + (size_t)j * (size_t)f->n;
-		double v = row[j] - dot(row + c0, above + c0, j - c0);
+		double v = row[j] - mzm_dot(row + c0, above + c0, j - c0);
 		if (j == i && !(v > 0 && isfinite(v)))
 			f->failed = true;
 		row[j] = j == i ? sqrt(v) : v / above[j];

@@ -10,6 +10,7 @@
 
 #include "base/rng.h"
 #include "fit_rig.h"
+#include "predictors/eigen.h"
 #include "predictors/factor_fit.h"
 
 static mzm_team *team_of(int n)
