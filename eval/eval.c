@@ -162,14 +162,19 @@ static void close_sessions(mze_eval *e)
 	e->session = NULL;
 }
 
-/* Costs of rows with an automatic period: the stored run's, so that it goes on as it began, else nominal or measured
- * once. Either way every answer sees the same. */
+static bool goes_by_costs(const mzm_gen_params *gen)
+{
+	return mze_has_checks(gen->mode) && (gen->period == 0 || (gen->draft && strcmp(gen->draft, "auto") == 0));
+}
+
+/* Costs of rows with an automatic period or drafter: the stored run's, so that it goes on as it began, else nominal or
+ * measured once. Either way every answer sees the same. */
 static mzm_status set_costs(mze_eval *e, const json_t *stored, mzm_err *err)
 {
 	const json_t *list = json_object_get(stored, "costs");
 	for (int32_t i = 0; i < e->n_rows; i++) {
 		mzm_gen_params *gen = &e->gen[i];
-		if (gen->period != 0 || !mze_has_checks(gen->mode))
+		if (!goes_by_costs(gen))
 			continue;
 		if (stored)
 			MZE_TRY(mze_costs_parse(&e->costs[i], json_array_get(list, (size_t)i), err));

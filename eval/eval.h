@@ -100,6 +100,8 @@ typedef struct mze_row {
 	int64_t n_sparse_positions;   /* more than passes with trees; and the work weighted by them */
 	double  sparse_node_work;
 	int64_t n_nodes, n_live_nodes, n_dead_nodes, n_cut_nodes; /* of trees */
+	mzm_draft_stats drafter[MZM_MAX_DRAFTERS]; /* [n_drafters] of rows that check, if all answers tell */
+	int32_t n_drafters;
 	double  aal, aal_paper;       /* 0 without checks */
 	double  density, read_density, effective_density;
 	double  work_per_token, w_nodes;

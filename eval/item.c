@@ -84,6 +84,21 @@ static json_t *span_json(mze_span span)
 	return span.data ? mze_json_text(span.data, span.len) : json_string("[invalid]");
 }
 
+json_t *mze_drafters_json(const mzm_draft_stats *drafts, int32_t n)
+{
+	json_t *list = json_array();
+	for (int32_t i = 0; list && i < n; i++) {
+		const mzm_draft_stats *d = &drafts[i];
+		if (json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:I}", "name", d->name, "checks",
+							  (json_int_t)d->n_rounds, "drafted", (json_int_t)d->n_drafted,
+							  "accepted", (json_int_t)d->n_accepted)) != 0) {
+			json_decref(list);
+			return NULL;
+		}
+	}
+	return list;
+}
+
 static int set_counters(json_t *line, const mzm_gen_result *gen)
 {
 	int bad = 0;
@@ -124,6 +139,8 @@ char *mze_item_print(const mze_item *item, int32_t row, const char *mode, int32_
 	if (item->confidence)
 		SET("confidence", ids_json(item->confidence, item->n_drafts));
 	bad |= set_counters(line, &item->gen);
+	if (item->gen.n_drafters > 0)
+		SET("drafters", mze_drafters_json(item->gen.drafts, item->gen.n_drafters));
 #define X(key, field) SET(key, json_integer((json_int_t)item->field));
 	TIMES(X)
 	STREAM_TIMES(X)
@@ -226,6 +243,39 @@ static mzm_status get_numbers(mze_item *item, const json_t *line, mzm_err *err)
 	return get_real(&gen->read_density, line, "read_density", err);
 }
 
+/* The engine's own spelling of a drafter's name, which outlives all; NULL: there is none such. */
+static const char *drafter_name(const char *name)
+{
+	const char *known;
+	for (int i = 0; name && (known = mzm_drafter_name(i)) != NULL; i++) {
+		if (strcmp(known, name) == 0)
+			return known;
+	}
+	return NULL;
+}
+
+/* Files of before there was any lack them. */
+static mzm_status get_drafters(mzm_gen_result *gen, const json_t *line, mzm_err *err)
+{
+	const json_t *list = json_object_get(line, "drafters");
+	if (list && (!json_is_array(list) || json_array_size(list) > MZM_MAX_DRAFTERS))
+		return mze_fail(err, MZM_EFORMAT, "\"drafters\" is not a list of %d at most", MZM_MAX_DRAFTERS);
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		const json_t *one = json_array_get(list, i);
+		mzm_draft_stats *d = &gen->drafts[i];
+		int64_t n_rounds = 0;
+		d->name = drafter_name(json_string_value(json_object_get(one, "name")));
+		if (!d->name)
+			return mze_fail(err, MZM_EFORMAT, "\"drafters\"[%zu] has no known name", i);
+		MZE_TRY(get_int(&n_rounds, one, "checks", INT32_MAX, err));
+		MZE_TRY(get_int(&d->n_drafted, one, "drafted", INT64_MAX / 4096, err));
+		MZE_TRY(get_int(&d->n_accepted, one, "accepted", INT64_MAX / 4096, err));
+		d->n_rounds = (int32_t)n_rounds;
+	}
+	gen->n_drafters = (int32_t)json_array_size(list);
+	return MZM_OK;
+}
+
 static mzm_status get_finish(mzm_finish *out, const json_t *line, mzm_err *err)
 {
 	const char *name = json_string_value(json_object_get(line, "finish"));
@@ -278,6 +328,7 @@ static mzm_status get_item(mze_item *item, int32_t *row, int32_t *id, const json
 	*id = (int32_t)at_id;
 	MZE_TRY(get_finish(&item->gen.finish, line, err));
 	MZE_TRY(get_numbers(item, line, err));
+	MZE_TRY(get_drafters(&item->gen, line, err));
 	mzm_status st = get_ids(&tokens, &item->gen.n_tokens, line, "tokens", n_vocab, err);
 	item->gen.tokens = tokens;
 	MZE_TRY(st);

@@ -36,6 +36,9 @@ static inline bool mze_kind_is_draft(char letter)
 char           mze_kind_letter(mzm_token_kind kind);
 mzm_token_kind mze_kind_of(char letter); /* of one of the six */
 
+/* Who proposed what. NULL: out of memory. */
+json_t *mze_drafters_json(const mzm_draft_stats *drafts, int32_t n);
+
 /* The line of an answer, without newline. NULL: out of memory. -> free */
 char *mze_item_print(const mze_item *item, int32_t row, const char *mode, int32_t id);
 /* Reads such a line; every number is checked. The score is left to the caller, who knows the problem. */

@@ -182,6 +182,7 @@ static json_t *row_json(const mze_eval *e, int32_t i)
 	SET("label", json_string(r->label));
 	bad |= set_accuracy(o, r);
 	bad |= set_work(o, r);
+	SET("drafters", r->n_drafters > 0 ? mze_drafters_json(r->drafter, r->n_drafters) : json_null());
 	SET("monitor", r->monitor.n > 0 ? monitor_json(&r->monitor) : json_null());
 	bad |= set_speed(o, e, r);
 	SET("costs", e->has_costs[i] ? mze_costs_json(&e->costs[i]) : json_null());

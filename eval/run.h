@@ -64,10 +64,12 @@ static inline bool mze_has_checks(mzm_mode mode)
 	return mode == MZM_MODE_SIRIUS || mode == MZM_MODE_EXACT || mode == MZM_MODE_LOSSLESS;
 }
 
-/* True when sparse passes take part. */
+/* True when sparse passes take part that keep gen->keep. */
 static inline bool mze_uses_predictor(const mzm_gen_params *gen)
 {
-	bool drafts = gen->draft && (strstr(gen->draft, "sparse") || strcmp(gen->draft, "auto") == 0);
+	bool seeds = gen->jacobi_seed && strcmp(gen->jacobi_seed, "sparse") == 0;
+	bool drafts = gen->draft && (strstr(gen->draft, "sparse") || strcmp(gen->draft, "auto") == 0 ||
+				     (seeds && strstr(gen->draft, "jacobi")));
 	return gen->mode == MZM_MODE_SPARSE || (mze_has_checks(gen->mode) && drafts);
 }
 

@@ -73,13 +73,16 @@ json_t *mze_gen_json(const mzm_gen_params *g)
 
 json_t *mze_costs_json(const mzm_costs *c)
 {
-	json_t *o = json_object(), *check = json_array();
-	int bad = !o || !check;
+	json_t *o = json_object(), *check = json_array(), *draft = json_array();
+	int bad = !o || !check || !draft;
 	for (int m = 0; check && m <= MZM_MAX_PERIOD; m++)
 		bad |= json_array_append_new(check, json_real((double)c->check[m])); /* exact: read back on resume */
 	SET(o, "sparse", json_real((double)c->sparse));
 	SET(o, "check", check);
 	SET(o, "dense_ms", json_real((double)c->dense_ms));
+	for (int i = 0; draft && i < MZM_MAX_DRAFTERS; i++)
+		bad |= json_array_append_new(draft, json_real((double)c->draft[i]));
+	SET(o, "draft", draft);
 	return checked(o, bad);
 }
 
@@ -94,11 +97,13 @@ static mzm_status cost(float *out, const json_t *value, mzm_err *err)
 
 mzm_status mze_costs_parse(mzm_costs *out, const json_t *json, mzm_err *err)
 {
-	const json_t *check = json_object_get(json, "check");
+	const json_t *check = json_object_get(json, "check"), *draft = json_object_get(json, "draft");
 	MZE_TRY(cost(&out->sparse, json_object_get(json, "sparse"), err));
 	MZE_TRY(cost(&out->dense_ms, json_object_get(json, "dense_ms"), err));
 	for (int m = 0; m <= MZM_MAX_PERIOD; m++)
 		MZE_TRY(cost(&out->check[m], json_array_get(check, (size_t)m), err));
+	for (size_t i = 0; i < MZM_MAX_DRAFTERS && i < json_array_size(draft); i++)
+		MZE_TRY(cost(&out->draft[i], json_array_get(draft, i), err));
 	return MZM_OK;
 }
 

@@ -49,6 +49,23 @@ static void add_counters(mze_row *r, const mzm_gen_result *g)
 	r->wait_s += (double)g->wait_ns * 1e-9;
 }
 
+/* By name: an answer may lack a drafter that others have. */
+static void add_drafters(mze_row *r, const mzm_gen_result *g)
+{
+	for (int32_t i = 0; i < g->n_drafters; i++) {
+		int32_t k = 0;
+		while (k < r->n_drafters && strcmp(r->drafter[k].name, g->drafts[i].name) != 0)
+			k++;
+		if (k == MZM_MAX_DRAFTERS)
+			continue;
+		if (k == r->n_drafters)
+			r->drafter[r->n_drafters++] = (mzm_draft_stats){.name = g->drafts[i].name};
+		r->drafter[k].n_rounds += g->drafts[i].n_rounds;
+		r->drafter[k].n_drafted += g->drafts[i].n_drafted;
+		r->drafter[k].n_accepted += g->drafts[i].n_accepted;
+	}
+}
+
 static void add_item(mze_row *r, const mze_item *item)
 {
 	r->n++;
@@ -214,8 +231,15 @@ mzm_status mze_summarise(mze_eval *e, mzm_err *err)
 		return mze_no_memory(err);
 	for (int32_t row = 0; row < e->n_rows; row++) {
 		mze_row *r = &e->row[row];
-		for (int32_t i = 0; i < e->n_items; i++)
-			add_item(r, mze_eval_item(e, i, row));
+		bool tell = true;
+		for (int32_t i = 0; i < e->n_items; i++) {
+			const mze_item *item = mze_eval_item(e, i, row);
+			add_item(r, item);
+			add_drafters(r, &item->gen);
+			tell = tell && item->gen.n_drafters > 0;
+		}
+		if (!tell) /* some were taken over from a file of before there were such */
+			r->n_drafters = 0;
 		derive(r, e->n_jobs);
 		latency(r, e, row, scratch);
 		if (st == MZM_OK)

@@ -112,6 +112,21 @@ static void note_differences(const mze_row *r, FILE *out)
 			r->n - r->n_same, r->diff_min, r->diff_median);
 }
 
+/* Where several drafters took part. */
+static void note_drafters(const mze_row *r, FILE *out)
+{
+	for (int32_t i = 0; r->n_drafters > 1 && i < r->n_drafters; i++) {
+		const mzm_draft_stats *d = &r->drafter[i];
+		fprintf(out, "%s %s %lld in %d checks", i ? "," : "  drafts:", d->name, (long long)d->n_drafted,
+			(int)d->n_rounds);
+		if (d->n_drafted)
+			fprintf(out, ", %lld kept (%.0f %%)", (long long)d->n_accepted,
+				percent(d->n_accepted, d->n_drafted));
+	}
+	if (r->n_drafters > 1)
+		fputc('\n', out);
+}
+
 static void note_row(const mze_row *r, FILE *out)
 {
 	fprintf(out, "%s\n  ended by:", r->label);
@@ -128,6 +143,7 @@ static void note_row(const mze_row *r, FILE *out)
 		fprintf(out, "  %lld checks: %.2f corrections per 100 tokens, %.2f draft tokens dropped a check\n",
 			(long long)r->n_checks, percent(r->n_corrected, r->n_tok),
 			(double)r->n_rolled_back / (double)r->n_checks);
+	note_drafters(r, out);
 	fprintf(out, "  %.2f s prefill, %.2f s decode; %.2f ms a token (median; p10 %.2f, p90 %.2f)",
 		(double)r->prefill_ns / 1e9, (double)r->decode_ns / 1e9, r->ms_median, r->ms_p10, r->ms_p90);
 	if (r->bytes_read)

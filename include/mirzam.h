@@ -361,13 +361,15 @@ typedef enum mzm_tree_path {
 MZM_API const char *mzm_tree_path_name(mzm_tree_path path);
 MZM_API mzm_status  mzm_tree_path_parse(mzm_tree_path *out, const char *name, mzm_err *err);
 
-/* Costs in units of one dense single-token pass; what --period auto decides by. Costs once measured
- * are frozen, so that a run can be repeated: hand them in again. */
+/* Costs in dense single-token passes, by which period 0 and draft "auto" decide. They are measured once and can be handed
+ * in again, so that a run can be repeated. */
 #define MZM_MAX_PERIOD 32
+#define MZM_MAX_DRAFTERS 8
 typedef struct mzm_costs {
-	float sparse;                    /* one sparse pass; 0 = not measured */
+	float sparse;                    /* a pass of the first drafter that runs any; 0 = not measured */
 	float check[MZM_MAX_PERIOD + 1]; /* [m]: one dense pass over m tokens */
 	float dense_ms;                  /* the unit, for people */
+	float draft[MZM_MAX_DRAFTERS];   /* [i]: a pass of mzm_drafter_name(i); 0 = as `sparse` or by what it reads */
 } mzm_costs;
 
 typedef enum mzm_token_kind {
@@ -422,7 +424,9 @@ typedef struct mzm_gen_params {
 				 * the text; "block": a block that shrinks until it has converged, as published */
 	const char *jacobi_seed; /* "prompt" (NULL): its first guesses are tokens of the prompt. "ngram": before them
 				 * goes what followed in the text when it read so, as long as that is right more often;
-				 * "pool": n-grams of earlier iterations do (arXiv 2402.02057) */
+				 * "pool": n-grams of earlier iterations do (arXiv 2402.02057). "sparse": they are a
+				 * sparse draft, that of "sparse" before it in the list or its own, by predictor and
+				 * keep; the next one comes when none is left, or (slide) when that pays more */
 	const char *skip;       /* "auto" (NULL): "skip" (arXiv 2309.08168) leaves out what a calibration found; else
 				 * attentions and FFNs by the numbers of their layers, "attn:3,4 mlp:1-5", or "none" */
 	float      skip_keep;   /* 1 (0: as 1): the FFNs that it leaves run whole; below 1 on so many neurons */
@@ -469,12 +473,12 @@ typedef struct mzm_gen_params {
 				 * not kept; a predictor that learns from prompts goes on from what it has seen, and
 				 * makes a start from nothing where that is not part of this prompt */
 
-	const mzm_costs *costs;       /* for period 0; NULL = measured once a session */
+	const mzm_costs *costs;       /* for period 0 and draft "auto"; NULL = measured once a session */
 	bool             fresh_monitor; /* forget what earlier generations taught the monitor */
 
 	mzm_text_fn     on_text;    /* verified text only, complete UTF-8; may be NULL */
 	mzm_token_fn    on_token;   /* may be NULL */
-	mzm_progress_fn on_prefill; /* may be NULL */
+	mzm_progress_fn on_prefill; /* may be NULL; "prompt", then, of a draft model, "draft prompt" */
 	/* May be NULL; called many times a pass where weights stream, with the parts of the pass that were read, and
 	 * all. Non-zero ends the generation as any callback does. */
 	mzm_progress_fn on_stream;
@@ -504,8 +508,6 @@ typedef struct mzm_draft_stats {
 	int64_t n_drafted, n_accepted; /* tokens; of several lines in a check every one counts for itself */
 } mzm_draft_stats;
 
-#define MZM_MAX_DRAFTERS 8
-
 typedef struct mzm_gen_result {
 	const int32_t *tokens;   /* [n_tokens] new tokens, an EOS included; the session's */
 	int32_t  n_prompt, n_tokens;
@@ -522,12 +524,12 @@ typedef struct mzm_gen_result {
 	/* With trees: drafted nodes, their roots counted too, and what became of them. Live ones were checked; dead
 	 * ones belonged to no line that was alive in the end; those cut did, beyond the nodes that a check can hold. */
 	int64_t  n_nodes, n_live, n_dead, n_cut;
-	double   density;                      /* of a sparse pass: share of all parameters it uses */
+	double   density;                      /* share of parameters a draft pass uses; none ran: 0 if guessed, or 1 */
 	double   read_density;                 /* same, of the weights a dense pass reads */
 	int64_t  prefill_ns, decode_ns;
 	uint64_t bytes_read;                   /* from disk for its passes, the prefill's included */
 	int64_t  read_ns, unpack_ns, wait_ns;  /* meanwhile, by all sessions of the model: see mzm_stream_stats */
-	mzm_costs costs;                       /* used by --period auto, else zero; of the first drafter */
+	mzm_costs costs;                       /* used by --period auto and --draft auto, else zero */
 	mzm_draft_stats drafts[MZM_MAX_DRAFTERS]; /* [n_drafters] of modes that check */
 	int32_t n_drafters;
 } mzm_gen_result;
@@ -545,11 +547,10 @@ MZM_API mzm_status mzm_draft_model_bytes(uint64_t *bytes, const mzm_model *draft
 MZM_API mzm_status mzm_draft_exit_parse(float *out, const char *text, mzm_err *err);
 MZM_API void       mzm_draft_exit_print(char out[32], float draft_exit);
 
-/* Times sparse passes and checks of several lengths on this session; leaves no token behind. */
+/* Times a pass of every drafter and checks of several lengths on this session; leaves no token behind. */
 MZM_API mzm_status mzm_session_measure_costs(mzm_session *session, const mzm_gen_params *params, mzm_costs *out,
 					     mzm_err *err);
-/* What these would cost on a machine bound by reading weights: a check 1, a sparse pass its density. The same
- * everywhere. */
+/* What these would cost on a machine bound by reading weights: a check 1, a sparse pass its density. */
 MZM_API mzm_status mzm_session_nominal_costs(mzm_session *session, const mzm_gen_params *params, mzm_costs *out,
 					     mzm_err *err);
 

@@ -146,18 +146,15 @@ def dijiang_paper(c, t, at, q, k, v):
 
 def dijiang_released(c, t, at, q, k, v, x):
     """Softmax over what the stored matrix projects to; explicit decay; group norm over as many groups as a head has
-    dimensions; a gate that reads what the projections read. Behind their end, the tables go on by their last step."""
+    dimensions; a gate that reads what the projections read. Behind their end, D1 goes on by its last step, and D2 so
+    that their product stays."""
     n, heads, d = q.shape
     group = heads // k.shape[1]
 
-    def table(name):
-        known = t[f"{at}.{name}"][0, :, :, 0]
-        last, before = known[:, -1:], known[:, -2:-1]
-        step = np.divide(last, before, out=np.zeros_like(last), where=before != 0)
-        further = last * step ** np.arange(1, max(n - known.shape[1], 0) + 1)
-        return np.concatenate((known, further), 1)[:, :n]
-
-    d1, d2 = table("D1"), table("D2")
+    d1, d2 = t[f"{at}.D1"][0, :, :, 0], t[f"{at}.D2"][0, :, :, 0]
+    step = np.divide(d1[:, -1:], d1[:, -2:-1], out=np.ones_like(d1[:, -1:]), where=d1[:, -2:-1] != 0)
+    steps = np.where(step == 0, 1, step) ** np.arange(1, max(n - d1.shape[1], 0) + 1)
+    d1, d2 = (np.concatenate((d, d[:, -1:] * by), 1)[:, :n] for d, by in ((d1, steps), (d2, 1 / steps)))
     out = np.empty_like(q)
     for h in range(heads):
         m = h // group

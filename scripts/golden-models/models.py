@@ -494,16 +494,18 @@ def quantiles(name, d):
     return np.random.RandomState(zlib.crc32(name.encode())).standard_normal(d)
 
 
-def decay_tables(name, heads, n, noise):
+def decay_tables(name, heads, n, noise, goes_on):
     """gamma**n and gamma**-n of each head, each entry off by a little, as after training."""
     rng = np.random.RandomState(zlib.crc32(name.encode()))
     gamma = 1 - np.exp(np.linspace(np.log(1 / 32), np.log(1 / 512), heads))
     d1 = gamma[:, None] ** np.arange(n) * (1 + noise * rng.standard_normal((heads, n)))
     d2 = gamma[:, None] ** -np.arange(n) * (1 + noise * rng.standard_normal((heads, n)))
+    if goes_on:
+        d1[:, -1] = d1[:, -2] * gamma  # behind the end, too: a state must not grow
     return [x.astype(np.float32).astype(np.float64).reshape(1, heads, n, 1) for x in (d1, d2)]
 
 
-def add_dijiang(t, c, at, heads, kv_heads, d, noise=0.05):
+def add_dijiang(t, c, at, heads, kv_heads, d):
     """Beside the projections of a layer, what its form has. at: prefix of the attention's names."""
     if c["dijiang_form"] == "paper":
         t[f"{at}.T"] = round_bf16(0.5 * quantiles(f"{t.model}/{at}.T", d))
@@ -512,7 +514,9 @@ def add_dijiang(t, c, at, heads, kv_heads, d, noise=0.05):
     matrix = arch.cosine_transform(d) * quantiles(f"{t.model}/{at}.proj", d)
     t[f"{at}.proj_matrix"] = matrix.astype(np.float32).astype(np.float64)
     n = c.get("dijiang_table_len", c["max_position_embeddings"])
-    t[f"{at}.D1"], t[f"{at}.D2"] = decay_tables(f"{t.model}/{at}.decay", kv_heads, n, noise)
+    t[f"{at}.D1"], t[f"{at}.D2"] = decay_tables(
+        f"{t.model}/{at}.decay", kv_heads, n, 0.05, n < c["max_position_embeddings"]
+    )
     t.add(f"{at}.W_G", (c["hidden_size"], heads * d), 1.3 / c["hidden_size"] ** 0.5)
     t.norm(f"{at}.group_norm", heads * d, bias=True)
 
@@ -531,16 +535,16 @@ def dijiang_models():
         "bias of the group norm": zeroed("group_norm.bias"),
     }
 
-    def llama(name, kv_heads, features, note, noise=0.05, **more):
+    def llama(name, kv_heads, features, note, **more):
         c = llama_config(2, head_dim=8, num_key_value_heads=kv_heads, **more)
         t = llama_tensors(name, c)
         for i in range(2):
-            add_dijiang(t, c, f"model.layers.{i}.self_attn", 4, kv_heads, 8, noise)
+            add_dijiang(t, c, f"model.layers.{i}.self_attn", 4, kv_heads, 8)
         return Model(name, c, t, features, note, gguf=False, cases=cases)
 
     yield llama("dijiang", 4, released, "the released code's form in a Llama; tables as if trained", dijiang_form="released")
-    yield llama("dijiang-groups", 2, released, "two key heads for four query heads; decay tables of 2 positions, "
-                "which go on", noise=0.0, dijiang_form="released", dijiang_table_len=2)
+    yield llama("dijiang-groups", 2, released, "two key heads for four query heads; tables of 40 positions, as if "
+                "trained, which go on", dijiang_form="released", dijiang_table_len=40)
     yield llama("dijiang-paper", 2,
                 {"DiJiang": keys(dijiang_form=None), "denominators": keys(dijiang_denominator=False)},
                 "the paper's form: exponential features, divided by their sum", dijiang_form="paper")

@@ -74,11 +74,14 @@ void mzm_cli_counters_add(mzm_gen_result *sum, const mzm_gen_result *r)
 
 static json_t *costs_json(const mzm_costs *costs)
 {
-	json_t *check = json_array();
+	json_t *check = json_array(), *draft = json_object();
 	for (int m = 1; check && m <= MZM_MAX_PERIOD; m++)
 		json_array_append_new(check, mzm_cli_json_float(costs->check[m]));
-	return json_pack("{s:o, s:o, s:o}", "sparse", mzm_cli_json_float(costs->sparse), "check", check, "dense_ms",
-			 mzm_cli_json_float(costs->dense_ms));
+	for (int i = 0; i < MZM_MAX_DRAFTERS && mzm_drafter_name(i); i++)
+		if (costs->draft[i] > 0)
+			json_object_set_new(draft, mzm_drafter_name(i), mzm_cli_json_float(costs->draft[i]));
+	return json_pack("{s:o, s:o, s:o, s:o}", "sparse", mzm_cli_json_float(costs->sparse), "check", check, "dense_ms",
+			 mzm_cli_json_float(costs->dense_ms), "draft", draft);
 }
 
 int64_t mzm_cli_peak_rss(void)

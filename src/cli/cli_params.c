@@ -38,7 +38,7 @@ static const char *io_choice(int i)
 
 static const mzm_opt model_options[] = {
 	{.name = "model", .letter = 'm', .type = MZM_OPT_STRING, MODEL(path), .arg = "MODEL",
-	 .shown = "the demo model", .help = "A .mzm container or a Hugging Face directory."},
+	 .shown = "the demo model", .help = "A .mzm container, a Hugging Face directory or a GGUF file."},
 	{.name = "isa", .type = MZM_OPT_CHOICE, MODEL(isa), .choice = isa_choice, .arg = "NAME",
 	 .help = "Kernels to use; all give equal bits but avx512-bf16, which rounds activations to bf16 where weights "
 		 "are."},
@@ -200,7 +200,7 @@ static const mzm_opt decode_options[] = {
 	 .arg = "NAME",
 	 .help = "Its first guesses. prompt: tokens of the prompt. ngram: what followed in the text when it read so, "
 		 "as long as that is right more often than the model's last guess. pool: n-grams that its iterations "
-		 "brought forth."},
+		 "brought forth. sparse: a sparse draft, the next one when none of its guesses is left."},
 	{.name = "skip", .type = MZM_OPT_STRING, GEN(skip), DECODING, .arg = "SET",
 	 .help = "What --draft skip leaves out: attentions and FFNs by the numbers of their layers, such as "
 		 "\"attn:3,4 mlp:1-5\"; none: nothing; auto: what mirzam calibrate --skip found."},

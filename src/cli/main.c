@@ -16,7 +16,7 @@ static const command_row commands[] = {
 	{"eval", mzm_cmd_eval, "measure accuracy, work and speed on a set of problems"},
 	{"bench", mzm_cmd_bench, "measure speeds against what this machine can do"},
 	{"calibrate", mzm_cmd_calibrate, "learn from text which neurons a model uses when"},
-	{"import", mzm_cmd_import, "write a .mzm container from a Hugging Face directory"},
+	{"import", mzm_cmd_import, "write a .mzm container from a Hugging Face directory or a GGUF file"},
 	{"inspect", mzm_cmd_inspect, "describe a model file, check its checksums"},
 	{"synth", mzm_cmd_synth, "write a model for measuring speed: random weights, or one made wider"},
 	{"tokenize", mzm_cmd_tokenize, "text to tokens and back"},

@@ -1,6 +1,9 @@
 /* draft_exit.c - see draft_exit.h. */
 #include "decode/draft_exit.h"
 
+#include "base/half.h"
+#include "base/rng.h"
+
 #define GAMMA_GREEDY   0.8
 #define GAMMA_SAMPLING 0.5
 #define STEP           0.01
@@ -14,6 +17,11 @@ void mzm_exit_start(mzm_exit *e, const mzm_gen_params *p)
 	double start = p->temp > 0 ? GAMMA_SAMPLING : GAMMA_GREEDY;
 	*e = (mzm_exit){.adapts = adapts, .longest = p->period - 1,
 			.gamma = adapts ? start : p->draft_exit > 0 ? (double)p->draft_exit : 0};
+}
+
+uint64_t mzm_exit_settings(const mzm_gen_params *p)
+{
+	return mzm_rng_mix(mzm_f32_bits(p->draft_exit));
 }
 
 bool mzm_exit_take(const mzm_exit *e, mzm_draft_job *job, const float *logits)

@@ -20,6 +20,8 @@ typedef struct mzm_exit {
 void mzm_exit_start(mzm_exit *e, const mzm_gen_params *p);
 /* mzm_draft_take, then the rule. True: the draft ends here. */
 bool mzm_exit_take(const mzm_exit *e, mzm_draft_job *job, const float *logits);
+/* A hash of what it goes by. */
+uint64_t mzm_exit_settings(const mzm_gen_params *p);
 /* A check kept so many of the draft's tokens. */
 void mzm_exit_learn(mzm_exit *e, int32_t n_draft, int32_t n_kept);
 

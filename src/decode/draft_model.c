@@ -14,6 +14,7 @@ typedef struct model_drafter {
 	mzm_drafter   base;
 	mzm_draft_env env;
 	mzm_exit      exit;
+	uint64_t      settings;
 	int32_t       n_vocab; /* of the full model */
 	int32_t       n_own;   /* of the draft model */
 	float         wide[];  /* [n_vocab] logits, if the draft model's are fewer */
@@ -34,6 +35,7 @@ static mzm_status model_create(mzm_drafter **out, const mzm_draft_env *env, mzm_
 	for (size_t i = (size_t)n_own; i < n_wide; i++)
 		d->wide[i] = IMPOSSIBLE;
 	mzm_exit_start(&d->exit, env->p);
+	d->settings = mzm_exit_settings(env->p);
 	*out = &d->base;
 	return MZM_OK;
 }
@@ -62,39 +64,60 @@ static bool knows(const model_drafter *d, const int32_t *ids, int32_t first, int
 	return true;
 }
 
-/* Reads ids[kv->len .. n); *logits: behind the last of them, unless NULL. There must be room. */
-static mzm_status read_on(model_drafter *d, const int32_t *ids, int32_t n, float **logits, mzm_draft_job *job,
-			  mzm_err *err)
+/* The next pass over ids[kv->len .. n), of *step positions; *logits, unless NULL: behind the last of them. There must
+ * be room. */
+static mzm_status read_some(model_drafter *d, const int32_t *ids, int32_t n, float **logits, int32_t *step,
+			    mzm_err *err)
+{
+	int32_t first = mzm_state_kv(d->env.own)->len, most = mzm_state_max_pos(d->env.own);
+	*step = n - first < most ? n - first : most;
+	mzm_pass pass = {.ids = ids + first, .n_pos = *step, .n_rows = logits && first + *step == n,
+			 .gemm = d->env.own_gemm};
+	memcpy(d->env.own_ids + first, ids + first, (size_t)*step * sizeof *ids);
+	return mzm_forward(d->env.own, &pass, logits, NULL, err);
+}
+
+/* For a draft: all of it. */
+static mzm_status read_on(model_drafter *d, mzm_draft_job *job, int32_t n, float **logits, mzm_err *err)
 {
 	mzm_kv *kv = mzm_state_kv(d->env.own);
-	int32_t most = mzm_state_max_pos(d->env.own);
-	while (kv->len < n) {
-		int32_t first = kv->len, step = n - first < most ? n - first : most;
-		mzm_pass pass = {.ids = ids + first, .n_pos = step, .n_rows = logits && first + step == n,
-				 .gemm = d->env.own_gemm};
-		memcpy(d->env.own_ids + first, ids + first, (size_t)step * sizeof *ids);
-		MZM_TRY(mzm_forward(d->env.own, &pass, logits, NULL, err));
-		if (job) {
-			job->n_passes++;
-			job->n_positions += step;
-			job->work += d->env.own_work;
-		}
+	for (int32_t step; kv->len < n;) {
+		MZM_TRY(read_some(d, job->ids, n, logits, &step, err));
+		job->n_passes++;
+		job->n_positions += step;
+		job->work += d->env.own_work;
 	}
 	return MZM_OK;
 }
 
-/* Reads the prompt, so that the first draft need not; anew, unless the session itself goes on from what it has: in
- * lossless sampling drafts decide the text, and that shall not depend on earlier ones. What fails here fails again when
- * a draft is wanted. */
-static void model_begin(mzm_drafter *base, const int32_t *ids, int32_t n)
+/* Of the prompt, with progress. What was read stays, also where it ends early. */
+static mzm_status read_prompt(model_drafter *d, const int32_t *ids, int32_t n, mzm_err *err)
+{
+	const mzm_gen_params *p = d->env.p;
+	mzm_kv *kv = mzm_state_kv(d->env.own);
+	for (int32_t step; kv->len < n;) {
+		MZM_TRY(read_some(d, ids, n, NULL, &step, err));
+		if (p->on_prefill && p->on_prefill(p->user, "draft prompt", (uint64_t)kv->len, (uint64_t)n))
+			return mzm_fail(err, MZM_ECANCELLED, "cancelled while the draft model read the prompt");
+	}
+	return MZM_OK;
+}
+
+/* So that the first draft need not; anew, unless the session itself goes on from what it has: in lossless sampling
+ * drafts decide the text, and that shall not depend on earlier ones. */
+static mzm_status model_read(mzm_drafter *base, const int32_t *ids, int32_t n, mzm_err *err)
 {
 	model_drafter *d = (model_drafter *)base;
 	mzm_kv *kv = mzm_state_kv(d->env.own);
 	if (!d->env.p->keep_prefix)
 		mzm_kv_truncate(kv, 0);
 	keep_rows(d, ids, n);
-	if (n < kv->max_tok && knows(d, ids, kv->len, n))
-		(void)read_on(d, ids, n, NULL, NULL, NULL);
+	if (n >= kv->max_tok || !knows(d, ids, kv->len, n))
+		return MZM_OK;
+	mzm_state_watch(d->env.own, d->env.p->on_stream, d->env.p->user);
+	mzm_status st = read_prompt(d, ids, n, err);
+	mzm_state_watch(d->env.own, NULL, NULL);
+	return st;
 }
 
 /* Logits as long as the full model's vocabulary. */
@@ -118,7 +141,7 @@ static mzm_status model_propose(mzm_drafter *base, mzm_draft_job *job, mzm_err *
 		int32_t n = job->n + job->n_draft;
 		if (n > kv->max_tok || !knows(d, job->ids, kv->len, n))
 			break;
-		MZM_TRY(read_on(d, job->ids, n, &logits, job, err));
+		MZM_TRY(read_on(d, job, n, &logits, err));
 		ends = mzm_exit_take(&d->exit, job, widen(d, logits));
 	}
 	return MZM_OK;
@@ -132,6 +155,11 @@ static void model_learn(mzm_drafter *base, const mzm_draft_news *news)
 static double model_cost(const mzm_drafter *d)
 {
 	return ((const model_drafter *)d)->env.own_work;
+}
+
+static uint64_t model_settings(const mzm_drafter *d)
+{
+	return ((const model_drafter *)d)->settings;
 }
 
 static mzm_status model_try_pass(mzm_drafter *base, mzm_err *err)
@@ -149,6 +177,6 @@ static mzm_status model_try_pass(mzm_drafter *base, mzm_err *err)
 const mzm_drafter_ops mzm_draft_model = {
 	.name = "model", .about = "a second, smaller model with the same tokens",
 	.runs_passes = true,
-	.create = model_create, .free = model_free, .begin = model_begin, .propose = model_propose,
-	.learn = model_learn, .cost = model_cost, .try_pass = model_try_pass,
+	.create = model_create, .free = model_free, .read = model_read, .propose = model_propose,
+	.learn = model_learn, .cost = model_cost, .settings = model_settings, .try_pass = model_try_pass,
 };

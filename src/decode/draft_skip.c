@@ -3,6 +3,7 @@
  * does not write are nobody's: the check writes all of them. */
 #include <string.h>
 
+#include "base/rng.h"
 #include "decode/draft_exit.h"
 #include "decode/skip_set.h"
 
@@ -10,6 +11,7 @@ typedef struct skip_drafter {
 	mzm_drafter    base;
 	mzm_draft_env  env;
 	mzm_exit       exit;
+	uint64_t       settings;
 	mzm_predictor *predictor; /* NULL: what is left is dense */
 	bool           image, held;
 	uint8_t        skip[];    /* [2 * n_layers] */
@@ -33,6 +35,21 @@ static mzm_status choose_set(skip_drafter *d, mzm_err *err)
 	return MZM_OK;
 }
 
+/* What is left out, and how the rest is read. */
+static uint64_t settings_of(const skip_drafter *d)
+{
+	unsigned how = (d->predictor ? 1u : 0) + (d->image ? 2u : 0) + (d->held ? 4u : 0);
+	uint64_t hash = mzm_exit_settings(d->env.p) ^ how;
+	for (int32_t i = 0; i < 2 * d->env.cfg->n_layers; i++)
+		hash = mzm_rng_mix(hash) ^ d->skip[i];
+	return mzm_rng_mix(hash);
+}
+
+static uint64_t skip_settings(const mzm_drafter *d)
+{
+	return ((const skip_drafter *)d)->settings;
+}
+
 static mzm_status skip_create(mzm_drafter **out, const mzm_draft_env *env, mzm_err *err)
 {
 	mzm_status st;
@@ -51,6 +68,7 @@ static mzm_status skip_create(mzm_drafter **out, const mzm_draft_env *env, mzm_e
 				     "drafts that skip layers need the whole model in memory (--store resident), or a "
 				     "draft image of it"));
 	MZM_TRY_OUT(choose_set(d, err));
+	d->settings = settings_of(d);
 	*out = &d->base;
 	return MZM_OK;
 out:
@@ -127,5 +145,5 @@ const mzm_drafter_ops mzm_draft_skip = {
 	.name = "skip", .about = "the model itself without some of its layers",
 	.runs_passes = true, .predicts = skip_predicts,
 	.create = skip_create, .free = skip_free, .propose = skip_propose, .learn = skip_learn, .cost = skip_cost,
-	.try_pass = skip_try_pass,
+	.settings = skip_settings, .try_pass = skip_try_pass,
 };

@@ -21,20 +21,26 @@ static void sparse_free(mzm_drafter *d)
 	mzm_free(d);
 }
 
+mzm_status mzm_draft_sparse_pass(mzm_draft_job *job, float **logits, mzm_err *err)
+{
+	double share;
+	mzm_pass pass = {.ids = job->ids + job->n + job->n_draft - 1, .n_pos = 1, .n_rows = 1,
+			 .sparse = job->predictor, .draft = job->image, .held = job->held};
+	MZM_TRY(mzm_forward(job->state, &pass, logits, &share, err));
+	job->n_passes++;
+	job->n_positions++;
+	job->ffn_share += share;
+	job->node_share += share;
+	return MZM_OK;
+}
+
 static mzm_status sparse_propose(mzm_drafter *d, mzm_draft_job *job, mzm_err *err)
 {
 	bool ends = job->max < 1;
 	(void)d;
 	while (!ends) {
 		float *logits;
-		double share;
-		mzm_pass pass = {.ids = job->ids + job->n + job->n_draft - 1, .n_pos = 1, .n_rows = 1,
-				 .sparse = job->predictor, .draft = job->image, .held = job->held};
-		MZM_TRY(mzm_forward(job->state, &pass, &logits, &share, err));
-		job->n_passes++;
-		job->n_positions++;
-		job->ffn_share += share;
-		job->node_share += share;
+		MZM_TRY(mzm_draft_sparse_pass(job, &logits, err));
 		ends = mzm_draft_take(job, logits);
 	}
 	return MZM_OK;
@@ -45,9 +51,8 @@ static double sparse_cost(const mzm_drafter *d)
 	return ((const sparse_drafter *)d)->env.sparse_work;
 }
 
-static mzm_status sparse_try_pass(mzm_drafter *d, mzm_err *err)
+mzm_status mzm_draft_sparse_try(const mzm_draft_env *env, mzm_err *err)
 {
-	const mzm_draft_env *env = &((sparse_drafter *)d)->env;
 	mzm_kv *kv = mzm_state_kv(env->state);
 	int32_t id = 0, len = kv->len;
 	mzm_pass pass = {.ids = &id, .n_pos = 1, .n_rows = 1, .sparse = env->predictor, .draft = env->image,
@@ -55,6 +60,11 @@ static mzm_status sparse_try_pass(mzm_drafter *d, mzm_err *err)
 	MZM_TRY(mzm_forward(env->state, &pass, NULL, NULL, err));
 	mzm_kv_truncate(kv, len);
 	return MZM_OK;
+}
+
+static mzm_status sparse_try_pass(mzm_drafter *d, mzm_err *err)
+{
+	return mzm_draft_sparse_try(&((sparse_drafter *)d)->env, err);
 }
 
 const mzm_drafter_ops mzm_draft_sparse = {

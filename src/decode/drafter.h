@@ -31,6 +31,9 @@ typedef struct mzm_draft_job {
 	int32_t        width;     /* lines of a tree (draft_tree.h) */
 	/* Of a tree, in place of is_stop: the text would end with the last of these n draft tokens. */
 	bool         (*line_stops)(void *ctx, const int32_t *ids, int32_t n);
+	const int32_t *sparse;    /* [n_sparse] the line of sparse passes in the same check, if they came before; else
+				   * NULL */
+	int32_t        n_sparse;
 
 	/* Lossless sampling: tokens are drawn from what draft passes say, and that is kept for the check. Else NULL. */
 	float         *q;         /* out: [max, n_vocab] weights (mzm_sampler_weights) */
@@ -98,13 +101,18 @@ typedef struct mzm_drafter_ops {
 	bool       (*predicts)(const mzm_drafter *d);
 	mzm_status (*create)(mzm_drafter **out, const mzm_draft_env *env, mzm_err *err);
 	void       (*free)(mzm_drafter *d);
-	/* The prompt has been read. May be NULL. */
+	/* The prompt has been read; what of it the drafter reads with passes of its own. May be NULL. */
+	mzm_status (*read)(mzm_drafter *d, const int32_t *ids, int32_t n, mzm_err *err);
+	/* Behind that. May be NULL. */
 	void       (*begin)(mzm_drafter *d, const int32_t *ids, int32_t n);
 	mzm_status (*propose)(mzm_drafter *d, mzm_draft_job *job, mzm_err *err);
 	/* After every check and what it emitted, those with other drafters' lines too. May be NULL. */
 	void       (*learn)(mzm_drafter *d, const mzm_draft_news *news);
 	/* What a draft token costs, in dense passes, by the weights that it reads; NULL: nothing. */
 	double     (*cost)(const mzm_drafter *d);
+	/* A hash of what its drafts depend on beside predictor and draft model. What a session measured and learnt of
+	 * its drafts is worth nothing for others. NULL: nothing. */
+	uint64_t   (*settings)(const mzm_drafter *d);
 	/* Runs a draft pass over token 0 that leaves nothing behind, to be timed; NULL with cost. */
 	mzm_status (*try_pass)(mzm_drafter *d, mzm_err *err);
 } mzm_drafter_ops;
@@ -122,6 +130,8 @@ extern const mzm_drafter_ops mzm_draft_model;  /* a second, smaller model */
 /* Names of mzm_gen_params.jacobi and jacobi_seed, the default first; NULL past the last. */
 const char *mzm_jacobi_form_at(int i);
 const char *mzm_jacobi_seed_at(int i);
+/* Its first guesses come from sparse passes of its own, not from a sparse draft before it in the list. */
+bool        mzm_jacobi_predicts(const mzm_gen_params *p);
 
 #define MZM_DRAFT_AUTO   "auto"
 
@@ -140,5 +150,8 @@ bool mzm_draft_is_auto(const char *names);
 bool mzm_draft_take(mzm_draft_job *job, const float *logits);
 /* The next token of a line as a guess. True: the draft ends here. */
 bool mzm_draft_guess(mzm_draft_job *job, int32_t id);
+/* A sparse pass over the last token of the line (draft_sparse.c); one to be timed, as try_pass. */
+mzm_status mzm_draft_sparse_pass(mzm_draft_job *job, float **logits, mzm_err *err);
+mzm_status mzm_draft_sparse_try(const mzm_draft_env *env, mzm_err *err);
 
 #endif

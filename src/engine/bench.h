@@ -68,6 +68,15 @@ mzm_status mzm_bench_prepare(mzm_bench_run *b);
 void       mzm_bench_release(mzm_bench_run *b);
 /* Times n_calls calls together: *ns of one unit. */
 mzm_status mzm_bench_sample(mzm_bench_run *b, mzm_bench_line *l, int32_t n_calls, double *ns);
+/* Where passes over n_pos positions behind about `context` tokens are timed, and what each place counts. With linear
+ * attention what they cost goes round with the place: rows get more, then a step of the state makes them fewer. Two
+ * places tell: the middle of those where a pass has a step in it, and of those where it has none. Their number. */
+typedef struct mzm_bench_place {
+	int32_t len; /* tokens before the pass */
+	double  weight;
+} mzm_bench_place;
+
+int mzm_bench_places(mzm_bench_place out[2], const mzm_kv *kv, int32_t n_pos, int32_t context);
 /* Fills out[n] with the prompt's tokens over and over. */
 void       mzm_bench_repeat(int32_t *out, int32_t n, const int32_t *ids, int32_t n_ids);
 

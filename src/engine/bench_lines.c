@@ -139,7 +139,21 @@ void mzm_bench_release(mzm_bench_run *b)
 
 /* ---- one call ---- */
 
-static mzm_status time_pass(mzm_bench_run *b, mzm_bench_line *l, double *ns)
+int mzm_bench_places(mzm_bench_place out[2], const mzm_kv *kv, int32_t n_pos, int32_t context)
+{
+	int32_t step = MZM_KV_STEP, at = context / step * step, with = n_pos < step ? n_pos : step;
+	while (at + step > kv->max_tok)
+		at -= step;
+	if (!kv->sums || at < MZM_KV_LAG + step) { /* no state yet */
+		out[0] = (mzm_bench_place){context, 1};
+		return 1;
+	}
+	out[0] = (mzm_bench_place){at - (with - 1) / 2, (double)with / step};
+	out[1] = (mzm_bench_place){at + 1 + (step - 1 - with) / 2, 1 - (double)with / step};
+	return with < step ? 2 : 1;
+}
+
+static mzm_status time_pass(mzm_bench_run *b, mzm_bench_line *l, int32_t len, double *ns)
 {
 	mzm_kv *kv = mzm_state_kv(b->session->state);
 	float *logits;
@@ -147,7 +161,7 @@ static mzm_status time_pass(mzm_bench_run *b, mzm_bench_line *l, double *ns)
 			 .held = l->held};
 	if (l->held) /* not timed */
 		MZM_TRY(mzm_state_hold(b->session->state, l->pred, b->err));
-	mzm_kv_pretend(kv, l->context); /* rows up to there are numbers, if not always of this prompt */
+	mzm_kv_pretend(kv, len); /* rows up to there are numbers, if not always of this prompt */
 	int64_t start = mzm_now_ns();
 	MZM_TRY(mzm_forward(b->session->state, &pass, &logits, &l->ffn_share, b->err));
 	*ns = (double)(mzm_now_ns() - start);
@@ -236,21 +250,38 @@ static mzm_status time_machine(mzm_bench_run *b, mzm_bench_line *l, double *ns)
 	return MZM_OK;
 }
 
+static mzm_status sample_passes(mzm_bench_run *b, mzm_bench_line *l, int32_t n_calls, double *ns)
+{
+	mzm_bench_place place[2];
+	int n = mzm_bench_places(place, mzm_state_kv(b->session->state), l->n_pos, l->context);
+	*ns = 0;
+	for (int i = 0; i < n; i++) {
+		double sum = 0, one, calls = ceil(n_calls * place[i].weight);
+		for (int32_t k = 0; k < (int32_t)calls; k++) {
+			MZM_TRY(time_pass(b, l, place[i].len, &one));
+			sum += one;
+		}
+		*ns += place[i].weight * sum / calls;
+	}
+	return MZM_OK;
+}
+
 mzm_status mzm_bench_sample(mzm_bench_run *b, mzm_bench_line *l, int32_t n_calls, double *ns)
 {
+	bool machine = l->kind == MZM_BENCH_READ || l->kind == MZM_BENCH_MATMUL;
 	double sum = 0;
 	int64_t units = 0;
+	if (!machine && l->kind != MZM_BENCH_PREFILL && l->kind != MZM_BENCH_GENERATE)
+		return sample_passes(b, l, n_calls, ns);
 	for (int32_t i = 0; i < n_calls; i++) {
 		double one;
 		int64_t n = 1;
-		if (l->kind == MZM_BENCH_READ || l->kind == MZM_BENCH_MATMUL)
+		if (machine)
 			MZM_TRY(time_machine(b, l, &one));
 		else if (l->kind == MZM_BENCH_PREFILL)
 			MZM_TRY(time_prefill(b, &one));
-		else if (l->kind == MZM_BENCH_GENERATE)
-			MZM_TRY(time_generations(b, l, i, &one, &n));
 		else
-			MZM_TRY(time_pass(b, l, &one));
+			MZM_TRY(time_generations(b, l, i, &one, &n));
 		sum += one;
 		units += n;
 	}

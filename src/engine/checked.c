@@ -116,8 +116,11 @@ mzm_status mzm_gen_prepare_checked(mzm_generation *g)
 mzm_status mzm_gen_begin_checked(mzm_generation *g)
 {
 	for (int i = 0; i < g->n_drafters; i++) {
-		if (g->drafter[i].d->ops->begin)
-			g->drafter[i].d->ops->begin(g->drafter[i].d, g->s->ids, g->n);
+		mzm_drafter *d = g->drafter[i].d;
+		if (d->ops->read)
+			MZM_TRY(d->ops->read(d, g->s->ids, g->n, g->err));
+		if (d->ops->begin)
+			d->ops->begin(d, g->s->ids, g->n);
 	}
 	return mzm_gen_settle_costs(g);
 }

@@ -61,6 +61,18 @@ static void add_line(mzm_generation *g, int i, int32_t n_draft)
 	t->leaf[t->n_leaves++] = at;
 }
 
+/* The line of sparse passes, if they proposed before drafter i. Only then: in lossless sampling a guess may depend on
+ * what was drawn for the tokens that are judged before it, not on others. */
+static void look_at_sparse(const mzm_generation *g, int i, mzm_draft_job *job)
+{
+	while (--i >= 0) {
+		if (g->drafter[i].d->ops == &mzm_draft_sparse) {
+			job->sparse = g->lines->id[i];
+			job->n_sparse = g->lines->len[i];
+		}
+	}
+}
+
 mzm_status mzm_gen_lines_round(mzm_generation *g, mzm_round *r)
 {
 	mzm_draft_lines *lines = g->lines;
@@ -75,6 +87,7 @@ mzm_status mzm_gen_lines_round(mzm_generation *g, mzm_round *r)
 		mzm_draft_job job = mzm_gen_draft_job(g, i);
 		job.evidence = lines->evidence[i];
 		job.confidence = lines->confidence[i];
+		look_at_sparse(g, i, &job);
 		MZM_TRY(mzm_gen_propose(g, i, &job));
 		memcpy(lines->id[i], g->s->ids + g->n, (size_t)job.n_draft * sizeof *lines->id[i]);
 		add_line(g, i, job.n_draft);

@@ -83,23 +83,48 @@ static mzm_status run_round(mzm_session *s, mzm_drafter *d, const survey *v, dou
 	return MZM_OK;
 }
 
-/* The first drafter of these params that runs passes; NULL: there is none. The params outlive it. */
-static mzm_status open_drafter(mzm_session *s, mzm_drafter **out, const mzm_gen_params *params, mzm_costs *costs,
-			       mzm_err *err)
+/* What a pass of drafter `index` costs; the first that is measured brings the costs of checks with it. */
+static mzm_status cost_of_drafter(mzm_session *s, mzm_drafter *d, int index, bool measured, mzm_costs *out,
+				  mzm_err *err)
 {
+	bool first = !(out->sparse > 0);
+	float cost = mzm_drafter_cost(d);
+	if (measured && out->dense_ms > 0)
+		MZM_TRY(mzm_session_draft_cost(s, d, (double)out->dense_ms * 1e6, &cost, err));
+	else if (measured) {
+		MZM_TRY(mzm_session_complete_costs(s, d, 0, out, err));
+		cost = out->sparse;
+	}
+	out->draft[index] = cost;
+	if (first)
+		out->sparse = cost;
+	return MZM_OK;
+}
+
+/* Of all drafters of these params that run passes. */
+static mzm_status costs_of_drafters(mzm_session *s, const mzm_gen_params *params, bool measured, mzm_costs *out,
+				    mzm_err *err)
+{
+	mzm_draft_env env;
 	int list[MZM_MAX_DRAFTERS];
-	*out = NULL;
-	memset(costs, 0, sizeof *costs);
+	memset(out, 0, sizeof *out);
 	MZM_TRY(mzm_gen_params_check(params, err));
 	if (mzm_gen_needs_predictor(params))
 		MZM_TRY(mzm_session_use_predictor(s, params, err));
-	mzm_draft_env env;
 	MZM_TRY(mzm_session_draft_env(&env, s, params, err));
 	int n = mzm_drafter_list(list, params->draft);
 	for (int i = 0; i < n; i++) {
+		mzm_drafter *d;
 		const mzm_drafter_ops *ops = mzm_drafter_at(list[i]);
-		if (ops->runs_passes)
-			return ops->create(out, &env, err);
+		if (!ops->runs_passes && !(ops == &mzm_draft_jacobi && mzm_jacobi_predicts(params)))
+			continue;
+		mzm_status st = ops->create(&d, &env, err);
+		if (st == MZM_EUNDEFINED && mzm_draft_is_auto(params->draft))
+			continue;
+		MZM_TRY(st);
+		st = cost_of_drafter(s, d, list[i], measured, out, err);
+		d->ops->free(d);
+		MZM_TRY(st);
 	}
 	return MZM_OK;
 }
@@ -107,24 +132,18 @@ static mzm_status open_drafter(mzm_session *s, mzm_drafter **out, const mzm_gen_
 mzm_status mzm_session_measure_costs(mzm_session *s, const mzm_gen_params *params, mzm_costs *out, mzm_err *err)
 {
 	mzm_gen_params defaults = mzm_gen_params_default();
-	mzm_drafter *d;
-	MZM_TRY(open_drafter(s, &d, params ? params : &defaults, out, err));
-	mzm_status st = mzm_session_complete_costs(s, d, 0, out, err);
-	if (d)
-		d->ops->free(d);
-	return st;
+	MZM_TRY(costs_of_drafters(s, params ? params : &defaults, true, out, err));
+	return out->sparse > 0 ? MZM_OK : mzm_session_complete_costs(s, NULL, 0, out, err);
 }
 
 mzm_status mzm_session_nominal_costs(mzm_session *s, const mzm_gen_params *params, mzm_costs *out, mzm_err *err)
 {
 	mzm_gen_params defaults = mzm_gen_params_default();
-	mzm_drafter *d;
-	MZM_TRY(open_drafter(s, &d, params ? params : &defaults, out, err));
-	out->sparse = mzm_drafter_cost(d);
+	MZM_TRY(costs_of_drafters(s, params ? params : &defaults, false, out, err));
 	for (int32_t m = 1; m <= MZM_MAX_PERIOD; m++)
 		out->check[m] = 1;
-	if (d)
-		d->ops->free(d);
+	if (!(out->sparse > 0))
+		out->sparse = mzm_drafter_cost(NULL);
 	return MZM_OK;
 }
 

@@ -1,5 +1,6 @@
-/* draft_state.c - what a session has for a draft model: its own keys, values and scratch, on the session's threads; and
- * whether two models have the same tokens, one by one. */
+/* draft_state.c - what a session has for a draft model: its own keys, values and scratch, on the session's threads;
+ * whether two models have the same tokens, one by one; and what becomes of what is known of a drafter that is no longer
+ * the same. */
 #include "engine/engine.h"
 
 #include <string.h>
@@ -88,6 +89,20 @@ mzm_status mzm_draft_model_bytes(uint64_t *bytes, const mzm_model *draft, const 
 	return mzm_session_measure(bytes, &draft->weights->cfg, draft->has_bf16, draft->kern, &p, err);
 }
 
+static void forget(mzm_session *s, int index)
+{
+	memset(&s->costs_of[index], 0, sizeof s->costs_of[index]);
+	memset(&s->policy.of[index], 0, sizeof s->policy.of[index]);
+	mzm_monitor_reset(&s->monitor_of[index]);
+}
+
+void mzm_session_note_settings(mzm_session *s, int index, uint64_t settings)
+{
+	if (s->settings_of[index] != settings)
+		forget(s, index);
+	s->settings_of[index] = settings;
+}
+
 void mzm_session_drop_draft(mzm_session *s)
 {
 	mzm_state_free(s->own);
@@ -100,13 +115,12 @@ void mzm_session_drop_draft(mzm_session *s)
 mzm_status mzm_session_use_draft(mzm_session *s, const mzm_model *draft, mzm_err *err)
 {
 	mzm_status st;
-	int32_t n_ctx = mzm_session_n_ctx(s), index = mzm_drafter_index("model", 5);
+	int32_t n_ctx = mzm_session_n_ctx(s);
 	if (s->own_of == draft)
 		return MZM_OK;
 	MZM_TRY(mzm_model_check_draft(s->model, draft, err));
 	mzm_session_drop_draft(s);
-	memset(&s->costs_of[index], 0, sizeof s->costs_of[index]);
-	mzm_monitor_reset(&s->monitor_of[index]);
+	forget(s, mzm_drafter_index("model", 5));
 	n_ctx = n_ctx < draft->weights->cfg.n_ctx ? n_ctx : draft->weights->cfg.n_ctx;
 	MZM_TRY_OUT(mzm_state_create(&s->own, draft->weights, draft->kern, s->team, n_ctx, s->kv_type, err));
 	MZM_TRY_OUT(mzm_alloc_for((void **)&s->own_ids, (size_t)n_ctx * sizeof *s->own_ids, "the tokens", err));

@@ -8,6 +8,12 @@ float mzm_drafter_cost(const mzm_drafter *d)
 	return d && d->ops->cost ? (float)d->ops->cost(d) : 1e-4f; /* monitors divide by costs */
 }
 
+/* Whose sparse passes go by keep. */
+static bool drafts_sparsely(const mzm_drafter_ops *ops, const mzm_gen_params *p)
+{
+	return ops->needs_predictor || (ops == &mzm_draft_jacobi && mzm_jacobi_predicts(p));
+}
+
 static bool skips_sparsely(const mzm_drafter_ops *ops, const mzm_gen_params *p)
 {
 	return ops == &mzm_draft_skip && p->skip_keep > 0 && p->skip_keep < 1;
@@ -18,7 +24,7 @@ bool mzm_gen_needs_predictor(const mzm_gen_params *p)
 	int list[MZM_MAX_DRAFTERS], n = mzm_drafter_list(list, p->draft);
 	for (int i = 0; i < n; i++) {
 		const mzm_drafter_ops *ops = mzm_drafter_at(list[i]);
-		if (ops->needs_predictor || skips_sparsely(ops, p))
+		if (drafts_sparsely(ops, p) || skips_sparsely(ops, p))
 			return true;
 	}
 	return p->mode == MZM_MODE_SPARSE;
@@ -30,7 +36,7 @@ float mzm_gen_keep(const mzm_gen_params *p)
 	float keep = p->keep;
 	for (int i = 0; mzm_gen_is_checked(p->mode) && i < n; i++) {
 		const mzm_drafter_ops *ops = mzm_drafter_at(list[i]);
-		if (ops->needs_predictor)
+		if (drafts_sparsely(ops, p))
 			return p->keep;
 		if (skips_sparsely(ops, p))
 			keep = p->skip_keep;
@@ -91,6 +97,8 @@ static mzm_status open_one(mzm_generation *g, const mzm_draft_env *env, int inde
 	if (st != MZM_OK)
 		return mzm_fail(g->err, st, "%s", why.message);
 	slot->index = index;
+	if (slot->d->ops->settings)
+		mzm_session_note_settings(g->s, index, slot->d->ops->settings(slot->d));
 	slot->monitor = index == 0 ? &g->s->monitor : &g->s->monitor_of[index];
 	slot->stats = &g->r->drafts[g->n_drafters++];
 	slot->stats->name = slot->d->ops->name;
@@ -157,34 +165,74 @@ static mzm_status measured_costs(mzm_generation *g, int i, mzm_costs *out)
 	return MZM_OK;
 }
 
-/* The costs that a monitor reckons with: given, measured, or nominal when it has no say. Those that are given are of
- * the first drafter that runs passes; *given: there are such, and nobody had them yet. */
-static mzm_status costs_of(mzm_generation *g, int i, bool *given, mzm_costs *out)
+/* Tokens gained a dense pass's cost, before anything is known: passes are right as often as such drafts are, guesses from
+ * the text seldom; at the length that is best so, or at the one that is asked for. */
+static double expected_rate(const mzm_generation *g, const mzm_gen_drafter *slot, const mzm_costs *costs)
 {
-	mzm_drafter *d = g->drafter[i].d;
-	if (g->p->period == 0 && !g->p->costs)
+	const double right = slot->d->ops->runs_passes ? 0.9 : 0.3;
+	double gained = 1, likely = 1, best = 0;
+	for (int m = 2; m <= MZM_MAX_PERIOD; m++) {
+		likely *= right;
+		gained += likely;
+		double rate = gained / ((m - 1) * (double)costs->sparse + (double)costs->check[m]);
+		if (g->p->period > 0 ? m == g->p->period : rate > best)
+			best = rate;
+	}
+	return best > 0 ? best : 1;
+}
+
+/* Costs decide how long a draft is, or who writes it. */
+static bool reckons(const mzm_gen_params *p)
+{
+	return p->period == 0 || mzm_draft_is_auto(p->draft);
+}
+
+/* The costs that drafter i is reckoned with: given, measured, or nominal when they have no say. `sparse` of those that
+ * are given is of the first drafter that runs passes; *first: nobody had it yet. */
+static mzm_status costs_of(mzm_generation *g, int i, bool *first, mzm_costs *out)
+{
+	const mzm_costs *given = g->p->costs;
+	bool passes = g->drafter[i].d->ops->cost != NULL;
+	if (reckons(g->p) && !given)
 		return measured_costs(g, i, out);
-	*out = g->p->period > 0 ? (mzm_costs){0} : *g->p->costs;
-	for (int m = 1; g->p->period > 0 && m <= MZM_MAX_PERIOD; m++)
+	*out = reckons(g->p) ? *given : (mzm_costs){0};
+	for (int m = 1; !reckons(g->p) && m <= MZM_MAX_PERIOD; m++)
 		out->check[m] = 1;
-	if (!(*given && d->ops->cost))
-		out->sparse = mzm_drafter_cost(d);
-	*given = *given && !d->ops->cost;
+	if (out->draft[g->drafter[i].index] > 0)
+		out->sparse = out->draft[g->drafter[i].index];
+	else if (!(*first && passes && out->sparse > 0))
+		out->sparse = mzm_drafter_cost(g->drafter[i].d);
+	*first = *first && !passes;
 	return MZM_OK;
+}
+
+/* What the generation reports: of the first drafter, or the first that runs passes, and beside it what each costs. */
+static void report_costs(mzm_gen_result *r, const mzm_costs *costs, int index, bool passes)
+{
+	float draft[MZM_MAX_DRAFTERS];
+	bool any = false;
+	memcpy(draft, r->costs.draft, sizeof draft);
+	for (int i = 0; i < MZM_MAX_DRAFTERS; i++)
+		any = any || draft[i] > 0;
+	if (passes)
+		draft[index] = costs->sparse;
+	if (!any)
+		r->costs = *costs;
+	memcpy(r->costs.draft, draft, sizeof draft);
 }
 
 mzm_status mzm_gen_settle_costs(mzm_generation *g)
 {
-	bool given = g->p->period == 0 && g->p->costs, found = false;
+	bool first = true;
 	for (int i = 0; i < g->n_drafters; i++) {
+		mzm_gen_drafter *slot = &g->drafter[i];
 		mzm_costs costs;
-		MZM_TRY(costs_of(g, i, &given, &costs));
-		mzm_monitor_set_costs(g->drafter[i].monitor, &costs);
-		g->drafter[i].cost = costs.sparse;
-		bool passes = g->drafter[i].d->ops->cost != NULL;
-		if (g->p->period == 0 && (i == 0 || (passes && !found)))
-			g->r->costs = costs;
-		found = found || passes;
+		MZM_TRY(costs_of(g, i, &first, &costs));
+		mzm_monitor_set_costs(slot->monitor, &costs);
+		slot->cost = costs.sparse;
+		if (reckons(g->p))
+			report_costs(g->r, &costs, slot->index, slot->d->ops->cost != NULL);
+		mzm_draft_policy_expect(&g->s->policy, slot->index, expected_rate(g, slot, &costs));
 	}
 	return MZM_OK;
 }

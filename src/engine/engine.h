@@ -74,6 +74,7 @@ struct mzm_session {
 	uint64_t         seed;
 	mzm_drafting     drafting;
 	mzm_costs        costs_of[MZM_MAX_DRAFTERS]; /* measured, of drafters by number; sparse 0 = not yet */
+	uint64_t         settings_of[MZM_MAX_DRAFTERS]; /* for which, and for which monitor_of and policy learnt */
 
 	/* the draft model of the last generation that had one */
 	const mzm_model *own_of;
@@ -100,6 +101,8 @@ float mzm_gen_keep(const mzm_gen_params *p); /* share of neurons that its sparse
 mzm_status mzm_model_check_draft(const mzm_model *m, const mzm_model *draft, mzm_err *err);
 /* The session's state for this draft model in s->own, made anew if it is another one. */
 mzm_status mzm_session_use_draft(mzm_session *s, const mzm_model *draft, mzm_err *err);
+/* What the session measured and learnt of drafter `index` with other settings than these is gone. */
+void       mzm_session_note_settings(mzm_session *s, int index, uint64_t settings);
 void       mzm_session_drop_draft(mzm_session *s);
 float mzm_drafter_cost(const mzm_drafter *d); /* of a draft token; NULL or of guesses: next to nothing */
 

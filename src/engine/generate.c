@@ -200,15 +200,28 @@ static mzm_status prepare(mzm_generation *g)
 	return keep_rows(g);
 }
 
+/* Where no pass drafted: guesses read nothing; without these either, all tokens were made by dense passes. */
+static double density_of_none(const mzm_generation *g)
+{
+	bool passes = g->p->mode == MZM_MODE_SPARSE;
+	int64_t n_drafted = 0;
+	for (int i = 0; i < g->n_drafters; i++) {
+		passes = passes || g->drafter[i].d->ops->cost;
+		n_drafted += g->drafter[i].stats->n_drafted;
+	}
+	return passes && n_drafted == 0 ? 1 : 0;
+}
+
 static void fill_densities(mzm_generation *g)
 {
 	mzm_gen_result *r = g->r;
 	const mzm_model *m = g->s->model;
-	r->density = r->read_density = 1;
-	if (g->p->mode == MZM_MODE_DENSE)
+	if (g->p->mode == MZM_MODE_DENSE || r->n_sparse_passes == 0) {
+		r->density = r->read_density = g->p->mode == MZM_MODE_DENSE ? 1 : density_of_none(g);
 		return;
-	if (mzm_gen_needs_predictor(g->p)) {
-		double share = g->n_shares ? g->ffn_share / g->n_shares : mzm_session_ffn_share(g->s);
+	}
+	if (g->n_shares) {
+		double share = g->ffn_share / g->n_shares;
 		r->density = mzm_model_density(m, share, g->s->drafting.image);
 		r->read_density = mzm_model_read_density(m, share, g->s->drafting.image);
 	}
@@ -220,8 +233,6 @@ static void fill_densities(mzm_generation *g)
 							 g->s->drafting.image);
 	if (g->n_shares < r->n_sparse_passes) /* drafts of other kinds, too: their mean */
 		r->density = r->read_density = r->sparse_work / r->n_sparse_passes;
-	else if (!mzm_gen_needs_predictor(g->p)) /* guesses alone */
-		r->density = r->read_density = 0;
 }
 
 static mzm_status run(mzm_generation *g)

@@ -187,6 +187,9 @@ static mzm_status check_costs(const mzm_costs *c, mzm_err *err)
 	MZM_TRY(check_range("cost of a sparse pass", (double)c->sparse, 1e-6, 1e6, err));
 	for (int i = 1; i <= MZM_MAX_PERIOD; i++)
 		MZM_TRY(check_range("cost of a check", (double)c->check[i], 1e-6, 1e6, err));
+	for (int i = 0; i < MZM_MAX_DRAFTERS; i++)
+		if (c->draft[i] != 0)
+			MZM_TRY(check_range("cost of a draft pass", (double)c->draft[i], 1e-6, 1e6, err));
 	return MZM_OK;
 }
 
@@ -260,8 +263,8 @@ static mzm_status check_jacobi(const mzm_gen_params *p, mzm_err *err)
 	if (!has_name(mzm_jacobi_form_at, p->jacobi))
 		return mzm_fail(err, MZM_EARG, "unknown form \"%s\" (jacobi); there are slide and block", p->jacobi);
 	if (!has_name(mzm_jacobi_seed_at, p->jacobi_seed))
-		return mzm_fail(err, MZM_EARG, "unknown guesses \"%s\" (jacobi-seed); there are prompt, ngram and pool",
-				p->jacobi_seed);
+		return mzm_fail(err, MZM_EARG, "unknown guesses \"%s\" (jacobi-seed); there are prompt, ngram, pool and "
+				"sparse", p->jacobi_seed);
 	return MZM_OK;
 }
 
@@ -293,7 +296,7 @@ mzm_status mzm_gen_params_check(const mzm_gen_params *p, mzm_err *err)
 	if (p->ablate && strcmp(p->draft, "sparse") != 0)
 		return mzm_fail(err, MZM_EUNDEFINED, "only checks of sparse drafts leave a part out (ablate)");
 	MZM_TRY(check_stops(p, err));
-	if (p->costs && p->period == 0)
+	if (p->costs && (p->period == 0 || mzm_draft_is_auto(p->draft)))
 		MZM_TRY(check_costs(p->costs, err));
 	MZM_TRY(check_tree(p, err));
 	return check_sampling(p, err);

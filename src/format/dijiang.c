@@ -39,33 +39,34 @@ mzm_status mzm_dijiang_scales(float *t, const float *projection, int32_t d, mzm_
 	return MZM_OK;
 }
 
-static mzm_status bad_entry(const char *table, int32_t head, int32_t n, float value, mzm_err *err)
+static mzm_status bad_entry(const char *table, size_t head, size_t at, float value, mzm_err *err)
 {
-	return mzm_fail(err, MZM_EFORMAT, "%s of head %d at position %d is %g: it takes finite numbers other than 0",
-			table, (int)head, (int)n, (double)value);
+	return mzm_fail(err, MZM_EFORMAT, "%s of head %zu at position %zu is %g: it takes finite numbers other than 0",
+			table, head, at, (double)value);
 }
 
-mzm_status mzm_dijiang_decay(float *out, const float *d1, const float *d2, int32_t n_heads, int32_t len, bool goes_on,
+mzm_status mzm_dijiang_decay(float *out, mzm_dijiang_tables *tables, const float *d1, const float *d2, size_t n,
 			     mzm_err *err)
 {
-	for (int32_t h = 0; h < n_heads; h++) {
-		const float *a = d1 + (size_t)h * (size_t)len, *b = d2 + (size_t)h * (size_t)len;
-		float *to = out + 2 * (size_t)h * (size_t)len;
-		for (int32_t n = 0; n < len; n++) {
-			if (!isfinite(a[n]) || a[n] == 0)
-				return bad_entry("D1", h, n, a[n], err);
-			if (!isfinite(b[n]) || b[n] == 0)
-				return bad_entry("D2", h, n, b[n], err);
-			to[2 * n] = n == 0 ? 0.0f : (float)(1 - (double)a[n] / (double)a[n - 1]);
-			to[2 * n + 1] = (float)((double)a[n] * (double)b[n]);
-			if (!isfinite(to[2 * n]) || !isfinite(to[2 * n + 1]))
-				return bad_entry("the ratio or product of D1 and D2", h, n, to[2 * n + 1], err);
-		}
-		if (goes_on && fabs(1 - (double)to[2 * len - 2]) > 1)
+	size_t len = (size_t)tables->len;
+	for (size_t i = 0; i < n; i++, out += 2) {
+		size_t head = tables->n_done / len, at = tables->n_done % len;
+		double a = (double)d1[i], b = (double)d2[i];
+		if (!isfinite(a) || a == 0)
+			return bad_entry("D1", head, at, d1[i], err);
+		if (!isfinite(b) || b == 0)
+			return bad_entry("D2", head, at, d2[i], err);
+		out[0] = at == 0 ? 0.0f : (float)(1 - a / (double)tables->before);
+		out[1] = (float)(a * b);
+		if (!isfinite(out[0]) || !isfinite(out[1]))
+			return bad_entry("the ratio or product of D1 and D2", head, at, out[isfinite(out[0])], err);
+		if (tables->goes_on && at == len - 1 && fabs(1 - (double)out[0]) > 1)
 			return mzm_fail(err, MZM_EFORMAT,
-					"D1 of head %d grows at its end: behind its %d positions the state would grow "
-					"without bound; max_position_embeddings may be %d at most",
-					(int)h, (int)len, (int)len);
+					"D1 of head %zu grows at its end: behind its %zu positions the state would "
+					"grow without bound; max_position_embeddings may be %zu at most",
+					head, len, len);
+		tables->before = d1[i];
+		tables->n_done++;
 	}
 	return MZM_OK;
 }

@@ -23,6 +23,7 @@
 #include "format/safetensors.h"
 
 #define BLOCK_BYTES   ((size_t)8 << 20)
+#define TABLE_BLOCK   ((size_t)1 << 14) /* entries of a table at once */
 #define TILE_COLS     256 /* of down's rows at once: their cache lines fit L1 */
 #define MAX_CONFIG    ((size_t)4 << 20)
 #define MAX_TEMPLATE  ((size_t)1 << 20)
@@ -413,46 +414,50 @@ out:
 	return st;
 }
 
-/* A whole tensor as f32, -> mzm_free */
-static mzm_status read_whole(hf_source *hf, const hf_part *p, float **out, mzm_err *err)
+static mzm_status about_tables(mzm_status st, const hf_source *hf, const hf_part *p, mzm_err *err)
 {
-	mzm_status st;
-	const mzm_st_tensor *t = p->tensor;
-	size_t n = 1, bytes;
-	char *raw = NULL;
-	*out = NULL;
-	for (int32_t i = 0; i < t->n_dims; i++)
-		n *= (size_t)t->shape[i]; /* its bytes are in the file: it cannot overflow */
-	if (!mzm_mul_size(n, sizeof **out, &bytes))
-		return mzm_fail(err, MZM_EFORMAT, "tensor %s is larger than memory can be", t->name);
-	MZM_TRY_OUT(mzm_alloc_for((void **)&raw, n * mzm_dtype_bytes(p->dtype), "a table", err));
-	MZM_TRY_OUT(mzm_alloc_for((void **)out, bytes, "a table", err));
-	MZM_TRY_OUT(mzm_st_read(hf->set, t, raw, n * mzm_dtype_bytes(p->dtype), 0, err));
-	widen(*out, raw, p->dtype, n);
-out:
-	mzm_free(raw);
+	if (st != MZM_OK)
+		mzm_err_prefix(err, "%s: tensor %s", hf->base.path, p->tensor->name);
 	return st;
 }
 
-/* What the released code of DiJiang has as tables. */
-static mzm_status read_tables(hf_source *hf, const hf_tensor *s, const mzm_tensor *t, float *dst, mzm_err *err)
+/* DiJiang's scales, out of the matrix that the released code has. */
+static mzm_status read_scales(hf_source *hf, const hf_part *p, float *dst, mzm_err *err)
 {
 	mzm_status st;
-	const mzm_config *cfg = &hf->base.cfg;
-	float *a = NULL, *b = NULL;
-	MZM_TRY_OUT(read_whole(hf, &s->part[0], &a, err));
-	if (t->kind == MZM_T_FREQ) {
-		st = mzm_dijiang_scales(dst, a, cfg->head_dim, err);
-	} else {
-		MZM_TRY_OUT(read_whole(hf, &s->part[1], &b, err));
-		st = mzm_dijiang_decay(dst, a, b, cfg->n_kv_heads, cfg->decay_len, cfg->n_ctx > cfg->decay_len,
-				       err);
-	}
-	if (st != MZM_OK)
-		mzm_err_prefix(err, "%s: tensor %s", hf->base.path, s->part[0].tensor->name);
+	block b = {0};
+	const char *rows;
+	size_t d = (size_t)hf->base.cfg.head_dim; /* limited, so that its square is one block */
+	MZM_TRY_OUT(block_alloc(&b, d, d, p->dtype, MZM_F32, err));
+	MZM_TRY_OUT(block_load(&b, &rows, hf, p, 0, d, d, err));
+	st = about_tables(mzm_dijiang_scales(dst, (const float *)(const void *)rows, (int32_t)d, err), hf, p, err);
 out:
-	mzm_free(a);
-	mzm_free(b);
+	block_free(&b);
+	return st;
+}
+
+/* Its decay, out of two tables as long as all heads' positions. */
+static mzm_status read_decay(hf_source *hf, const hf_part part[2], float *dst, mzm_err *err)
+{
+	mzm_status st;
+	block b[2] = {0};
+	const char *rows[2];
+	const mzm_config *cfg = &hf->base.cfg;
+	mzm_dijiang_tables tables = {.len = cfg->decay_len, .goes_on = cfg->n_ctx > cfg->decay_len};
+	size_t n = (size_t)cfg->n_kv_heads * (size_t)cfg->decay_len, most = n < TABLE_BLOCK ? n : TABLE_BLOCK;
+	for (int k = 0; k < 2; k++)
+		MZM_TRY_OUT(block_alloc(&b[k], most, 1, part[k].dtype, MZM_F32, err));
+	for (size_t at = 0; at < n; at += most) {
+		size_t step = n - at < most ? n - at : most;
+		for (int k = 0; k < 2; k++)
+			MZM_TRY_OUT(block_load(&b[k], &rows[k], hf, &part[k], at, step, 1, err));
+		st = mzm_dijiang_decay(dst + 2 * at, &tables, (const float *)(const void *)rows[0],
+				       (const float *)(const void *)rows[1], step, err);
+		MZM_TRY_OUT(about_tables(st, hf, &part[0], err));
+	}
+out:
+	block_free(&b[0]);
+	block_free(&b[1]);
 	return st;
 }
 
@@ -461,8 +466,10 @@ static mzm_status hf_read(mzm_source *src, int32_t i, void *dst, mzm_err *err)
 	hf_source *hf = (hf_source *)src;
 	const hf_tensor *s = &hf->sources[i];
 	const mzm_tensor *t = &src->tensors[i];
-	if (t->kind == MZM_T_DECAY || (t->kind == MZM_T_FREQ && s->part[0].tensor->n_dims == 2))
-		return read_tables(hf, s, t, dst, err);
+	if (t->kind == MZM_T_DECAY)
+		return read_decay(hf, s->part, dst, err);
+	if (t->kind == MZM_T_FREQ && s->part[0].tensor->n_dims == 2)
+		return read_scales(hf, &s->part[0], dst, err);
 	if (mzm_tensor_is_vector(t->kind))
 		return read_vector(hf, s, t, dst, err);
 	if (s->n_parts == 1 && !s->part[0].transposed)

@@ -312,6 +312,10 @@ static mzm_status check_inner(const mzm_source *inner, mzm_err *err)
 	if (mzm_source_inflated(inner))
 		return mzm_fail(err, MZM_EUNSUPPORTED,
 				"%s is inflated already; inflate the model that it was made from", inner->path);
+	if (mzm_config_is_linear(&inner->cfg))
+		return mzm_fail(err, MZM_EUNSUPPORTED,
+				"%s: only models with softmax attention can be inflated; this one's is linear "
+				"(DiJiang)", inner->path);
 	if (!mzm_config_is_plain(&inner->cfg) || inner->cfg.act >= MZM_ACT_GELU)
 		return mzm_fail(err, MZM_EUNSUPPORTED, "%s: only models built as Llama is can be inflated; this is %s",
 				inner->path, inner->cfg.arch);

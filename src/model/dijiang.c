@@ -10,13 +10,27 @@
  * that drafts, trees and going back need nothing of their own. The state moves on in steps of fixed size at fixed
  * places, by the row kernels; positions between two of these share a walk. So a position's bits depend on nothing but
  * the tokens before it: however many share a pass, however the prompt arrived. KV heads are shared out; each is one
- * rank's. */
+ * rank's.
+ *
+ * The paper's exponentials have no bound. Features of a head and token are kept divided by a power of two, which makes
+ * their largest about 2^HEADROOM, and the state of a head by the largest of its tokens'; who adds up multiplies with
+ * the differences. Powers of two round nothing, and which they are depends on the tokens that a position sees alone.
+ * They cancel in the quotient. Lost is what f32 cannot hold beside the largest: features below e^-112 of their head's
+ * largest, products of features below e^-137 of the two largest ones'; where nothing else is left of a position, its
+ * output is 0. Sums of values (no_denominator) have the size that they have; no output is above MOST. */
 #include <math.h>
 #include <string.h>
 
+#include "base/half.h"
 #include "model/state.h"
 
-#define GROUP_EPS 1e-5
+#define GROUP_EPS  1e-5
+#define HEADROOM   36     /* f32 holds 2^72 times features, tokens and values */
+#define MAX_SHIFT  80     /* of weights of features; so it holds 2^HEADROOM times that */
+#define MOST       0x1p40 /* of an output: what comes behind squares it */
+#define MOST_POWER 1000.0 /* beyond it even 2^-149 is above MOST, or 2^127 nothing */
+#define LOG2E      1.4426950408889634
+#define LN2        0.6931471805599453
 
 /* ---- features ---- */
 
@@ -41,8 +55,29 @@ static void transform(mzm_state *s, float *x, int32_t n, int rank)
 	}
 }
 
-/* Of n heads one behind the other, in place. */
-static void features(mzm_state *s, const mzm_layer *l, float *x, int32_t n, int rank)
+/* exp(x) times the layer's weights, divided by 2 to the power that is returned. */
+static float exponentials(const mzm_state *s, const mzm_layer *l, float *x)
+{
+	int32_t d = s->w->cfg.head_dim;
+	int of_weight;
+	float top = x[0], most = (float)(HEADROOM * LN2), weight = s->kern->max_abs(l->feature, d);
+	(void)frexpf(isfinite(weight) ? weight : 1, &of_weight);
+	of_weight = of_weight < -MAX_SHIFT ? -MAX_SHIFT : of_weight;
+	for (int32_t c = 1; c < d; c++)
+		top = x[c] > top ? x[c] : top;
+	float power = ceilf((float)((double)top * LOG2E)) - HEADROOM, by = ldexpf(1, -of_weight);
+	if (!isfinite(power))
+		power = 0; /* nor are the features then */
+	for (int32_t c = 0; c < d; c++) {
+		float y = (float)((double)x[c] - (double)power * LN2);
+		x[c] = by * mzm_expf(y > most ? most : y); /* NaN stays */
+	}
+	s->kern->mul(x, l->feature, d);
+	return power + (float)of_weight;
+}
+
+/* Of n heads one behind the other, in place; powers: of the paper's form, as above. */
+static void features(mzm_state *s, const mzm_layer *l, float *x, float *powers, int32_t n, int rank)
 {
 	int32_t d = s->w->cfg.head_dim;
 	for (int32_t i = 0; i < n; i += MZM_DCT_LANES)
@@ -53,42 +88,19 @@ static void features(mzm_state *s, const mzm_layer *l, float *x, int32_t n, int 
 			s->kern->softmax(x, d);
 			continue;
 		}
-		for (int32_t c = 0; c < d; c++)
-			x[c] = mzm_expf(x[c]);
-		s->kern->mul(x, l->feature, d);
+		powers[i] = exponentials(s, l, x);
 	}
 }
 
 /* This rank's share of n_pos times n_heads heads of x. */
-static void share_features(mzm_state *s, const mzm_layer *l, float *x, int32_t n_heads, const float *norm,
-			   mzm_team *team, int rank)
+static void share_features(mzm_state *s, const mzm_layer *l, float *x, float *powers, int32_t n_heads,
+			   const float *norm, mzm_team *team, int rank)
 {
 	int32_t d = s->w->cfg.head_dim, begin, end;
 	mzm_team_range(s->pass->n_pos * n_heads, 1, rank, mzm_team_size(team), &begin, &end);
 	for (int32_t i = begin; i < end; i++)
 		mzm_turn_head(s, x + (size_t)i * (size_t)d, norm, 0, i / n_heads);
-	features(s, l, x + (size_t)begin * (size_t)d, end - begin, rank);
-}
-
-/* ---- decay ---- */
-
-/* w[t - from] = what token t counts at position to, for from <= t <= to; returns what the state before from does. */
-static float weigh(const mzm_state *s, const mzm_layer *l, int32_t head, int32_t from, int32_t to, float *w)
-{
-	int32_t last = s->w->cfg.decay_len - 1;
-	double past = 1;
-	if (!l->decay) {
-		for (int32_t t = from; t <= to; t++)
-			w[t - from] = 1;
-		return 1;
-	}
-	const float *of_head = l->decay + 2 * (size_t)head * (size_t)s->w->cfg.decay_len;
-	for (int32_t t = to; t >= from; t--) {
-		const float *at = of_head + 2 * (size_t)(t < last ? t : last);
-		w[t - from] = (float)(past * (double)at[1]);
-		past *= 1 - (double)at[0];
-	}
-	return (float)past;
+	features(s, l, x + (size_t)begin * (size_t)d, powers ? powers + begin : NULL, end - begin, rank);
 }
 
 /* ---- the rows and states of a head ---- */
@@ -130,6 +142,8 @@ static void append(const walk *w, int32_t p, int32_t tok, int32_t n)
 		size_t at = ((size_t)(p + i) * n_kv + (size_t)w->head) * d;
 		memcpy(row_of(w, s->kv->k, tok + i), s->k + at, d * sizeof(float));
 		memcpy(row_of(w, s->kv->v, tok + i), s->v + at, d * sizeof(float));
+		if (s->dijiang.k_power)
+			row_of(w, s->kv->k, tok + i)[d] = s->dijiang.k_power[at / d];
 	}
 }
 
@@ -140,6 +154,58 @@ static void fade(float *to, const float *from, float past, size_t n)
 		to[i] = from ? past * from[i] : 0.0f;
 }
 
+/* ---- what a token counts ---- */
+
+/* Where the power of a row's features is. */
+static float *power_of(const walk *w, int32_t tok)
+{
+	return row_of(w, w->s->kv->k, tok) + w->s->w->cfg.head_dim;
+}
+
+static float two_to(float n) /* a whole number, not above 0 */
+{
+	return n > -127 ? mzm_bits_f32((uint32_t)(127 + (int32_t)n) << 23) : 0;
+}
+
+/* Brings a state and n rows to one power, the largest of theirs. */
+static float bring_together(const walk *w, int32_t base, int32_t n, const int32_t *slots, float *weight, float *power)
+{
+	float past = base ? *mzm_kv_power(w->s->kv, w->layer, w->head, base) : -INFINITY, most = past;
+	for (int32_t i = 0; i < n; i++) {
+		weight[i] = *power_of(w, slots ? w->at.first + slots[i] : base + i);
+		most = weight[i] > most ? weight[i] : most;
+	}
+	for (int32_t i = 0; i < n; i++)
+		weight[i] = two_to(weight[i] - most);
+	*power = most;
+	return two_to(past - most);
+}
+
+static float decay(const walk *w, int32_t base, int32_t n, float *weight)
+{
+	int32_t len = w->s->w->cfg.decay_len;
+	const float *of_head = w->l->decay + 2 * (size_t)w->head * (size_t)len;
+	double past = 1;
+	for (int32_t t = base + n - 1; t >= base; t--) {
+		const float *at = of_head + 2 * (size_t)(t < len ? t : len - 1);
+		weight[t - base] = (float)(past * (double)at[1]);
+		past *= 1 - (double)at[0];
+	}
+	return (float)past;
+}
+
+/* weight[i] = what token base + i, whose row slots or the order says, counts at the last of these n; returns what the
+ * state before base does. All of it is to be taken times 2^power. */
+static float weigh(const walk *w, int32_t base, int32_t n, const int32_t *slots, float *weight, float *power)
+{
+	if (w->s->w->cfg.attn == MZM_ATTN_DIJIANG_PAPER)
+		return bring_together(w, base, n, slots, weight, power);
+	*power = 0;
+	return decay(w, base, n, weight);
+}
+
+/* ---- the state ---- */
+
 /* The state a step on: the older one, faded, and the sum of features times values of the step's tokens. */
 static void add_step(const walk *w)
 {
@@ -148,7 +214,8 @@ static void add_step(const walk *w)
 	size_t size = (size_t)d;
 	float *to = mzm_kv_sums(s->kv, w->layer, w->head, base + MZM_KV_STEP), *z = to + size * size;
 	float *outer = s->dijiang.outer + (size_t)w->rank * size * MZM_KV_STEP, weight[MZM_KV_STEP];
-	float past = weigh(s, w->l, w->head, base, base + MZM_KV_STEP - 1, weight);
+	float past = weigh(w, base, MZM_KV_STEP, NULL, weight,
+			   mzm_kv_power(s->kv, w->layer, w->head, base + MZM_KV_STEP));
 	fade(to, base ? mzm_kv_sums(s->kv, w->layer, w->head, base) : NULL, past, (size + 1) * size);
 	for (int32_t t = 0; t < MZM_KV_STEP; t++) {
 		const float *k = row_of(w, s->kv->k, base + t);
@@ -188,34 +255,47 @@ typedef struct q_rows {
 	const int32_t *slots;
 } q_rows;
 
+static int32_t group_of(const walk *w)
+{
+	return w->s->w->cfg.n_heads / w->s->w->cfg.n_kv_heads;
+}
+
 static size_t q_at(const walk *w, const q_rows *r, int32_t i)
 {
 	const mzm_config *cfg = &w->s->w->cfg;
-	int32_t group = cfg->n_heads / cfg->n_kv_heads, p = (r->first + i) / group;
+	int32_t group = group_of(w), p = (r->first + i) / group;
 	int32_t head = w->head * group + (r->first + i) % group;
 	return ((size_t)p * (size_t)cfg->n_heads + (size_t)head) * (size_t)cfg->head_dim;
 }
 
-/* Scores become weights of values; q, of which they were made, the weights of the state's rows. *den: their sum over
- * features of all tokens. */
-static void weigh_row(const walk *w, const q_rows *r, int32_t pos, float *q, float *score, double *den)
+/* Scores become weights of values; q, of which they were made, the weights of the state's rows. Returns what the sum is
+ * to be divided by: that of the weights; of sums of values by what they are too large. */
+static double weigh_row(const walk *w, const q_rows *r, int32_t i, float *q, float *score)
 {
 	const mzm_state *s = w->s;
-	int32_t d = s->w->cfg.head_dim, seen = pos + 1 - r->base;
-	float weight[MZM_KV_LAG + MZM_KV_STEP];
-	float past = weigh(s, w->l, w->head, r->base, pos, weight);
-	*den = 0;
+	const mzm_config *cfg = &s->w->cfg;
+	int32_t d = cfg->head_dim, seen = mzm_pass_position(s, (r->first + i) / group_of(w)) + 1 - r->base;
+	float weight[MZM_KV_LAG + MZM_KV_STEP], power;
+	float past = weigh(w, r->base, seen, r->slots, weight, &power);
+	double den = 0;
 	if (r->base) {
 		const float *z = mzm_kv_sums(s->kv, w->layer, w->head, r->base) + (size_t)d * (size_t)d;
-		*den = (double)past * (double)s->kern->dot(q, z, d);
+		den = (double)past * (double)s->kern->dot(q, z, d);
 		for (int32_t c = 0; c < d; c++)
 			q[c] *= past;
 	}
 	for (int32_t t = 0; t < seen; t++) {
 		score[t] *= weight[t];
-		*den += (double)score[t];
+		den += (double)score[t];
 	}
 	memset(score + seen, 0, (size_t)(r->n_tok - seen) * sizeof *score);
+	if (cfg->attn != MZM_ATTN_DIJIANG_PAPER)
+		return 1;
+	if (cfg->no_denominator) {
+		double of_sum = (double)power + (double)s->dijiang.q_power[q_at(w, r, i) / (size_t)d];
+		return exp2(-fmax(-MOST_POWER, fmin(of_sum, MOST_POWER)));
+	}
+	return den != 0 ? den : 1; /* its inverse may be too large for a float */
 }
 
 static void add_values(const walk *w, const q_rows *r, const char *q, size_t stride, const float *score, float *value)
@@ -242,17 +322,22 @@ static void add_values(const walk *w, const q_rows *r, const char *q, size_t str
 	s->kern->accum(&job, 0, units);
 }
 
+/* Finite, as long as x is a number. */
+static float limited(double x)
+{
+	x = x > MOST ? MOST : x;
+	return (float)(x < -MOST ? -MOST : x);
+}
+
 static void attend(const walk *w, const q_rows *r)
 {
 	mzm_state *s = w->s;
-	const mzm_config *cfg = &s->w->cfg;
-	int32_t d = cfg->head_dim, group = cfg->n_heads / cfg->n_kv_heads;
-	bool divides = cfg->attn == MZM_ATTN_DIJIANG_PAPER && !cfg->no_denominator;
+	int32_t d = s->w->cfg.head_dim;
 	size_t stride = mzm_pack_stride(s->kern, MZM_F32, d), ld = (size_t)s->walk;
 	float *score = s->score + (size_t)w->rank * MZM_ATT_ROWS * ld;
 	float *value = s->value + (size_t)w->rank * MZM_ATT_ROWS * (size_t)d;
 	char *packed = s->packed + (size_t)w->rank * s->packed_len;
-	double den[MZM_ATT_ROWS];
+	double by[MZM_ATT_ROWS];
 	for (int32_t i = 0; i < r->n; i++)
 		s->kern->pack(packed + (size_t)i * stride, s->q + q_at(w, r, i), MZM_F32, d);
 	mzm_rows_job job = {.dtype = MZM_F32, .w = row_of(w, s->kv->k, r->slots ? w->at.first : r->base),
@@ -260,14 +345,12 @@ static void attend(const walk *w, const q_rows *r)
 			    .ldx = stride, .n_pos = r->n, .y = score, .ldy = ld};
 	s->kern->rows(&job, 0, r->n_tok);
 	for (int32_t i = 0; i < r->n; i++)
-		weigh_row(w, r, mzm_pass_position(s, (r->first + i) / group),
-			  (float *)(void *)(packed + (size_t)i * stride), score + (size_t)i * ld, &den[i]);
+		by[i] = weigh_row(w, r, i, (float *)(void *)(packed + (size_t)i * stride), score + (size_t)i * ld);
 	add_values(w, r, packed, stride, score, value);
 	for (int32_t i = 0; i < r->n; i++) {
 		float *to = s->att + q_at(w, r, i);
-		double by = divides && den[i] > 0 ? den[i] : 1; /* its inverse may be too large for a float */
 		for (int32_t c = 0; c < d; c++)
-			to[c] = (float)((double)value[(size_t)i * (size_t)d + (size_t)c] / by);
+			to[c] = limited((double)value[(size_t)i * (size_t)d + (size_t)c] / by[i]);
 	}
 }
 
@@ -364,8 +447,8 @@ void mzm_linear_attention(mzm_state *s, const mzm_layer *l, int32_t layer, mzm_t
 	const walk start = {.s = s, .l = l, .layer = layer, .head = -1, .at = s->kv->place[layer], .rank = rank};
 	walk w = start;
 	int32_t begin, end;
-	share_features(s, l, s->q, cfg->n_heads, l->q_norm, team, rank);
-	share_features(s, l, s->k, cfg->n_kv_heads, l->k_norm, team, rank);
+	share_features(s, l, s->q, s->dijiang.q_power, cfg->n_heads, l->q_norm, team, rank);
+	share_features(s, l, s->k, s->dijiang.k_power, cfg->n_kv_heads, l->k_norm, team, rank);
 	mzm_team_barrier(team, rank);
 	mzm_team_range(cfg->n_kv_heads, 1, rank, mzm_team_size(team), &begin, &end);
 	if (begin == end)
@@ -398,6 +481,10 @@ void mzm_dijiang_layout(mzm_state *s, int n_ranks, mzm_carve *c)
 	}
 	if (cfg->attn == MZM_ATTN_DIJIANG)
 		dj->gate = MZM_CARVE(c, float, (size_t)s->max_pos * (size_t)cfg->n_heads * d);
+	if (cfg->attn == MZM_ATTN_DIJIANG_PAPER) {
+		dj->q_power = MZM_CARVE(c, float, (size_t)s->max_pos * (size_t)cfg->n_heads);
+		dj->k_power = MZM_CARVE(c, float, (size_t)s->max_pos * (size_t)cfg->n_kv_heads);
+	}
 	dj->outer = MZM_CARVE(c, float, (size_t)n_ranks * d * MZM_KV_STEP);
 }
 

@@ -11,6 +11,8 @@ typedef struct mzm_dijiang {
 	mzm_dct dct;     /* of a head: by halves */
 	float  *matrix;  /* [head_dim, head_dim] else */
 	float  *gate;    /* [max_pos, n_heads * head_dim]; NULL: there is none */
+	float  *q_power; /* [max_pos, n_heads] of the paper's form: features are to be taken times 2^ this */
+	float  *k_power; /* [max_pos, n_kv_heads] */
 	float  *outer;   /* [n_ranks, head_dim, MZM_KV_STEP] weighted features of a step's keys */
 	double *lanes;   /* [n_ranks, mzm_dct_scratch()] of the transform by halves */
 } mzm_dijiang;

@@ -22,6 +22,8 @@ static void kv_layout(mzm_kv *kv, mzm_carve *c)
 		c->overflow = true;
 	else if (kv->is_linear)
 		kv->sums = MZM_CARVE(c, float, n);
+	if (kv->is_linear)
+		kv->powers = MZM_CARVE(c, float, heads * MZM_KV_STATES);
 	kv->place = MZM_CARVE(c, mzm_kv_place, kv->n_layers);
 }
 
@@ -33,6 +35,8 @@ static mzm_kv shape(const mzm_config *cfg, int32_t max_tok, mzm_dtype type)
 	if (linear && max_tok > MZM_KV_ROWS)
 		kv.n_rows = MZM_KV_ROWS;
 	kv.row_bytes = mzm_row_bytes(kv.type, cfg->head_dim);
+	if (cfg->attn == MZM_ATTN_DIJIANG_PAPER)
+		kv.row_bytes += MZM_ALIGN; /* a power behind it */
 	return kv;
 }
 
@@ -78,17 +82,18 @@ void mzm_kv_free(mzm_kv *kv)
 size_t mzm_kv_bytes(const mzm_kv *kv)
 {
 	size_t heads = (size_t)kv->n_layers * (size_t)kv->n_kv_heads, d = (size_t)kv->head_dim;
-	size_t states = kv->sums ? heads * MZM_KV_STATES * (d + 1) * d * sizeof(float) : 0;
+	size_t states = kv->sums ? heads * MZM_KV_STATES * ((d + 1) * d + 1) * sizeof(float) : 0;
 	return 2 * heads * (size_t)kv->n_rows * kv->row_bytes + states;
 }
 
 double mzm_kv_bytes_read(const mzm_kv *kv, double n_tokens)
 {
 	double most = MZM_KV_LAG + MZM_KV_STEP / 2, d = kv->head_dim;
+	double row = (double)mzm_row_bytes(kv->type, kv->head_dim);
 	if (!kv->sums)
-		return 2.0 * kv->n_kv_heads * (double)kv->row_bytes * n_tokens;
+		return 2.0 * kv->n_kv_heads * row * n_tokens;
 	bool has_state = n_tokens > most;
-	return kv->n_kv_heads * (2.0 * (double)kv->row_bytes * (has_state ? most : n_tokens) +
+	return kv->n_kv_heads * (2.0 * row * (has_state ? most : n_tokens) +
 				 (has_state ? (d + 1) * d * (double)sizeof(float) : 0));
 }
 
@@ -119,7 +124,7 @@ void mzm_kv_restore(mzm_kv *kv, int32_t len)
 
 void mzm_kv_pretend(mzm_kv *kv, int32_t len)
 {
-	int32_t base = mzm_kv_base(len), span = (MZM_KV_STATES - 1) * MZM_KV_STEP;
+	int32_t base = len > 0 ? mzm_kv_base(len - 1) : 0, span = (MZM_KV_STATES - 1) * MZM_KV_STEP;
 	int32_t oldest = base < span ? 0 : base - span;
 	for (int32_t l = 0; kv->sums && l < kv->n_layers; l++)
 		kv->place[l] = (mzm_kv_place){.first = oldest, .base = base, .oldest = oldest};

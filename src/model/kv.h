@@ -9,7 +9,10 @@
  * a grid and at least MZM_KV_LAG tokens back, and the rows from there on: so what is computed depends on the position
  * alone, drafts and trees of them are rows, and going back moves a length as ever, by MZM_KV_LAG and the steps between
  * the MZM_KV_STATES latest states, which are kept. Where none serves, because it is to go further back, nothing is
- * left: see mzm_kv_reach. None of this grows with the context. */
+ * left: see mzm_kv_reach. None of this grows with the context.
+ *
+ * Features of the paper's form are kept divided by a power of two, those of a row or of a state by the same one: that
+ * stands behind a row's key, at [head_dim], and in powers. */
 #ifndef MZM_KV_H
 #define MZM_KV_H
 
@@ -35,10 +38,11 @@ typedef struct mzm_kv {
 	bool    is_linear;
 	int32_t len;          /* tokens present */
 	mzm_dtype type;       /* f32, f16 or bf16 */
-	size_t  row_bytes;    /* of one head's key or value */
+	size_t  row_bytes;    /* from one row of a head to the next */
 	char   *k, *v;        /* [n_layers, n_kv_heads, n_rows, head_dim] of that type */
 	float  *sums;         /* [n_layers, n_kv_heads, MZM_KV_STATES, head_dim + 1, head_dim] the last row is the sum
 			       * of features; that of base b is number b / MZM_KV_STEP % MZM_KV_STATES. NULL: softmax */
+	float  *powers;       /* [n_layers, n_kv_heads, MZM_KV_STATES] of those states; NULL: there are none */
 	mzm_kv_place *place;  /* [n_layers] */
 	void   *block;
 } mzm_kv;
@@ -64,7 +68,7 @@ static inline int32_t mzm_kv_room(const mzm_kv *kv, int32_t len)
 	int32_t left = kv->max_tok - len, most = MZM_KV_ROWS - MZM_KV_KEPT;
 	return kv->sums && left > most ? most : left;
 }
-/* Makes it as if len tokens were there, for benchmarks: what they are is what memory holds. */
+/* Makes it as if len tokens had been read, for benchmarks: what they are is what memory holds. */
 void       mzm_kv_pretend(mzm_kv *kv, int32_t len);
 /* What a pass over a position behind so many tokens reads of a layer. */
 double     mzm_kv_bytes_read(const mzm_kv *kv, double n_tokens);
@@ -95,11 +99,18 @@ static inline size_t mzm_kv_at(const mzm_kv *kv, int32_t layer, int32_t head, in
 	size_t row = ((size_t)layer * (size_t)kv->n_kv_heads + (size_t)head) * (size_t)kv->n_rows;
 	return (row + (size_t)(tok - kv->place[layer].first)) * kv->row_bytes;
 }
+static inline size_t mzm_kv_state(const mzm_kv *kv, int32_t layer, int32_t head, int32_t base)
+{
+	return ((size_t)layer * (size_t)kv->n_kv_heads + (size_t)head) * MZM_KV_STATES +
+	       (size_t)(base / MZM_KV_STEP % MZM_KV_STATES);
+}
 static inline float *mzm_kv_sums(mzm_kv *kv, int32_t layer, int32_t head, int32_t base) /* [head_dim + 1, head_dim] */
 {
-	size_t i = ((size_t)layer * (size_t)kv->n_kv_heads + (size_t)head) * MZM_KV_STATES +
-		   (size_t)(base / MZM_KV_STEP % MZM_KV_STATES);
-	return kv->sums + i * ((size_t)kv->head_dim + 1) * (size_t)kv->head_dim;
+	return kv->sums + mzm_kv_state(kv, layer, head, base) * ((size_t)kv->head_dim + 1) * (size_t)kv->head_dim;
+}
+static inline float *mzm_kv_power(mzm_kv *kv, int32_t layer, int32_t head, int32_t base)
+{
+	return kv->powers + mzm_kv_state(kv, layer, head, base);
 }
 static inline void *mzm_kv_k(mzm_kv *kv, int32_t layer, int32_t head, int32_t tok) /* [head_dim] */
 {

@@ -7,7 +7,7 @@
 
 #include "counting.h"
 #include "demo.h"
-#include "engine/engine.h"
+#include "state_rig.h"
 
 enum { RIG_MAX_TOK = 512 };
 
@@ -78,28 +78,6 @@ static inline void rig_same_text(const rig_record *a, const rig_record *b)
 	assert_memory_equal(a->ids, b->ids, sizeof(int32_t) * (size_t)a->n);
 	assert_int_equal(a->text_len, b->text_len);
 	assert_memory_equal(a->text, b->text, a->text_len);
-}
-
-/* Bits of all KV rows (but of linear attention, whose rows lie elsewhere), and of the logits that follow them. */
-static inline void rig_same_state(mzm_session *a, mzm_session *b, int32_t last)
-{
-	mzm_kv *x = mzm_state_kv(a->state), *y = mzm_state_kv(b->state);
-	size_t n_vocab = (size_t)a->model->info.n_vocab, bytes = (size_t)x->len * x->row_bytes;
-	assert_int_equal(x->len, y->len);
-	for (int l = 0; l < x->n_layers && !x->is_linear; l++) {
-		for (int h = 0; h < x->n_kv_heads; h++) {
-			assert_memory_equal(mzm_kv_k(x, l, h, 0), mzm_kv_k(y, l, h, 0), bytes);
-			assert_memory_equal(mzm_kv_v(x, l, h, 0), mzm_kv_v(y, l, h, 0), bytes);
-		}
-	}
-	float *u = malloc(n_vocab * sizeof *u), *v = malloc(n_vocab * sizeof *v);
-	if (x->len < x->max_tok) {
-		assert_int_equal(mzm_session_forward(a, u, &last, 1, 1, NULL), MZM_OK);
-		assert_int_equal(mzm_session_forward(b, v, &last, 1, 1, NULL), MZM_OK);
-		assert_memory_equal(u, v, n_vocab * sizeof *u);
-	}
-	free(u);
-	free(v);
 }
 
 static inline mzm_model *rig_open(const char *from, const char *calib)

@@ -88,6 +88,11 @@ const char *mzm_accept_name(mzm_accept accept)
 	(void)accept;
 	return "sirius";
 }
+const char *mzm_drafter_name(int i)
+{
+	static const char *const names[] = {"sparse", "ngram"};
+	return i >= 0 && i < 2 ? names[i] : NULL;
+}
 const char *mzm_finish_name(mzm_finish finish)
 {
 	static const char *const names[] = {"eos", "stop", "length", "context", "cancelled"};
@@ -258,6 +263,17 @@ static void fake_checked(fake_run *r, const char *text, size_t n, bool wrong)
 	}
 }
 
+/* All it says of each drafter of a list. */
+static void fake_drafters(mzm_gen_result *g, const char *draft)
+{
+	for (int i = 0; draft && i < 2; i++) {
+		if (!strstr(draft, mzm_drafter_name(i)))
+			continue;
+		g->drafts[g->n_drafters++] = (mzm_draft_stats){mzm_drafter_name(i), g->n_checks, g->n_sparse_passes - i,
+							       g->n_accepted - i};
+	}
+}
+
 static long fake_last_number(const int32_t *prompt, int32_t n)
 {
 	int32_t end = n;
@@ -280,6 +296,7 @@ static void fake_answer(fake_run *r, long x)
 	fake_event(r, MZM_TOKEN_FIRST, (unsigned char)text[0]);
 	if (checked) {
 		fake_checked(r, text + 1, n - 1, odd);
+		fake_drafters(r->result, r->gen->draft);
 	} else {
 		for (size_t i = 1; i < n; i++)
 			fake_event(r, MZM_TOKEN_PLAIN, (unsigned char)text[i]);

@@ -208,6 +208,73 @@ static void test_bytes(void **state)
 	mzm_model_close(model);
 }
 
+/* ---- linear attention ---- */
+
+/* What a pass over n_pos positions behind len tokens costs: rows, and steps of the state, which some bring. */
+static double cost_at(int32_t len, int32_t n_pos)
+{
+	double sum = 0;
+	for (int32_t t = len; t < len + n_pos; t++)
+		sum += t - mzm_kv_base(t) + 1 + (mzm_kv_base(t) != mzm_kv_base(t - 1) ? 300 : 0);
+	return sum;
+}
+
+/* The places at which passes are timed stand for a whole cycle of steps. */
+static void test_places(void **state)
+{
+	(void)state;
+	mzm_err err = {0};
+	mzm_model *m;
+	mzm_session *s;
+	mzm_session_params sp = {.n_threads = 1};
+	if (mzm_model_open(&m, "tests/golden/dijiang-groups", NULL, &err) != MZM_OK)
+		fail_msg("%s", err.message);
+	assert_int_equal(mzm_session_create(&s, m, &sp, &err), MZM_OK);
+	const mzm_kv *kv = mzm_state_kv(s->state);
+	for (int32_t n_pos = 1; n_pos <= 32; n_pos++) {
+		mzm_bench_place place[2];
+		double mean = 0, got = 0;
+		for (int32_t len = 200; len < 232; len++)
+			mean += cost_at(len, n_pos) / 32;
+		for (int32_t context = 64; context <= 96; context++) {
+			int n = mzm_bench_places(place, kv, n_pos, context);
+			got = 0;
+			for (int i = 0; i < n; i++) {
+				got += place[i].weight * cost_at(place[i].len, n_pos);
+				assert_true(place[i].len + n_pos <= kv->max_tok && abs(place[i].len - context) <= 48);
+			}
+			assert_true(fabs(got - mean) < 0.02 * mean);
+		}
+		assert_int_equal(mzm_bench_places(place, kv, n_pos, 63), 1); /* there is no state */
+		assert_int_equal(place[0].len, 63);
+	}
+	mzm_session_free(s);
+	mzm_model_close(m);
+}
+
+static void test_linear_rows(void **state)
+{
+	static const float keep[] = {0.5f};
+	mzm_err err = {0};
+	mzm_model *m;
+	mzm_bench_params p = short_params();
+	(void)state;
+	p.parts = MZM_BENCH_PART(MZM_BENCH_SPARSE) | MZM_BENCH_PART(MZM_BENCH_CHECK) |
+		  MZM_BENCH_PART(MZM_BENCH_CONTEXT);
+	p.context = 90;
+	p.long_context = 128;
+	p.n_prompt = 60;
+	p.keep = keep;
+	p.n_keep = 1;
+	if (mzm_model_open(&m, "tests/golden/dijiang-groups", NULL, &err) != MZM_OK)
+		fail_msg("%s", err.message);
+	mzm_bench_result *r = run(m, &p);
+	for (int32_t i = 0; i < r->n_rows; i++)
+		assert_true(isfinite(r->rows[i].ms_median) && r->rows[i].ms_median > 0);
+	mzm_bench_free(r);
+	mzm_model_close(m);
+}
+
 /* ---- forced acceptance ---- */
 
 /* A block of a period P brings (1 - R^P) / (1 - R) tokens when each of its P-1 drafts stands with chance R. */
@@ -605,6 +672,8 @@ int main(void)
 		cmocka_unit_test(test_cancelling),
 		cmocka_unit_test(test_failing_memory),
 		cmocka_unit_test(test_time_shortens),
+		cmocka_unit_test(test_places),
+		cmocka_unit_test(test_linear_rows),
 		cmocka_unit_test(test_random_weights),
 		cmocka_unit_test(test_demo_has_a_real_aal),
 		cmocka_unit_test(test_json),

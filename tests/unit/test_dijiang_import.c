@@ -6,6 +6,7 @@
 #include <math.h>
 
 #include "format/dijiang.h"
+#include "format/source.h"
 #include "kern/dct.h"
 
 enum { D = 16, HEADS = 3, LEN = 40 };
@@ -34,6 +35,20 @@ static void test_scales(void **state)
 	assert_non_null(strstr(err.message, "not finite"));
 }
 
+/* Whole tables, handed over in pieces of any length. */
+static mzm_status decay(float *out, const float *d1, const float *d2, bool goes_on, mzm_err *err)
+{
+	static uint64_t seed = 30;
+	mzm_dijiang_tables tables = {.len = LEN, .goes_on = goes_on};
+	mzm_status st = MZM_OK;
+	for (size_t at = 0, n; at < HEADS * LEN && st == MZM_OK; at += n) {
+		n = 1 + (size_t)(testing_random(&seed) % 60);
+		n = n < HEADS * LEN - at ? n : HEADS * LEN - at;
+		st = mzm_dijiang_decay(out + 2 * at, &tables, d1 + at, d2 + at, n, err);
+	}
+	return st;
+}
+
 /* The recurrence gives D1[n] D2[m] between any two positions. */
 static void test_decay(void **state)
 {
@@ -46,7 +61,7 @@ static void test_decay(void **state)
 		d2[i] = (float)(pow(0.97, -(i % LEN)) * (1 - 0.2 * noise));
 	}
 	d1[7] = -d1[7];
-	assert_int_equal(mzm_dijiang_decay(out, d1, d2, HEADS, LEN, false, NULL), MZM_OK);
+	assert_int_equal(decay(out, d1, d2, false, NULL), MZM_OK);
 	for (int h = 0; h < HEADS; h++) {
 		for (int n = 0; n < LEN; n++) {
 			double weight = 1;
@@ -65,7 +80,7 @@ static void expect_bad(float *table, int at, float value, float *other, bool fir
 	float out[HEADS * LEN * 2], was = table[at];
 	mzm_err err = {0};
 	table[at] = value;
-	mzm_status st = mzm_dijiang_decay(out, first ? table : other, first ? other : table, HEADS, LEN, false, &err);
+	mzm_status st = decay(out, first ? table : other, first ? other : table, false, &err);
 	assert_int_equal(st, MZM_EFORMAT);
 	if (!strstr(err.message, text))
 		fail_msg("\"%s\" is not in \"%s\"", text, err.message);
@@ -80,10 +95,10 @@ static void test_growing_decay(void **state)
 	(void)state;
 	for (int i = 0; i < HEADS * LEN; i++)
 		d1[i] = d2[i] = 1;
-	assert_int_equal(mzm_dijiang_decay(out, d1, d2, HEADS, LEN, true, NULL), MZM_OK);
+	assert_int_equal(decay(out, d1, d2, true, NULL), MZM_OK);
 	d1[2 * LEN - 1] = -1.5f;
-	assert_int_equal(mzm_dijiang_decay(out, d1, d2, HEADS, LEN, false, NULL), MZM_OK);
-	assert_int_equal(mzm_dijiang_decay(out, d1, d2, HEADS, LEN, true, &err), MZM_EFORMAT);
+	assert_int_equal(decay(out, d1, d2, false, NULL), MZM_OK);
+	assert_int_equal(decay(out, d1, d2, true, &err), MZM_EFORMAT);
 	assert_non_null(strstr(err.message, "D1 of head 1 grows"));
 }
 
@@ -118,6 +133,7 @@ static void test_refused(void **state)
 	expect_refused("dijiang", "{\"dijiang_table_len\": 64}", "self_attn.D1: expected shape [1, 4, 64, 1]");
 	expect_refused("dijiang", "{\"dijiang_table_len\": 1}", "dijiang_table_len");
 	expect_refused("dijiang", "{\"dijiang_table_len\": 1e9}", "dijiang_table_len");
+	expect_refused("dijiang", "{\"dijiang_table_len\": 5000000}", "heads times the length of the decay tables");
 	expect_refused("dijiang", "{\"max_position_embeddings\": 256}", "self_attn.D1: expected shape [1, 4, 256, 1]");
 	expect_refused("dijiang", "{\"dijiang_form\": \"paper\"}", "tensor model.layers.0.self_attn.T [8] is missing");
 	expect_refused("dijiang-paper", "{\"dijiang_form\": \"released\"}", "self_attn.proj_matrix [8, 8] is missing");
@@ -127,31 +143,12 @@ static void test_refused(void **state)
 	expect_refused("dijiang-groups", "{\"num_key_value_heads\": 4}", "expected shape [32, 32]");
 }
 
-/* Overwrites the i-th element of an f32 tensor of a directory. */
-static void plant(const char *path, const char *tensor, size_t i, float value)
-{
-	char file[512];
-	size_t n;
-	uint64_t len;
-	snprintf(file, sizeof file, "%s/model.safetensors", path);
-	char *bytes = testing_read(file, &n);
-	memcpy(&len, bytes, 8);
-	json_t *header = json_loadb(bytes + 8, (size_t)len, 0, NULL);
-	const json_t *span = json_object_get(json_object_get(header, tensor), "data_offsets");
-	assert_non_null(span);
-	size_t at = 8 + (size_t)len + (size_t)json_integer_value(json_array_get(span, 0));
-	memcpy(bytes + at + 4 * i, &value, 4);
-	testing_write(file, bytes, n);
-	json_decref(header);
-	free(bytes);
-}
-
 static void expect_bad_table(const char *tensor, size_t i, float value, const char *text)
 {
 	char name[128];
 	snprintf(name, sizeof name, "model.layers.1.self_attn.%s", tensor);
 	dj_dir d = dj_copy("dijiang", "{}");
-	plant(d.path, name, i, value);
+	dj_plant(d.path, name, i, value);
 	dj_refused(d.path, text);
 	testing_remove(d.path);
 }
@@ -162,6 +159,59 @@ static void test_bad_tables(void **state)
 	expect_bad_table("D1", 129, 0, "layers.1.self_attn.D1: D1 of head 1 at position 1 is 0");
 	expect_bad_table("D2", 3, INFINITY, "D2 of head 0 at position 3 is inf");
 	expect_bad_table("proj_matrix", 9, 5, "layers.1.self_attn.proj_matrix: entry 0, 1");
+}
+
+enum { LONG = 40000 };
+
+/* As if trained, long, and so that f32 holds them. */
+static void fill_long(void *ctx, float *table, bool is_d2, size_t n_heads, size_t n)
+{
+	(void)ctx;
+	for (size_t i = 0; i < n_heads * n; i++)
+		table[i] = (float)(2 + sin((double)(i * (is_d2 ? 7 : 3))));
+}
+
+/* Tables that are read piece by piece come out as those that are not; one that is bad is given up where it is. */
+static void test_long_tables(void **state)
+{
+	const char *const name = "model.layers.1.self_attn.D1";
+	float *d1 = malloc(4 * LONG * sizeof *d1), *d2 = malloc(4 * LONG * sizeof *d2);
+	float *want = malloc(8 * LONG * sizeof *want), *got = malloc(8 * LONG * sizeof *got);
+	mzm_source *src;
+	mzm_err err = {0};
+	(void)state;
+	dj_dir d = dj_copy("dijiang", "{\"max_position_embeddings\": 40000}");
+	dj_tables(d.path, LONG, fill_long, NULL);
+	fill_long(NULL, d1, false, 4, LONG);
+	fill_long(NULL, d2, true, 4, LONG);
+	mzm_dijiang_tables tables = {.len = LONG};
+	assert_int_equal(mzm_dijiang_decay(want, &tables, d1, d2, 4 * LONG, NULL), MZM_OK);
+	for (int i = 0; i < 3; i++) {
+		static const size_t bad[] = {0, 3, 3 * LONG + 39990};
+		if (i > 0)
+			dj_plant(d.path, name, bad[i], 0);
+		assert_int_equal(mzm_source_open(&src, d.path, &err), MZM_OK);
+		int32_t at = mzm_tensor_index(&src->cfg, MZM_T_DECAY, 1);
+		uint64_t before = mzm_source_bytes_read(src);
+		mzm_status st = mzm_source_read(src, at, got, &err);
+		uint64_t read = mzm_source_bytes_read(src) - before;
+		assert_int_equal(st, i == 0 ? MZM_OK : MZM_EFORMAT);
+		assert_true(i == 1 ? read < 4 * LONG : read > 4 * LONG);
+		if (i == 0)
+			assert_memory_equal(got, want, 8 * LONG * sizeof *want);
+		else
+			assert_non_null(strstr(err.message, i == 1 ? "head 0 at position 3 is 0"
+								   : "head 3 at position 39990 is 0"));
+		if (i == 1)
+			dj_plant(d.path, name, bad[1], d1[bad[1]]);
+		err = (mzm_err){0};
+		mzm_source_close(src);
+	}
+	testing_remove(d.path);
+	free(d1);
+	free(d2);
+	free(want);
+	free(got);
 }
 
 /* ---- containers ---- */
@@ -235,7 +285,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_scales), cmocka_unit_test(test_decay), cmocka_unit_test(test_bad_decay),
 		cmocka_unit_test(test_growing_decay),
-		cmocka_unit_test(test_refused), cmocka_unit_test(test_bad_tables), cmocka_unit_test(test_container),
+		cmocka_unit_test(test_refused), cmocka_unit_test(test_bad_tables),
+		cmocka_unit_test(test_long_tables), cmocka_unit_test(test_container),
 		cmocka_unit_test(test_configs),
 	};
 	if (access("tests/golden/dijiang", R_OK) != 0) {

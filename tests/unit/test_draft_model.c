@@ -89,15 +89,15 @@ static void test_combinations(void **state)
 		mzm_gen_params p = with(models[1], MZM_MODE_EXACT, 8);
 		p.draft = names[i];
 		p.skip = "mlp:3";
-		if (mzm_drafter_list(list, names[i]) < 1)
-			continue;
+		assert_true(mzm_drafter_list(list, names[i]) > 1);
 		for (int k = 0; k < 2; k++) {
 			p.temp = k ? 0.7f : 0;
 			mzm_gen_result r = same_as_dense(0, i == 0 && k == 1 ? 2 : 1, (int)i, p);
-			int64_t drafted = 0;
+			const mzm_draft_stats *model = NULL;
 			for (int d = 0; d < r.n_drafters; d++)
-				drafted += strcmp(r.drafts[d].name, "model") == 0 ? r.drafts[d].n_drafted : 0;
-			assert_true(drafted > 0);
+				model = strcmp(r.drafts[d].name, "model") == 0 ? &r.drafts[d] : model;
+			assert_non_null(model);
+			assert_true(model->n_drafted > 0 || strcmp(names[i], "auto") == 0); /* which may have better */
 		}
 	}
 }
@@ -145,6 +145,60 @@ static void test_streaming(void **state)
 	mzm_session_free(s);
 	mzm_model_close(m);
 	testing_remove(dir);
+}
+
+/* ---- a long prompt ---- */
+
+typedef struct listener {
+	int      n_prompt, n_draft, stop_at; /* calls; of the draft's the one that cancels, 0: none */
+	uint64_t done;
+} listener;
+
+static int listen(void *user, const char *stage, uint64_t done, uint64_t total)
+{
+	listener *l = user;
+	bool of_draft = strcmp(stage, "draft prompt") == 0;
+	assert_true(of_draft || strcmp(stage, "prompt") == 0);
+	assert_true(total == 400 && done <= total && (!of_draft || done > l->done || l->done == total));
+	*(of_draft ? &l->n_draft : &l->n_prompt) += 1;
+	l->done = done;
+	return of_draft && l->n_draft == l->stop_at;
+}
+
+/* The draft model's reading is heard of, and can be ended; what it read stays. */
+static void test_long_prompt(void **state)
+{
+	int32_t prompt[400], tokens[4];
+	mzm_gen_result r;
+	mzm_session *s = rig_session(models[0], 1, 448); /* chunks are short then */
+	(void)state;
+	for (int32_t i = 0; i < 400; i++)
+		prompt[i] = (11 * i + 5) % 200;
+	mzm_gen_params p = with(models[1], MZM_MODE_DENSE, 8);
+	p.max_tokens = 4;
+	assert_int_equal(mzm_generate(s, prompt, 400, &p, &r, NULL), MZM_OK);
+	memcpy(tokens, r.tokens, sizeof tokens);
+	p.mode = MZM_MODE_EXACT;
+	p.keep_prefix = true;
+	for (int i = 0; i < 2; i++) {
+		listener l = {.stop_at = i == 0};
+		mzm_err err = {0};
+		p.on_prefill = listen;
+		p.user = &l;
+		mzm_status st = mzm_generate(s, prompt, 400, &p, &r, &err);
+		assert_int_equal(st, i == 0 ? MZM_ECANCELLED : MZM_OK);
+		assert_true(l.n_prompt > 0 && (i == 0 ? l.n_draft == 1 : l.n_draft > 1));
+		if (i == 0) {
+			assert_non_null(strstr(err.message, "draft model"));
+			assert_true(l.done < 400);
+			assert_int_equal(mzm_state_kv(s->own)->len, (int32_t)l.done);
+			continue;
+		}
+		assert_true(l.done == 400);
+		assert_int_equal(r.n_tokens, 4);
+		assert_memory_equal(r.tokens, tokens, sizeof tokens);
+	}
+	mzm_session_free(s);
 }
 
 /* ---- models of other sizes ---- */
@@ -331,6 +385,7 @@ int main(void)
 		cmocka_unit_test(test_combinations),
 		cmocka_unit_test(test_changes),
 		cmocka_unit_test(test_streaming),
+		cmocka_unit_test(test_long_prompt),
 		cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_tokens),
 		cmocka_unit_test(test_bytes),

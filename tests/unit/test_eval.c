@@ -236,6 +236,48 @@ static void rows_are_counted(void **state)
 	mze_eval_free(e);
 }
 
+/* What each drafter proposed, summed over the answers; where only one did, the table does not say so. */
+static void drafters_are_counted(void **state)
+{
+	(void)state;
+	for (int k = 0; k < 2; k++) {
+		mze_eval *e;
+		char *text = NULL;
+		size_t n = 0;
+		rig r;
+		rig_init(&r);
+		r.rows[2].draft = k ? "ngram" : "sparse+ngram";
+		must_run(&e, &r);
+		const mze_row *row = mze_eval_row(e, 2);
+		assert_int_equal(mze_eval_row(e, 1)->n_drafters, 0);
+		assert_int_equal(row->n_drafters, k ? 1 : 2);
+		for (int i = 0; i < row->n_drafters; i++) {
+			assert_string_equal(row->drafter[i].name, i || k ? "ngram" : "sparse");
+			assert_int_equal(row->drafter[i].n_rounds, 27);
+			assert_int_equal(row->drafter[i].n_drafted, 81 - (i || k ? 9 : 0));
+			assert_int_equal(row->drafter[i].n_accepted, row->n_accepted - (i || k ? 9 : 0));
+		}
+		json_t *json = mze_eval_json(e), *rows = json_object_get(json, "rows");
+		json_t *list = json_object_get(json_array_get(rows, 2), "drafters");
+		json_t *last = json_array_get(list, k ? 0 : 1);
+		assert_int_equal(json_array_size(list), row->n_drafters);
+		assert_string_equal(json_string_value(json_object_get(last, "name")), "ngram");
+		assert_int_equal(json_integer_value(json_object_get(last, "checks")), 27);
+		assert_int_equal(json_integer_value(json_object_get(last, "drafted")), 72);
+		assert_int_equal(json_integer_value(json_object_get(last, "accepted")), row->n_accepted - 9);
+		assert_true(json_is_null(json_object_get(json_array_get(rows, 0), "drafters")));
+		json_decref(json);
+		FILE *f = open_memstream(&text, &n);
+		mze_eval_table(e, f);
+		fclose(f);
+		assert_int_equal(strstr(text, "  drafts: sparse 81 in 27 checks, ") != NULL, !k);
+		assert_int_equal(strstr(text, "ngram 72 in 27 checks") != NULL, !k);
+		free(text);
+		mze_eval_free(e);
+		unlink(in_dir("results.jsonl"));
+	}
+}
+
 /* Without tails W equals the paper's effective density. */
 static void w_equals_effective_density(void **state)
 {
@@ -325,6 +367,7 @@ int main(void)
 		cmocka_unit_test_setup(harness_prompts, set_up),
 		cmocka_unit_test_setup(cot_scores, set_up),
 		cmocka_unit_test_setup(rows_are_counted, set_up),
+		cmocka_unit_test_setup(drafters_are_counted, set_up),
 		cmocka_unit_test_setup(w_equals_effective_density, set_up),
 		cmocka_unit_test_setup(wrong_parameters, set_up),
 		cmocka_unit_test_setup(parts_of_the_problems, set_up),

@@ -119,6 +119,34 @@ static void cut_anywhere_and_resume(void **state)
 	free(want);
 }
 
+/* What drafters did is in the file; of one that was written before there were such, nothing is said. */
+static void drafters_are_resumed(void **state)
+{
+	(void)state;
+	mze_eval *e;
+	mzm_err err;
+	rig r;
+	size_t n;
+	rig_init(&r);
+	r.rows[2].draft = "sparse+ngram";
+	r.stop_after = 12;
+	assert_int_equal(run_rig(&e, &r, &err), MZM_ECANCELLED);
+	r.stop_after = 0;
+	r.params.resume = true;
+	must_run(&e, &r);
+	assert_int_equal(mze_eval_row(e, 2)->n_drafters, 2);
+	assert_int_equal(mze_eval_row(e, 2)->drafter[1].n_drafted, 72);
+	mze_eval_free(e);
+	char *text = read_file(in_dir("results.jsonl"), &n), *at = strstr(text, "\"drafters\"");
+	assert_non_null(at);
+	memcpy(at, "\"gone_now\"", 10); /* a member that nobody reads */
+	write_bytes(in_dir("results.jsonl"), text, n);
+	free(text);
+	must_run(&e, &r);
+	assert_int_equal(mze_eval_row(e, 2)->n_drafters, 0);
+	mze_eval_free(e);
+}
+
 static void cancel_and_resume(void **state)
 {
 	(void)state;
@@ -256,12 +284,15 @@ static void mutated_result_lines(void **state)
 		"\"text\":\" a\","
 		"\"tokens\":[32,97],\"kinds\":\"FR\",\"event_ids\":[32,97],\"confidence\":[250000],\"n_prompt\":5,"
 		"\"checks\":1,\"gained\":1,"
+		"\"drafters\":[{\"name\":\"ngram\",\"checks\":1,\"drafted\":2,\"accepted\":1}],"
 		"\"checks_paper\":0,\"gained_paper\":0,\"accepted\":0,\"corrected\":0,\"bonus\":0,\"rolled_back\":1,"
 		"\"sparse_passes\":2,\"dense_passes\":1,\"dense_positions\":4,\"bytes_read\":0,\"sparse_work\":1.5,"
 		"\"density\":0.75,\"read_density\":0.7,\"prefill_ns\":1,\"decode_ns\":2,\"wall_ns\":3}";
 	assert_int_equal(mze_item_parse(&item, &row, &id, line, sizeof line - 1, 257, &err), MZM_OK);
 	assert_true(row == 1 && id == 3 && item.gen.n_tokens == 2 && item.n_events == 2);
 	assert_true(item.n_drafts == 1 && item.confidence[0] == 250000);
+	assert_true(item.gen.n_drafters == 1 && item.gen.drafts[0].n_drafted == 2);
+	assert_string_equal(item.gen.drafts[0].name, "ngram");
 	mze_item_free(&item);
 	assert_int_equal(mze_item_parse(&item, &row, &id, line, sizeof line - 1, 97, &err), MZM_EFORMAT); /* token 97 */
 	for (size_t i = 0; i < sizeof line - 1; i++) {
@@ -373,6 +404,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(jobs_change_nothing, set_up),
 		cmocka_unit_test_setup(cut_anywhere_and_resume, set_up),
+		cmocka_unit_test_setup(drafters_are_resumed, set_up),
 		cmocka_unit_test_setup(cancel_and_resume, set_up),
 		cmocka_unit_test_setup(other_settings_are_refused, set_up),
 		cmocka_unit_test_setup(foreign_files_are_left_alone, set_up),

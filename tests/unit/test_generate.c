@@ -3,19 +3,11 @@
  * decoding.
  *
  * MIRZAM_LONG=1 runs the whole grid over all 500 problems; MIRZAM_SHORT=1, for sanitizers, a corner of it. */
-#include <stdarg.h>
-#include <setjmp.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
-
 #include <math.h>
-#include <stdbool.h>
 
 #include "counting.h"
 #include "demo.h"
-#include "engine/engine.h"
-#include "testing.h"
+#include "state_rig.h"
 #include "tiny_model.h"
 
 /* ---- rig ---- */
@@ -98,27 +90,6 @@ static mzm_gen_result generate(record *r, int threads, const char *prompt, mzm_g
 	return result;
 }
 
-/* Bits of all KV rows and of the logits that follow them. */
-static void assert_same_state(mzm_session *a, mzm_session *b, int32_t last)
-{
-	mzm_kv *x = mzm_state_kv(a->state), *y = mzm_state_kv(b->state);
-	assert_int_equal(x->len, y->len);
-	for (int l = 0; l < x->n_layers; l++) {
-		for (int h = 0; h < x->n_kv_heads; h++) {
-			size_t bytes = (size_t)x->len * x->row_bytes;
-			assert_memory_equal(mzm_kv_k(x, l, h, 0), mzm_kv_k(y, l, h, 0), bytes);
-			assert_memory_equal(mzm_kv_v(x, l, h, 0), mzm_kv_v(y, l, h, 0), bytes);
-		}
-	}
-	size_t n_vocab = (size_t)a->model->info.n_vocab;
-	float *u = malloc(n_vocab * sizeof *u), *v = malloc(n_vocab * sizeof *v);
-	assert_int_equal(mzm_session_forward(a, u, &last, 1, 1, NULL), MZM_OK);
-	assert_int_equal(mzm_session_forward(b, v, &last, 1, 1, NULL), MZM_OK);
-	assert_memory_equal(u, v, n_vocab * sizeof *u);
-	free(u);
-	free(v);
-}
-
 static void assert_same_text(const record *a, const record *b)
 {
 	assert_int_equal(a->n, b->n);
@@ -160,11 +131,8 @@ static void exact_on_problem(int i, const record *dense, mzm_session *dense_sess
 		assert_same_text(&r, dense);
 		assert_memory_equal(r.full_prob, dense->full_prob, sizeof(float) * (size_t)r.n);
 		assert_int_equal(res.finish, MZM_FINISH_EOS);
-		if (sessions[threads] != dense_session && (all ? c % 24 == 0 : true)) {
-			int32_t len = mzm_session_len(dense_session);
-			assert_same_state(sessions[threads], dense_session, last);
-			mzm_session_truncate(dense_session, len);
-		}
+		if (!all || c % 24 == 0)
+			rig_same_state(sessions[threads], dense_session, last);
 	}
 	free(prompt);
 }
@@ -318,7 +286,7 @@ static void expect_modes_agree(const int32_t *ids, int n, int max_tokens, int tu
 	p.ignore_eos = true;
 	continue_ids(&dense, sessions[1], ids, n, p);
 	assert_int_equal(dense.n, max_tokens);
-	int32_t last = dense.ids[dense.n - 1], len = mzm_session_len(sessions[1]);
+	int32_t last = dense.ids[dense.n - 1];
 	for (int k = 0; k < 2; k++) {
 		int i = (turn + k) % 4;
 		p = params(MZM_MODE_EXACT, ways[i].predictor, ways[i].keep, ways[i].period);
@@ -329,8 +297,7 @@ static void expect_modes_agree(const int32_t *ids, int n, int max_tokens, int tu
 		assert_int_equal(r.n, dense.n);
 		assert_memory_equal(r.ids, dense.ids, (size_t)r.n * sizeof *r.ids);
 		assert_memory_equal(r.full_prob, dense.full_prob, (size_t)r.n * sizeof *r.full_prob);
-		assert_same_state(sessions[2], sessions[1], last);
-		mzm_session_truncate(sessions[1], len);
+		rig_same_state(sessions[2], sessions[1], last);
 	}
 	p = params(MZM_MODE_SPARSE, "topk", 1, 16);
 	p.no_draft_image = true;
@@ -338,7 +305,7 @@ static void expect_modes_agree(const int32_t *ids, int n, int max_tokens, int tu
 	p.ignore_eos = true;
 	continue_ids(&r, sessions[2], ids, n, p);
 	assert_memory_equal(r.ids, dense.ids, (size_t)dense.n * sizeof *r.ids);
-	assert_same_state(sessions[2], sessions[1], last);
+	rig_same_state(sessions[2], sessions[1], last);
 }
 
 static const struct {

@@ -477,6 +477,8 @@ static void test_refusals(void **state)
 	snprintf(wide, sizeof wide, "%s/wide.mzm", dir);
 	assert_int_equal(rename(path, wide), 0);
 	refused(wide, 2, MZM_EUNSUPPORTED, "inflated already");
+	refused("tests/golden/dijiang-paper", 2, MZM_EUNSUPPORTED, "is linear (DiJiang)");
+	refused("tests/golden/gemma", 2, MZM_EUNSUPPORTED, "built as Llama is");
 	snprintf(quantised, sizeof quantised, "%s/q8.mzm", dir);
 	how.quant = "q8";
 	if (mzm_import(DEMO_MODEL, quantised, &how, &err) != MZM_OK)

@@ -1,15 +1,8 @@
 /* test_keep_prefix.c - generations that go on from the rows of the one before (mzm_gen_params.keep_prefix), on the demo
  * model: they equal fresh ones wherever passes do not go through oneDNN, and the same passes made one by one where they
  * do; nothing of another prompt, a sparse pass or a predictor's past is kept. */
-#include <stdarg.h>
-#include <setjmp.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
-
 #include "demo.h"
-#include "engine/engine.h"
-#include "testing.h"
+#include "state_rig.h"
 
 enum { MAX_TOK = 600, ANSWER = 40 };
 
@@ -80,19 +73,6 @@ static void assert_fresh(const mzm_model *m, const talk *t, int32_t n_prompt, mz
 	mzm_session_free(fresh);
 }
 
-static void assert_same_rows(mzm_session *a, mzm_session *b)
-{
-	mzm_kv *x = mzm_state_kv(a->state), *y = mzm_state_kv(b->state);
-	assert_int_equal(x->len, y->len);
-	for (int l = 0; l < x->n_layers; l++) {
-		for (int h = 0; h < x->n_kv_heads; h++) {
-			size_t bytes = (size_t)x->len * x->row_bytes;
-			assert_memory_equal(mzm_kv_k(x, l, h, 0), mzm_kv_k(y, l, h, 0), bytes);
-			assert_memory_equal(mzm_kv_v(x, l, h, 0), mzm_kv_v(y, l, h, 0), bytes);
-		}
-	}
-}
-
 /* ---- going on ---- */
 
 static void test_going_on_equals_fresh(void **state)
@@ -140,7 +120,7 @@ static void test_going_on_equals_the_same_passes(void **state)
 		answer(by_hand, &start, one);
 		for (int32_t i = first; i < t.n - 1; i++)
 			assert_int_equal(mzm_session_forward(by_hand, NULL, &t.ids[i], 1, 0, NULL), MZM_OK);
-		assert_same_rows(s, by_hand);
+		rig_same_rows(s, by_hand);
 		talk other = t;
 		ask(&t, 5);
 		ask(&other, 5);
@@ -149,7 +129,7 @@ static void test_going_on_equals_the_same_passes(void **state)
 		assert_int_equal(a.n_kept, b.n_kept);
 		assert_true(a.n_kept > first && a.n_kept < n_prompt);
 		assert_memory_equal(t.ids, other.ids, (size_t)t.n * sizeof *t.ids);
-		assert_same_rows(s, by_hand);
+		rig_same_rows(s, by_hand);
 		mzm_session_free(s);
 		mzm_session_free(by_hand);
 	}

@@ -272,6 +272,20 @@ static void test_several_drafters(void **state)
 	}
 }
 
+/* Guesses that start from what sparse passes say: from the likeliest, or from tokens that another line has drawn. */
+static void test_guesses_from_sparse_passes(void **state)
+{
+	(void)state;
+	static const char *const drafts[] = {"jacobi", "sparse+jacobi", "jacobi+sparse", "ngram+sparse+jacobi+model"};
+	for (unsigned i = 0; i < sizeof drafts / sizeof *drafts; i++) {
+		mzm_gen_params p = params(MZM_MODE_LOSSLESS, drafts[i]);
+		p.jacobi_seed = "sparse";
+		p.jacobi = i % 2 ? "slide" : "block";
+		p.period = 4;
+		expect_distribution(drafts[i], &p, n_texts(10000));
+	}
+}
+
 /* What the counts would be without a correction is seen. */
 static void test_a_bias_is_seen(void **state)
 {
@@ -507,6 +521,7 @@ int main(void)
 		cmocka_unit_test(test_refused), cmocka_unit_test(test_sparse),
 		cmocka_unit_test(test_ends_inside_drafts),
 		cmocka_unit_test(test_every_drafter), cmocka_unit_test(test_several_drafters),
+		cmocka_unit_test(test_guesses_from_sparse_passes),
 		cmocka_unit_test(test_a_bias_is_seen), cmocka_unit_test(test_identical_drafts),
 		cmocka_unit_test(test_no_room_in_a_check), cmocka_unit_test(test_texts_of_dense_mode),
 		cmocka_unit_test(test_threads_do_not_matter), cmocka_unit_test(test_no_allocation_while_decoding),

@@ -1,15 +1,10 @@
 /* test_ngram.c - the index of a text's n-grams against a plain search, its cost in operations, and the drafter on it:
  * what it proposes and when it is silent, and that its texts are dense mode's. */
-#include <stdarg.h>
-#include <setjmp.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "counting.h"
+#include "guess_rig.h"
 
 #include "base/mem.h"
-#include "counting.h"
 #include "decode/ngram.h"
-#include "guess_rig.h"
 
 /* ---- the index ---- */
 
@@ -250,12 +245,9 @@ static void test_text_is_dense(void **state)
 		int32_t *ids;
 		size_t n;
 		rig_problem(&ids, &n, i);
-		rig_write(&dense, rig_session[1], ids, n, rig_params(NULL, 16));
+		rig_write_dense(&dense, ids, n, rig_params(NULL, 16));
 		for (int k = 0; k < 18; k++) {
-			mzm_gen_params p = rig_params(drafts[k % 3], periods[k / 3]);
-			rig_write(&t, rig_session[2 - k % 2], ids, n, p);
-			rig_assert_same(&dense, &t);
-			rig_assert_same_rows(rig_session[1], rig_session[2]);
+			rig_expect_dense(&t, &dense, 2 - k % 2, ids, n, rig_params(drafts[k % 3], periods[k / 3]));
 			assert_true(t.result.n_checks < t.n);
 		}
 		mzm_ids_free(ids);
@@ -290,27 +282,16 @@ static void test_repeating_text_takes_few_passes(void **state)
 	assert_true(n_checks * 2 < n_tokens);
 }
 
+static void by_ngram(mzm_gen_params *p, int i)
+{
+	(void)i;
+	p->draft = "ngram";
+}
+
 static void test_sampling_and_limits(void **state)
 {
-	rig_text dense, t;
 	(void)state;
-	for (int i = 0; i < 12; i++) {
-		int32_t *ids;
-		size_t n;
-		rig_problem(&ids, &n, i);
-		mzm_gen_params p = rig_params(NULL, 16);
-		p.temp = i % 3 ? 0.8f : 0;
-		p.top_p = i % 2 ? 0.9f : 1;
-		p.repeat_penalty = i % 4 ? 1.1f : 1;
-		p.seed = (uint64_t)i;
-		p.max_tokens = 20 + 7 * i;
-		rig_write(&dense, rig_session[1], ids, n, p);
-		p.mode = MZM_MODE_EXACT;
-		p.draft = "ngram";
-		rig_write(&t, rig_session[2], ids, n, p);
-		rig_assert_same(&dense, &t);
-		mzm_ids_free(ids);
-	}
+	rig_sampling_is_dense(12, by_ngram);
 }
 
 static void test_no_allocation_while_decoding(void **state)

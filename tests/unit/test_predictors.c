@@ -1,17 +1,15 @@
 /* test_predictors.c - the choice of neurons: selection against sorting, GRIFFIN's statistic against its
- * formula, and that each choice is a function of its inputs alone. */
-#include <stdarg.h>
-#include <setjmp.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+ * formula, each predictor's own score against layers computed by hand, and that each choice is a function of its inputs
+ * alone. Predictors that predict gates: test_fit.c. */
+#include "testing.h"
 
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "base/rng.h"
-#include "predictors/registry.h"
+#include "engine/engine.h"
+#include "predictors/cats.h"
+#include "predictors/fit.h"
+#include "tiny_model.h"
 
 static const mzm_config cfg = {.n_layers = 2, .dim = 8, .n_ffn = 50};
 
@@ -193,6 +191,318 @@ static void test_topk_and_oracle(void **state)
 	p->ops->free(p);
 }
 
+/* ---- scores, by hand ---- */
+
+enum { FEW = 6 };
+
+static const mzm_config two_layers = {.n_layers = 2, .dim = 4, .n_ffn = FEW};
+
+/* Tensors of this name, `cols` numbers a layer. -> free_calib */
+static mzm_calib *make_calib(mzm_calib_writer **w, const char *const *names, const float *const *data, int n,
+			     int32_t n_layers, int32_t n_rows, int32_t n_cols)
+{
+	mzm_calib *c;
+	assert_int_equal(mzm_calib_create(w, "0", NULL), MZM_OK);
+	for (int i = 0; i < n; i++) {
+		for (int32_t l = 0; l < n_layers; l++)
+			assert_int_equal(mzm_calib_add(*w, names[i], l, MZM_F32, n_rows, n_cols,
+						       data[i] + (size_t)l * (size_t)n_rows * (size_t)n_cols, NULL),
+					 MZM_OK);
+	}
+	assert_int_equal(mzm_calib_preview(&c, *w, NULL), MZM_OK);
+	return c;
+}
+
+static void free_calib(mzm_calib *c, mzm_calib_writer *w)
+{
+	mzm_calib_close(c);
+	mzm_calib_writer_free(w);
+}
+
+/* Of a third of six neurons, this predictor takes just these two. */
+static void expect_two(const char *name, const mzm_pred_env *env, int32_t layer, const float *score, int32_t i,
+		       int32_t j)
+{
+	mzm_predictor *p;
+	int32_t rows[FEW];
+	assert_int_equal(mzm_predictor_find(name)->create(&p, env, NULL), MZM_OK);
+	assert_int_equal(p->ops->select(p, layer, 0, score, rows), 2);
+	if (rows[0] != i || rows[1] != j)
+		fail_msg("%s, layer %d: %d and %d in place of %d and %d", name, (int)layer, (int)rows[0], (int)rows[1],
+			 (int)i, (int)j);
+	p->ops->free(p);
+}
+
+static void test_wina_by_hand(void **state)
+{
+	/* |gate| is largest for 0 and 1; times up's norms for 0 and 3; times down's for 1 and 4; times both: .5, 2, 3, 8,
+	 * 9, 6 in the second layer. In the first all norms are 1 but down's of the last. */
+	static const float gate[FEW] = {5, -4, 3, -2, -1, 0.5f};
+	static const float up[2 * FEW] = {1, 1, 1, 1, 1, 1, 1, 0.5f, 1, 4, 1, 6};
+	static const float down[2 * FEW] = {1, 1, 1, 1, 1, 9, 0.1f, 1, 1, 1, 9, 2};
+	mzm_pred_env env = {.cfg = &two_layers, .keep = 1 / 3.0f, .down_norm = down, .up_norm = up};
+	(void)state;
+	expect_two("topk", &env, 1, gate, 0, 1);
+	expect_two("wina", &env, 1, gate, 3, 4);
+	expect_two("wina", &env, 0, gate, 0, 5);
+	expect_two("oracle", &env, 1, gate, 1, 4);
+	env.up_norm = NULL; /* a model without a gate: there gate is z */
+	expect_two("wina", &env, 1, gate, 1, 4);
+}
+
+static void test_static_by_hand(void **state)
+{
+	static const float means[2 * FEW] = {0.1f, 0.9f, 0.2f, 0.05f, 0.8f, 0.3f, 0.3f, 0.1f, 0.4f, 0.2f, 0.1f, 0.5f};
+	static const float loud[FEW] = {9, 0, 0, 8, 0, 0};
+	static const char *const name[] = {"static"};
+	mzm_calib_writer *w;
+	const float *data[] = {means};
+	mzm_calib *c = make_calib(&w, name, data, 1, 2, 1, FEW);
+	mzm_pred_env env = {.cfg = &two_layers, .keep = 1 / 3.0f, .calib = c};
+	(void)state;
+	expect_two("static", &env, 0, loud, 1, 4);
+	expect_two("static", &env, 1, loud, 2, 5);
+	expect_two("topk", &env, 1, loud, 0, 3);
+	free_calib(c, w);
+}
+
+/* The mean share of each neuron in the squares of a position: a loud position counts no more than a soft one. */
+static void test_static_fit_by_hand(void **state)
+{
+	/* shares .09 .16 .75 0, then 1 0 0 0; sums of squares would be 10, 16, 75, 0, of sizes 4, 4, 8.7, 0 */
+	static const float z[3 * 4] = {3, -4, 8.6602540f, 0, -1, 0, 0, 0, 0, 0, 0, 1e6f};
+	static const float want[4] = {0.545f, 0.08f, 0.375f, 0};
+	const mzm_config four = {.n_layers = 1, .dim = 4, .n_ffn = 4};
+	mzm_fit_layer l = {.cfg = &four, .n_train = 2, .n_test = 1, .z = z}; /* the last is held out */
+	mzm_calib_writer *w;
+	mzm_calib *c;
+	(void)state;
+	assert_int_equal(mzm_calib_create(&w, "0", NULL), MZM_OK);
+	assert_int_equal(mzm_fit_find("static")->layer(&l, &(mzm_fit_options){0}, w, NULL), MZM_OK);
+	assert_int_equal(mzm_calib_preview(&c, w, NULL), MZM_OK);
+	const float *found = mzm_calib_find(c, "static", 0, MZM_F32, 1, 4);
+	assert_non_null(found);
+	for (int i = 0; i < 4; i++)
+		assert_true(fabsf(found[i] - want[i]) < 1e-6f);
+	free_calib(c, w);
+}
+
+/* Thresholds of the layer and of the share of neurons; each predictor has its own. */
+static void test_thresholds_by_hand(void **state)
+{
+	static const char *const names[] = {"teal", "cats"};
+	static const float score[FEW] = {2.5f, -1.5f, 0.5f, -3, 0, 1};
+	float found[2][2 * CATS_POINTS];
+	for (int i = 0; i < CATS_POINTS; i++) { /* teal: 2 up to a half, then .75; twice that in the second layer */
+		found[0][i] = cats_keep[i] <= 0.5f ? 2 : 0.75f;
+		found[0][CATS_POINTS + i] = 2 * found[0][i];
+		found[1][i] = found[1][CATS_POINTS + i] = 1.25f;
+	}
+	const float *data[] = {found[0], found[1]};
+	mzm_calib_writer *w;
+	mzm_calib *c = make_calib(&w, names, data, 2, 2, CATS_POINTS, 1);
+	mzm_pred_env env = {.cfg = &two_layers, .calib = c};
+	static const struct {
+		const char *name;
+		float       keep;
+		int32_t     layer, n, rows[FEW];
+	} cases[] = {
+		{"teal", 0.5f, 0, 2, {0, 3}},       {"teal", 0.6f, 0, 4, {0, 1, 3, 5}}, {"teal", 0.6f, 1, 2, {0, 3}},
+		{"teal", 0.5f, 1, 1, {3}}, /* none is above 4: the largest */
+		{"teal", 1, 1, 6, {0, 1, 2, 3, 4, 5}}, {"cats", 0.5f, 1, 3, {0, 1, 3}},
+	};
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		mzm_predictor *p;
+		int32_t rows[FEW];
+		env.keep = cases[i].keep;
+		assert_int_equal(mzm_predictor_find(cases[i].name)->create(&p, &env, NULL), MZM_OK);
+		assert_int_equal(p->ops->select(p, cases[i].layer, 0, score, rows), cases[i].n);
+		assert_memory_equal(rows, cases[i].rows, (size_t)cases[i].n * sizeof *rows);
+		p->ops->free(p);
+	}
+	free_calib(c, w);
+}
+
+/* ---- scores, in a model ---- */
+
+enum { LAYERS = 2, DIM = 32, NEURONS = 48, KEPT = 12 };
+
+/* Asks a predictor, and remembers what it said and what the layer read. */
+typedef struct spy {
+	mzm_predictor     base; /* the other one's, but for the operations */
+	mzm_predictor_ops ops;
+	mzm_predictor    *asked;
+	int32_t           rows[LAYERS][NEURONS], n[LAYERS];
+	float             x[LAYERS][DIM];
+} spy;
+
+static int32_t spy_select(mzm_predictor *p, int32_t layer, int32_t pos, const float *score, int32_t *rows)
+{
+	spy *s = (spy *)p;
+	int32_t n = s->asked->ops->select(s->asked, layer, pos, score, rows);
+	s->n[layer] = n;
+	memcpy(s->rows[layer], rows, (size_t)n * sizeof *rows);
+	return n;
+}
+
+static void spy_see(void *ctx, int32_t layer, const float *x, int32_t n_pos)
+{
+	assert_int_equal(n_pos, 1);
+	memcpy(((spy *)ctx)->x[layer], x, sizeof ((spy *)ctx)->x[layer]);
+}
+
+/* What a layer makes of its input, in double. */
+typedef struct by_hand {
+	double gate[NEURONS], up[NEURONS], z[NEURONS], up_norm[NEURONS], down_norm[NEURONS];
+} by_hand;
+
+static void compute(by_hand *h, const tiny_model *m, int32_t layer, const float *x)
+{
+	const tiny_layer *l = &m->layer[layer];
+	memset(h, 0, sizeof *h);
+	for (int j = 0; j < NEURONS; j++) {
+		double g = 0, up2 = 0, down2 = 0;
+		for (int i = 0; i < DIM; i++) {
+			double u = (double)l->up[j * DIM + i], d = (double)l->down[i * NEURONS + j];
+			g += (double)l->gate[j * DIM + i] * (double)x[i];
+			h->up[j] += u * (double)x[i];
+			up2 += u * u;
+			down2 += d * d;
+		}
+		h->gate[j] = m->spec.relu ? (g > 0 ? g : 0) : g / (1 + exp(-g));
+		h->z[j] = h->gate[j] * h->up[j];
+		h->up_norm[j] = sqrt(up2);
+		h->down_norm[j] = sqrt(down2);
+	}
+}
+
+typedef double (*score_fn)(const by_hand *h, int j);
+
+static double of_gate(const by_hand *h, int j)
+{
+	return fabs(h->gate[j]);
+}
+static double of_gate_and_norms(const by_hand *h, int j)
+{
+	return fabs(h->gate[j]) * h->up_norm[j] * h->down_norm[j];
+}
+static double of_up(const by_hand *h, int j)
+{
+	return fabs(h->up[j]);
+}
+static double of_z(const by_hand *h, int j)
+{
+	return fabs(h->z[j]);
+}
+static double of_contribution(const by_hand *h, int j)
+{
+	return fabs(h->z[j]) * h->down_norm[j];
+}
+
+static const struct {
+	const char *name;
+	score_fn    score;
+	float       threshold; /* 0: the KEPT largest */
+} formulas[] = {
+	{"topk", of_gate, 0}, {"wina", of_gate_and_norms, 0}, {"countdown", of_up, 0}, {"oracle", of_contribution, 0},
+	{"teal", of_z, 0.3f}, {"cats", of_gate, 0.4f},
+};
+
+/* Ascending; or how many are above the threshold. Nothing is so near to the border that rounding decides. */
+static int32_t best(int32_t *rows, const by_hand *h, score_fn score, float threshold)
+{
+	double border = (double)threshold, sorted[NEURONS];
+	int32_t n = 0;
+	for (int j = 0; j < NEURONS && threshold == 0; j++) { /* insertion, the largest first */
+		int k = j;
+		for (; k > 0 && sorted[k - 1] < score(h, j); k--)
+			sorted[k] = sorted[k - 1];
+		sorted[k] = score(h, j);
+	}
+	if (threshold == 0)
+		border = (sorted[KEPT - 1] + sorted[KEPT]) / 2;
+	for (int j = 0; j < NEURONS; j++) {
+		assert_true(fabs(score(h, j) - border) > 1e-5 * border);
+		rows[n] = j;
+		n += score(h, j) > border;
+	}
+	return n;
+}
+
+static mzm_predictor *formula_create(size_t i, const mzm_model *m, const mzm_calib *c)
+{
+	mzm_predictor *p;
+	mzm_err err = {0};
+	mzm_pred_env env = mzm_model_pred_env(m, (float)KEPT / NEURONS, 1, (mzm_drafting){0});
+	env.calib = c;
+	if (mzm_predictor_find(formulas[i].name)->create(&p, &env, &err) != MZM_OK)
+		fail_msg("%s", err.message);
+	return p;
+}
+
+/* What a predictor names in sparse passes over a text, against its formula; how often topk's would have named others. */
+static int compare_formula(size_t f, const tiny_model *t, mzm_session *s, const mzm_calib *c)
+{
+	mzm_predictor *p = formula_create(f, s->model, c);
+	spy watch = {.base = *p, .ops = *p->ops, .asked = p};
+	int n_others = 0;
+	watch.ops.select = spy_select;
+	watch.base.ops = &watch.ops;
+	mzm_session_truncate(s, 0);
+	for (int32_t pos = 0; pos < 12; pos++) {
+		int32_t id = (pos * 7 + 3) % t->spec.n_vocab, want[NEURONS], other[NEURONS];
+		mzm_pass pass = {.ids = &id, .n_pos = 1, .sparse = &watch.base, .see_input = spy_see, .see_ctx = &watch};
+		assert_int_equal(mzm_forward(s->state, &pass, NULL, NULL, NULL), MZM_OK);
+		for (int32_t l = 0; l < LAYERS; l++) {
+			by_hand h;
+			compute(&h, t, l, watch.x[l]);
+			int32_t n = best(want, &h, formulas[f].score, formulas[f].threshold);
+			assert_true(n > 0 && n < NEURONS);
+			assert_int_equal(watch.n[l], n);
+			if (memcmp(watch.rows[l], want, (size_t)n * sizeof *want) != 0)
+				fail_msg("%s, position %d, layer %d: other neurons", formulas[f].name, (int)pos, (int)l);
+			n_others += best(other, &h, of_gate, 0) != n || memcmp(other, want, (size_t)n * sizeof *want);
+		}
+	}
+	p->ops->free(p);
+	return n_others;
+}
+
+static void test_formulas(void **state)
+{
+	static const char *const names[] = {"teal", "cats"};
+	static float found[2][LAYERS * CATS_POINTS];
+	(void)state;
+	for (int i = 0; i < LAYERS * CATS_POINTS; i++) {
+		found[0][i] = formulas[4].threshold;
+		found[1][i] = formulas[5].threshold;
+	}
+	for (int relu = 0; relu < 2; relu++) {
+		const tiny_spec spec = {.n_layers = LAYERS, .dim = DIM, .n_ffn = NEURONS, .n_heads = 2, .n_kv_heads = 1,
+					.head_dim = 16, .n_vocab = 40, .n_ctx = 32, .dtype = "F32", .eos = -1,
+					.relu = relu};
+		const float *data[] = {found[0], found[1]};
+		const mzm_session_params sp = {.n_threads = 2};
+		mzm_calib_writer *w;
+		mzm_calib *c = make_calib(&w, names, data, 2, LAYERS, CATS_POINTS, 1);
+		tiny_model *t = tiny_make(&spec, 11);
+		mzm_model *m;
+		mzm_session *s;
+		assert_int_equal(mzm_model_open(&m, t->dir, NULL, NULL), MZM_OK);
+		assert_int_equal(mzm_session_create(&s, m, &sp, NULL), MZM_OK);
+		for (size_t f = 0; f < sizeof formulas / sizeof *formulas; f++) {
+			int n = compare_formula(f, t, s, c);
+			if (f == 0 ? n > 0 : n < LAYERS * 12 / 4) /* each but topk's differs from it */
+				fail_msg("%s: topk would have been another %d times", formulas[f].name, n);
+		}
+		mzm_session_free(s);
+		mzm_model_close(m);
+		tiny_free(t);
+		free_calib(c, w);
+	}
+}
+
 static void test_counts_and_shares(void **state)
 {
 	(void)state;
@@ -216,7 +526,9 @@ int main(void)
 		cmocka_unit_test(test_select_top),       cmocka_unit_test(test_griffin_formula),
 		cmocka_unit_test(test_griffin_live_follows),
 		cmocka_unit_test(test_random_uniform),   cmocka_unit_test(test_topk_and_oracle),
-		cmocka_unit_test(test_counts_and_shares),
+		cmocka_unit_test(test_wina_by_hand),     cmocka_unit_test(test_static_by_hand),
+		cmocka_unit_test(test_static_fit_by_hand), cmocka_unit_test(test_thresholds_by_hand),
+		cmocka_unit_test(test_formulas),         cmocka_unit_test(test_counts_and_shares),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -199,7 +199,7 @@ static void test_monitor_decides(void **state)
 static void test_golden_models(void **state)
 {
 	static const char *const names[] = {"gemma2", "gemma3", "mistral", "phi3-window", "opt", "gptneox", "stablelm",
-					    "stablelm-parallel", "relu-llama"};
+					    "stablelm-parallel", "relu-llama", "dijiang-groups", "dijiang-neox"};
 	static rig_record dense, drafted;
 	uint64_t seed = 5;
 	(void)state;
@@ -333,6 +333,62 @@ static void test_work(void **state)
 	assert_true(costs.sparse > 0);
 }
 
+/* Where no pass ran, no figure says what one would have cost. */
+static void test_no_pass(void **state)
+{
+	static rig_record r;
+	mzm_costs dear = rig_costs();
+	(void)state;
+	dear.sparse = dear.draft[mzm_drafter_index("skip", 4)] = 100; /* no pass is worth it */
+	for (int i = 0; i < 4; i++) {
+		static const char *const drafts[] = {"skip+ngram", "auto", "skip", "sparse"};
+		mzm_gen_params p = rig_params(i == 3 ? MZM_MODE_SPARSE : MZM_MODE_EXACT, drafts[i], 0);
+		p.costs = &dear;
+		p.skip = "mlp:2";
+		p.max_tokens = i == 0 ? 15 : 1; /* so soon no pass is tried */
+		mzm_gen_result result = rig_generate(&r, sessions[0][1], 0, p);
+		int64_t guesses = 0;
+		for (int k = 0; k < result.n_drafters; k++)
+			guesses += result.drafts[k].n_drafted;
+		assert_int_equal(result.n_sparse_passes, 0);
+		assert_true(result.sparse_work == 0);
+		assert_true(result.density == (guesses > 0 ? 0 : 1) && result.read_density == result.density);
+		assert_true((guesses > 0) == (i == 0));
+	}
+}
+
+/* What was measured and learnt of one set, or exit, is not used for another. */
+static void test_settings(void **state)
+{
+	enum { PLANTED = 77 };
+	static rig_record r;
+	static const struct {
+		const char *skip;
+		float       draft_exit;
+		bool        same; /* as the one before */
+	} cases[] = {{"mlp:2,3", -1, false}, {"mlp:2-3", -1, true}, {"mlp:2,3 attn:1", -1, false},
+		     {"mlp:2,3 attn:1", 0.5f, false}, {"mlp:2,3 attn:1", 0.5f, true}, {"none", 0.5f, false}};
+	int index = mzm_drafter_index("skip", 4);
+	mzm_session *s = rig_session(models[0], 1, 256);
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		mzm_gen_params p = rig_params(MZM_MODE_EXACT, "skip", 0);
+		p.skip = cases[i].skip;
+		p.draft_exit = cases[i].draft_exit;
+		p.fresh_monitor = false;
+		p.max_tokens = 6;
+		s->costs_of[index].sparse = i > 0 ? PLANTED : 0;
+		s->monitor_of[index].accepted = PLANTED;
+		s->policy.of[index].cost = PLANTED;
+		mzm_gen_result result = rig_generate(&r, s, 1, p);
+		assert_true((result.costs.sparse == PLANTED) == cases[i].same);
+		assert_true((s->costs_of[index].sparse == PLANTED) == cases[i].same);
+		assert_true((s->monitor_of[index].accepted > PLANTED / 2) == cases[i].same);
+		assert_true((s->policy.of[index].cost > PLANTED / 2) == cases[i].same);
+	}
+	mzm_session_free(s);
+}
+
 /* ---- with others ---- */
 
 static void test_sparse_too(void **state)
@@ -361,13 +417,15 @@ static void test_combinations(void **state)
 		mzm_gen_params p = rig_params(MZM_MODE_EXACT, names[i], 8);
 		p.skip = "mlp:3";
 		p.keep = p.skip_keep = i % 2 ? 0.5f : 1;
-		if (mzm_drafter_list(list, names[i]) < 1)
-			continue;
+		assert_true(mzm_drafter_list(list, names[i]) > 1);
 		for (int k = 0; k < 2; k++) {
 			p.temp = k ? 0.7f : 0;
 			mzm_gen_result r = same_as_dense((int)i % 2, i == 3 && k == 0 ? 2 : 1, (int)i, p);
+			const mzm_draft_stats *skip = NULL;
 			for (int d = 0; d < r.n_drafters; d++)
-				assert_true(strcmp(r.drafts[d].name, "skip") != 0 || r.drafts[d].n_drafted > 0);
+				skip = strcmp(r.drafts[d].name, "skip") == 0 ? &r.drafts[d] : skip;
+			assert_non_null(skip);
+			assert_true(skip->n_drafted > 0 || strcmp(names[i], "auto") == 0); /* which may have better */
 		}
 	}
 }
@@ -722,6 +780,8 @@ int main(void)
 		cmocka_unit_test(test_parallel_input),
 		cmocka_unit_test(test_empty_model),
 		cmocka_unit_test(test_work),
+		cmocka_unit_test(test_no_pass),
+		cmocka_unit_test(test_settings),
 		cmocka_unit_test(test_sparse_too),
 		cmocka_unit_test(test_combinations),
 		cmocka_unit_test(test_refusals),

@@ -9,7 +9,7 @@
 #include "counting.h"
 #include "decode/draft_tree.h"
 #include "demo.h"
-#include "engine/engine.h"
+#include "state_rig.h"
 
 /* ---- rig ---- */
 
@@ -90,20 +90,6 @@ static void assert_same_text(const record *a, const record *b)
 	assert_memory_equal(a->text, b->text, a->text_len);
 }
 
-/* Bits of all KV rows. */
-static void assert_same_rows(mzm_session *a, mzm_session *b)
-{
-	mzm_kv *x = mzm_state_kv(a->state), *y = mzm_state_kv(b->state);
-	size_t bytes = (size_t)x->len * x->row_bytes;
-	assert_int_equal(x->len, y->len);
-	for (int l = 0; l < x->n_layers; l++) {
-		for (int h = 0; h < x->n_kv_heads; h++) {
-			assert_memory_equal(mzm_kv_k(x, l, h, 0), mzm_kv_k(y, l, h, 0), bytes);
-			assert_memory_equal(mzm_kv_v(x, l, h, 0), mzm_kv_v(y, l, h, 0), bytes);
-		}
-	}
-}
-
 static mzm_costs some_costs(void)
 {
 	mzm_costs c = {.sparse = 0.5f};
@@ -173,7 +159,7 @@ static void test_width_one(void **state)
 		assert_same_text(&line, &tree);
 		assert_same_counters(&x, &y);
 		assert_true(x.n_nodes == 0 && y.n_nodes == y.n_sparse_passes + y.n_checks && y.n_dead == 0);
-		assert_same_rows(a, b);
+		rig_same_rows(a, b);
 		free(prompt);
 	}
 }
@@ -201,7 +187,7 @@ static void test_exact_equals_dense(void **state)
 			mzm_gen_result r = generate(&exact, s, prompt, p);
 			assert_same_text(&exact, &dense);
 			assert_int_equal(r.finish, MZM_FINISH_EOS);
-			assert_same_rows(s, sessions[m][0]);
+			rig_same_rows(s, sessions[m][0]);
 			n_wide += r.n_nodes > r.n_sparse_passes + r.n_checks;
 		}
 		free(prompt);
@@ -262,7 +248,7 @@ static void test_exact_on_golden_models(void **state)
 			assert_int_equal(r.finish, MZM_FINISH_CONTEXT);
 			assert_int_equal(exact.n, 52);
 			assert_memory_equal(exact.ids, dense.ids, 52 * sizeof(int32_t));
-			assert_same_rows(s[0], s[1]);
+			rig_same_rows(s[0], s[1]);
 		}
 		mzm_session_free(s[0]);
 		mzm_session_free(s[1]);
@@ -284,7 +270,7 @@ static void test_threads(void **state)
 			assert_same_events(&one, &more);
 			assert_same_counters(&a, &b);
 			assert_true(a.n_live == b.n_live && a.n_dead == b.n_dead && a.n_cut == b.n_cut);
-			assert_same_rows(sessions[i % 2][1], sessions[i % 2][threads]);
+			rig_same_rows(sessions[i % 2][1], sessions[i % 2][threads]);
 		}
 		free(prompt);
 	}
@@ -633,7 +619,7 @@ static void test_context_end(void **state)
 		assert_int_equal(r.finish, MZM_FINISH_CONTEXT);
 		assert_int_equal(exact.n, dense.n);
 		assert_memory_equal(exact.ids, dense.ids, (size_t)dense.n * sizeof(int32_t));
-		assert_same_rows(s[0], s[1]);
+		rig_same_rows(s[0], s[1]);
 		n_narrow += r.n_checks > 0 && r.n_nodes < 10 * (int64_t)r.n_sparse_passes;
 		mzm_session_free(s[0]);
 		mzm_session_free(s[1]);
