@@ -1,12 +1,17 @@
-/* test_calibrate.c - calibration of the demo models: the side-car, the report, and the predictors that live on it. */
-#include <math.h>
-
+/* test_calibrate.c - calibration of the demo models: the side-car, the report, and the predictors that live on it, all of
+ * them in a small random model of either kind, the quick ones in the demo models too.
+ *
+ * MIRZAM_LONG=1 runs all of them in the demo models. */
 #include "testing.h"
+
+#include <math.h>
 
 #include "demo.h"
 #include "engine/engine.h"
 #include "model/forward.h"
 #include "predictors/fit.h"
+#include "tiny_model.h" /* before temp_dir.h, whose names it has inside */
+
 #include "temp_dir.h"
 
 #define TEXTS "data/gsmini-calib.jsonl"
@@ -14,6 +19,7 @@
 static char side_car[300];
 static const char *const cheap[] = {"cats", "static"};
 static const char *const all_fits[] = {"static", "cats", "teal", "svd", "aware", "lowrank", "countdown-d"};
+enum { N_QUICK = 3 }; /* of these */
 
 #define COUNT(list) ((int32_t)(sizeof(list) / sizeof *(list)))
 
@@ -92,7 +98,6 @@ static mzm_model *calibrated_by(const char *demo, const char *const *fits, int32
 	p.n_fits = n;
 	p.n_train = p.n_test = 64; /* enough to be something */
 	p.keep = keep;
-	p.rank = 16;
 	p.n_epochs = p.n_report = p.n_keep = 1;
 	assert_non_null(realpath(demo, whole));
 	assert_int_equal(symlink(whole, path), 0);
@@ -289,22 +294,42 @@ typedef struct record {
 	long    n_alloc; /* calls of the second time */
 } record;
 
-static record generate(const mzm_model *m, mzm_mode mode, const char *predictor, float keep, int threads)
+/* A problem; of a model without a tokenizer any tokens. */
+static int32_t prompt_of(const mzm_model *m, int32_t ids[512])
+{
+	int32_t *found, n = 20;
+	size_t n_found;
+	for (int32_t i = 0; i < n; i++)
+		ids[i] = (i * 37 + 11) % m->info.n_vocab;
+	if (!mzm_model_tokenizer(m))
+		return n;
+	char *text = demo_prompt(7);
+	assert_int_equal(mzm_tokenize(mzm_model_tokenizer(m), text, strlen(text), MZM_TOK_ADD_SPECIAL, &found, &n_found,
+				      NULL), MZM_OK);
+	assert_in_range(n_found, 1, 512);
+	memcpy(ids, found, n_found * sizeof *ids);
+	mzm_ids_free(found);
+	free(text);
+	return (int32_t)n_found;
+}
+
+static record generate(const mzm_model *m, mzm_mode mode, const char *predictor, float keep, int threads, int width)
 {
 	record r = {0};
 	mzm_err err = {0};
 	mzm_session *s;
 	mzm_session_params sp = {.n_ctx = 512, .n_threads = threads};
 	mzm_gen_params p = mzm_gen_params_default();
-	char *prompt = demo_prompt(7);
+	int32_t prompt[512], n_prompt = prompt_of(m, prompt);
 	p.mode = mode;
 	p.predictor = predictor;
 	p.keep = keep;
-	p.max_tokens = 100;
+	p.tree_width = width;
+	p.max_tokens = mzm_model_tokenizer(m) ? 100 : 40;
 	assert_int_equal(mzm_session_create(&s, m, &sp, NULL), MZM_OK);
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < (mode == MZM_MODE_SIRIUS ? 2 : 1); i++) { /* the second time the session has all it needs */
 		mzm_mem_fail_nth(0);
-		if (mzm_generate_text(s, prompt, &p, &r.result, &err) != MZM_OK)
+		if (mzm_generate(s, prompt, n_prompt, &p, &r.result, &err) != MZM_OK)
 			fail_msg("%s", err.message);
 		r.n_alloc = mzm_mem_fail_nth(0);
 	}
@@ -312,7 +337,6 @@ static record generate(const mzm_model *m, mzm_mode mode, const char *predictor,
 	assert_in_range(r.n, 1, 100);
 	memcpy(r.ids, r.result.tokens, (size_t)r.n * sizeof r.ids[0]);
 	mzm_session_free(s);
-	free(prompt);
 	return r;
 }
 
@@ -321,38 +345,93 @@ static bool same(const record *a, const record *b)
 	return a->n == b->n && memcmp(a->ids, b->ids, (size_t)a->n * sizeof a->ids[0]) == 0;
 }
 
-static void expect_invariants(const char *demo, const char *const *fits, int32_t n)
+/* In exact mode, in a tree of drafts, with all neurons, by several threads, and in memory. */
+static void expect_invariants(const mzm_model *m, int32_t n)
 {
-	mzm_model *m = calibrated_by(demo, fits, n);
-	record dense = generate(m, MZM_MODE_DENSE, "griffin", 0.5f, 1);
-	record griffin = generate(m, MZM_MODE_SIRIUS, "griffin", 0.5f, 1);
+	record dense = generate(m, MZM_MODE_DENSE, "griffin", 0.5f, 1, 1);
+	record griffin = generate(m, MZM_MODE_SIRIUS, "griffin", 0.5f, 1, 1);
 	for (int32_t i = 0; i < n; i++) {
-		const char *name = fits[i];
-		record exact = generate(m, MZM_MODE_EXACT, name, 0.3f, 2);
-		record all = generate(m, MZM_MODE_SPARSE, name, 1, 1);
-		record one = generate(m, MZM_MODE_SPARSE, name, 0.3f, 1);
-		record two = generate(m, MZM_MODE_SPARSE, name, 0.3f, 2);
-		record sirius = generate(m, MZM_MODE_SIRIUS, name, 0.3f, 1);
-		assert_true(same(&exact, &dense));
+		const char *name = all_fits[i];
+		record exact = generate(m, MZM_MODE_EXACT, name, 0.3f, 2, 1);
+		record tree = generate(m, MZM_MODE_EXACT, name, 0.3f, 1, 3);
+		record all = generate(m, MZM_MODE_SPARSE, name, 1, 1, 1);
+		record one = generate(m, MZM_MODE_SPARSE, name, 0.3f, 1, 1);
+		record two = generate(m, MZM_MODE_SPARSE, name, 0.3f, 2, 1);
+		record sirius = generate(m, MZM_MODE_SIRIUS, name, 0.3f, 1, 1);
+		assert_true(same(&exact, &dense) && exact.result.n_rolled_back + exact.result.n_accepted > 0);
+		assert_true(same(&tree, &dense) && tree.result.n_nodes > tree.result.n_sparse_passes);
 		assert_true(same(&all, &dense));
 		assert_true(same(&one, &two));
-		assert_true(one.result.density < 0.9 && one.result.density > 0.2);
+		assert_true(one.result.density < 0.9 && one.result.density > 0.1);
 		assert_true(sirius.result.n_checks > 0);
 		assert_int_equal(sirius.n_alloc, griffin.n_alloc);
 	}
-	mzm_model_close(m);
 }
 
 static void predictors_keep_the_invariants(void **state)
 {
+	int32_t n = (int32_t)testing_count(N_QUICK, COUNT(all_fits));
 	(void)state;
-	expect_invariants(DEMO_MODEL, all_fits, COUNT(all_fits));
+	for (int relu = 0; relu < 2; relu++) {
+		mzm_model *m = calibrated_by(relu ? DEMO_MODEL_RELU : DEMO_MODEL, all_fits, n);
+		expect_invariants(m, n);
+		mzm_model_close(m);
+		assert_int_equal(unlink(path), 0);
+		assert_int_equal(unlink(side_car), 0);
+	}
 }
 
-static void predictors_keep_the_invariants_with_relu(void **state)
+/* From random tokens, which is all that a random model knows. */
+static void calibrate_tiny(const char *from)
+{
+	static const float keep[] = {0.3f};
+	mzm_calibrate_params p = small();
+	mzm_calibration *c;
+	mzm_err err = {0};
+	uint64_t seed = 9;
+	int32_t ids[500];
+	mzm_model *m = open_model(from, "off");
+	p.fits = all_fits;
+	p.n_fits = COUNT(all_fits);
+	p.keep = keep;
+	p.n_epochs = p.n_report = p.n_keep = 1;
+	for (int i = 0; i < COUNT(ids); i++)
+		ids[i] = (int32_t)(testing_random(&seed) % (uint64_t)m->info.n_vocab);
+	if (mzm_calibration_create(&c, m, &p, &err) != MZM_OK ||
+	    mzm_calibration_add(c, ids, COUNT(ids), &err) != MZM_OK ||
+	    mzm_calibration_finish(c, side_car, NULL, &err) != MZM_OK)
+		fail_msg("%s", err.message);
+	mzm_calibration_free(c);
+	mzm_model_close(m);
+}
+
+static void all_predictors_keep_the_invariants(void **state)
 {
 	(void)state;
-	expect_invariants(DEMO_MODEL_RELU, all_fits, COUNT(all_fits));
+	snprintf(side_car, sizeof side_car, "%s/tiny.mzc", dir);
+	for (int relu = 0; relu < 2; relu++) {
+		const tiny_spec spec = {.n_layers = 2, .dim = 64, .n_ffn = 160, .n_heads = 4, .n_kv_heads = 2,
+					.head_dim = 16, .n_vocab = 300, .n_ctx = 512, .dtype = "F32", .eos = -1,
+					.relu = relu};
+		tiny_model *t = tiny_make(&spec, 21);
+		calibrate_tiny(t->dir);
+		mzm_model *m = open_model(t->dir, side_car);
+		expect_invariants(m, COUNT(all_fits));
+		mzm_model_close(m);
+		tiny_free(t);
+	}
+}
+
+/* Every predictor that needs a calibration is among those. */
+static void no_predictor_is_left_out(void **state)
+{
+	int n = 0;
+	(void)state;
+	for (int i = 0; mzm_predictor_at(i); i++)
+		n += mzm_predictor_at(i)->calibration != NULL;
+	assert_int_equal(n, COUNT(all_fits));
+	for (int32_t i = 0; i < COUNT(all_fits); i++)
+		assert_non_null(mzm_predictor_find(all_fits[i])->calibration);
 }
 
 /* ---- shares of layers ---- */
@@ -439,8 +518,8 @@ static void static_sets_alter_the_text(void **state)
 {
 	(void)state;
 	mzm_model *m = calibrated(DEMO_MODEL);
-	record dense = generate(m, MZM_MODE_DENSE, "griffin", 0.5f, 1);
-	record sparse = generate(m, MZM_MODE_SPARSE, "static", 0.2f, 1);
+	record dense = generate(m, MZM_MODE_DENSE, "griffin", 0.5f, 1, 1);
+	record sparse = generate(m, MZM_MODE_SPARSE, "static", 0.2f, 1, 1);
 	assert_false(same(&sparse, &dense));
 	mzm_model_close(m);
 }
@@ -638,7 +717,8 @@ int main(void)
 		IN_DIR(side_car_has_its_place),
 		IN_DIR(plan_counts_it),
 		IN_DIR(predictors_keep_the_invariants),
-		IN_DIR(predictors_keep_the_invariants_with_relu),
+		IN_DIR(all_predictors_keep_the_invariants),
+		cmocka_unit_test(no_predictor_is_left_out),
 		IN_DIR(static_sets_alter_the_text),
 		IN_DIR(shares_are_found),
 		IN_DIR(shares_depend_on_no_threads),

@@ -86,10 +86,10 @@ static void test_text_is_dense(void **state)
 		size_t n;
 		rig_problem(&ids, &n, i);
 		rig_write_dense(&dense, ids, n, rig_params(NULL, 16));
-		for (int k = 0; k < 4 * N_SEEDS * 2; k++) {
-			mzm_gen_params p = rig_params("jacobi", periods[k / 2 / N_SEEDS]);
+		for (int k = 0; k < 4 * N_SEEDS; k++) { /* each problem by half of the seeds */
+			mzm_gen_params p = rig_params("jacobi", periods[k / N_SEEDS]);
 			p.jacobi = forms[k % 2];
-			p.jacobi_seed = seeds[k / 2 % N_SEEDS];
+			p.jacobi_seed = seeds[(k / 2 * 2 + i) % N_SEEDS];
 			rig_expect_dense(&t, &dense, 2 - k % 2, ids, n, p);
 			assert_true(t.result.n_checks < t.n);
 			n_passes += p.period == 16 ? t.result.n_checks : 0;
@@ -382,10 +382,10 @@ static void test_combinations(void **state)
 		size_t n;
 		rig_problem(&ids, &n, 20 + i);
 		rig_write_dense(&dense, ids, n, rig_params(NULL, 16));
-		for (int k = 0; k < 5 * N_SEEDS; k++) {
+		for (int k = 0; k < 5 * N_SEEDS / 2; k++) {
 			mzm_gen_params p = rig_params(drafts[k % 5], periods[k % 3]);
 			p.jacobi = forms[k % 2];
-			p.jacobi_seed = seeds[k / 5];
+			p.jacobi_seed = seeds[(k / 5 * 2 + i) % N_SEEDS];
 			rig_expect_dense(&t, &dense, 2, ids, n, p);
 			assert_true(t.result.n_checks < t.n);
 		}
