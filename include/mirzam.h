@@ -361,9 +361,8 @@ typedef enum mzm_tree_path {
 MZM_API const char *mzm_tree_path_name(mzm_tree_path path);
 MZM_API mzm_status  mzm_tree_path_parse(mzm_tree_path *out, const char *name, mzm_err *err);
 
-/* Costs in dense single-token passes, by which period 0 and draft "auto" decide. They are measured once and can be handed
- * in again, so that a run can be repeated. */
-#define MZM_MAX_PERIOD 32
+/* Costs in dense single-token passes: period 0 and draft "auto" go by them. Those measured can be handed in again. */
+#define MZM_MAX_PERIOD   32
 #define MZM_MAX_DRAFTERS 8
 typedef struct mzm_costs {
 	float sparse;                    /* a pass of the first drafter that runs any; 0 = not measured */

@@ -1,4 +1,4 @@
-/* linalg.h - the linear algebra that fits need (fit.h): products, transposes, Cholesky factors; eigen.h has eigenvectors.
+/* linalg.h - the linear algebra that fits need (fit.h) beside eigen.h: products, transposes, Cholesky factors.
  *
  * Workload: square matrices up to the width of a model, once a layer when it is calibrated. Products are those of the
  * row kernels, in f32; what is sensitive is in double. Work is split by output, so a result does not depend on the

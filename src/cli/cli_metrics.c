@@ -80,8 +80,8 @@ static json_t *costs_json(const mzm_costs *costs)
 	for (int i = 0; i < MZM_MAX_DRAFTERS && mzm_drafter_name(i); i++)
 		if (costs->draft[i] > 0)
 			json_object_set_new(draft, mzm_drafter_name(i), mzm_cli_json_float(costs->draft[i]));
-	return json_pack("{s:o, s:o, s:o, s:o}", "sparse", mzm_cli_json_float(costs->sparse), "check", check, "dense_ms",
-			 mzm_cli_json_float(costs->dense_ms), "draft", draft);
+	return json_pack("{s:o, s:o, s:o, s:o}", "sparse", mzm_cli_json_float(costs->sparse), "check", check,
+			 "dense_ms", mzm_cli_json_float(costs->dense_ms), "draft", draft);
 }
 
 int64_t mzm_cli_peak_rss(void)

@@ -165,8 +165,8 @@ static mzm_status measured_costs(mzm_generation *g, int i, mzm_costs *out)
 	return MZM_OK;
 }
 
-/* Tokens gained a dense pass's cost, before anything is known: passes are right as often as such drafts are, guesses from
- * the text seldom; at the length that is best so, or at the one that is asked for. */
+/* Tokens gained a dense pass's cost, before anything is known: passes are right as often as such drafts are, guesses
+ * from the text seldom; at the length that is best so, or at the one that is asked for. */
 static double expected_rate(const mzm_generation *g, const mzm_gen_drafter *slot, const mzm_costs *costs)
 {
 	const double right = slot->d->ops->runs_passes ? 0.9 : 0.3;

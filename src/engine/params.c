@@ -263,8 +263,8 @@ static mzm_status check_jacobi(const mzm_gen_params *p, mzm_err *err)
 	if (!has_name(mzm_jacobi_form_at, p->jacobi))
 		return mzm_fail(err, MZM_EARG, "unknown form \"%s\" (jacobi); there are slide and block", p->jacobi);
 	if (!has_name(mzm_jacobi_seed_at, p->jacobi_seed))
-		return mzm_fail(err, MZM_EARG, "unknown guesses \"%s\" (jacobi-seed); there are prompt, ngram, pool and "
-				"sparse", p->jacobi_seed);
+		return mzm_fail(err, MZM_EARG, "unknown guesses \"%s\" (jacobi-seed); there are prompt, ngram, pool "
+				"and sparse", p->jacobi_seed);
 	return MZM_OK;
 }
 

@@ -47,7 +47,8 @@ static float *product(const float *x, const float *w, int32_t m, int32_t k, int3
 /* Directions are mixed by a random matrix; that of rank i has a size of 1 / sqrt(1 + i / 8). */
 static float *inputs(int32_t n, int32_t dim)
 {
-	float *x = draw((size_t)n * (size_t)dim, 1, 1), *mix = draw((size_t)dim * (size_t)dim, 1 / sqrtf((float)dim), 2);
+	float *x = draw((size_t)n * (size_t)dim, 1, 1);
+	float *mix = draw((size_t)dim * (size_t)dim, 1 / sqrtf((float)dim), 2);
 	for (size_t i = 0; i < (size_t)n * (size_t)dim; i++)
 		x[i] /= sqrtf(1 + (float)(i % (size_t)dim) / 8);
 	float *mixed = product(x, mix, n, dim, dim);
@@ -68,8 +69,9 @@ static void norms(float *to, const float *w, int32_t n, int32_t dim)
 {
 	for (int32_t j = 0; j < n; j++) {
 		double sum = 0;
+		const float *row = w + (size_t)j * (size_t)dim;
 		for (int32_t c = 0; c < dim; c++)
-			sum += (double)w[(size_t)j * (size_t)dim + (size_t)c] * (double)w[(size_t)j * (size_t)dim + (size_t)c];
+			sum += (double)row[c] * (double)row[c];
 		to[j] = (float)sqrt(sum);
 	}
 }
@@ -107,8 +109,8 @@ int main(int argc, char **argv)
 	float *act = product(x, gate, n, n_ffn, dim), *z = product(x, up, n, n_ffn, dim);
 	silu_gates(act, z, (size_t)n * (size_t)n_ffn);
 	norms(norm, up, n_ffn, dim);
-	mzm_fit_layer l = {.cfg = &cfg, .n_train = n - n_test, .n_test = n_test, .x = x, .gate = act, .z = z, .w_gate = gate,
-			   .w_up = up, .up_norm = norm, .down_norm = norm, .team = team};
+	mzm_fit_layer l = {.cfg = &cfg, .n_train = n - n_test, .n_test = n_test, .x = x, .gate = act, .z = z,
+			   .w_gate = gate, .w_up = up, .up_norm = norm, .down_norm = norm, .team = team};
 	printf("a layer of %d, %d neurons, %d positions, %d threads\n", (int)dim, (int)n_ffn, (int)l.n_train,
 	       mzm_team_size(team));
 	for (int i = 0; mzm_fit_at(i); i++)

@@ -1,5 +1,5 @@
-/* test_calibrate.c - calibration of the demo models: the side-car, the report, and the predictors that live on it, all of
- * them in a small random model of either kind, the quick ones in the demo models too.
+/* test_calibrate.c - calibration of the demo models: the side-car, the report, and the predictors that live on it, all
+ * of them in a small random model of either kind, the quick ones in the demo models too.
  *
  * MIRZAM_LONG=1 runs all of them in the demo models. */
 #include "testing.h"

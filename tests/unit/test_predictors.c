@@ -235,8 +235,8 @@ static void expect_two(const char *name, const mzm_pred_env *env, int32_t layer,
 
 static void test_wina_by_hand(void **state)
 {
-	/* |gate| is largest for 0 and 1; times up's norms for 0 and 3; times down's for 1 and 4; times both: .5, 2, 3, 8,
-	 * 9, 6 in the second layer. In the first all norms are 1 but down's of the last. */
+	/* In the second layer |gate| is largest for 0 and 1; times up's norms for 0 and 3; times down's for 1 and 4;
+	 * times both it is .5, 2, 3, 8, 9, 6. In the first all norms are 1 but down's of the last. */
 	static const float gate[FEW] = {5, -4, 3, -2, -1, 0.5f};
 	static const float up[2 * FEW] = {1, 1, 1, 1, 1, 1, 1, 0.5f, 1, 4, 1, 6};
 	static const float down[2 * FEW] = {1, 1, 1, 1, 1, 9, 0.1f, 1, 1, 1, 9, 2};
@@ -441,7 +441,8 @@ static mzm_predictor *formula_create(size_t i, const mzm_model *m, const mzm_cal
 	return p;
 }
 
-/* What a predictor names in sparse passes over a text, against its formula; how often topk's would have named others. */
+/* What a predictor names in sparse passes over a text, against its formula. Returns how often topk's would have named
+ * others. */
 static int compare_formula(size_t f, const tiny_model *t, mzm_session *s, const mzm_calib *c)
 {
 	mzm_predictor *p = formula_create(f, s->model, c);
@@ -452,7 +453,8 @@ static int compare_formula(size_t f, const tiny_model *t, mzm_session *s, const 
 	mzm_session_truncate(s, 0);
 	for (int32_t pos = 0; pos < 12; pos++) {
 		int32_t id = (pos * 7 + 3) % t->spec.n_vocab, want[NEURONS], other[NEURONS];
-		mzm_pass pass = {.ids = &id, .n_pos = 1, .sparse = &watch.base, .see_input = spy_see, .see_ctx = &watch};
+		mzm_pass pass = {.ids = &id, .n_pos = 1, .sparse = &watch.base, .see_input = spy_see,
+				 .see_ctx = &watch};
 		assert_int_equal(mzm_forward(s->state, &pass, NULL, NULL, NULL), MZM_OK);
 		for (int32_t l = 0; l < LAYERS; l++) {
 			by_hand h;
@@ -461,7 +463,8 @@ static int compare_formula(size_t f, const tiny_model *t, mzm_session *s, const 
 			assert_true(n > 0 && n < NEURONS);
 			assert_int_equal(watch.n[l], n);
 			if (memcmp(watch.rows[l], want, (size_t)n * sizeof *want) != 0)
-				fail_msg("%s, position %d, layer %d: other neurons", formulas[f].name, (int)pos, (int)l);
+				fail_msg("%s, position %d, layer %d: other neurons", formulas[f].name, (int)pos,
+					 (int)l);
 			n_others += best(other, &h, of_gate, 0) != n || memcmp(other, want, (size_t)n * sizeof *want);
 		}
 	}

@@ -15,7 +15,7 @@ enum { MAX_IDS = 512, STEPS = 10 };
 /* Models that have the same tokens. */
 typedef struct world {
 	const char *model, *draft;
-	const char *changes;  /* to the configuration of the one with DiJiang attention (dijiang_rig.h); NULL: to none */
+	const char *changes;  /* to the configuration of those with DiJiang attention; NULL: none */
 	const char *skips[2];
 	int32_t n_ctx, n_vocab;
 	int     n_programs, n_long; /* without and with MIRZAM_LONG */
@@ -210,9 +210,10 @@ static void run_world(const world *w, int number)
 	}
 	mzm_model_close(p.model);
 	mzm_model_close(p.draft);
-	print_message("%s with %s: %d texts exact, %d lossless, %d by trees; rows kept for %d, of a draft model %d times; "
-		      "%lld tokens rolled back\n", w->model, w->draft, all.n_exact, all.n_lossless, all.n_trees,
-		      all.n_kept_rows, all.n_own, (long long)all.n_rolled_back);
+	print_message("%s with %s: %d texts exact, %d lossless, %d by trees; rows kept for %d; a draft "
+		      "model's compared %d times; %lld tokens rolled back\n",
+		      w->model, w->draft, all.n_exact, all.n_lossless, all.n_trees, all.n_kept_rows, all.n_own,
+		      (long long)all.n_rolled_back);
 	assert_true(all.n_exact > 0 && all.n_lossless > 0 && all.n_rolled_back > 0); /* or little is tested here */
 	if (!getenv("MIRZAM_SHORT"))
 		assert_true(all.n_trees > 0 && all.n_kept_rows > 0 && all.n_own > 0);

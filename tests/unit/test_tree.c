@@ -1,7 +1,7 @@
 /* test_tree.c - generation with trees of drafts: a tree of width 1 is the line, event by event and bit by bit; exact
  * mode equals dense at any width, on the demo models and on those of tests/golden; the lines are those of a plain beam
  * search; the three ways to choose a path; counters; stops, limits and the end of the context inside trees; no
- * allocation while decoding. Passes over trees: test_tree_pass.c. */
+ * allocation while decoding. Passes over trees: test_tree_pass.c; trees of calibrated predictors: test_calibrate.c. */
 #include "testing.h"
 
 #include <math.h>
