@@ -12,6 +12,7 @@
 #define DEMO_MODEL      "data/gsmini-6m.mzm"
 #define DEMO_MODEL_RELU "data/gsmini-6m-relu.mzm"
 #define DEMO_MODEL_DRAFT "data/gsmini-draft.mzm" /* small, with the same tokens */
+#define DEMO_MODEL_CLLM "data/gsmini-cllm.mzm" /* trained to guess ahead */
 #define DEMO_PROBLEMS   "data/gsmini-test.jsonl"
 
 /* Prompt of the i-th shipped problem, as the reference builds it. -> free; NULL past the end */

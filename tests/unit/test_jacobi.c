@@ -101,6 +101,47 @@ static void test_text_is_dense(void **state)
 	assert_true(n_passes < n_tokens);
 }
 
+static int write_with(mzm_session *s, const int32_t *ids, size_t n, const char *form, rig_text *t)
+{
+	mzm_gen_params p = rig_params(form ? "jacobi" : NULL, 16);
+	p.mode = form ? MZM_MODE_EXACT : MZM_MODE_DENSE;
+	p.jacobi = form;
+	rig_write(t, s, ids, n, p);
+	return t->result.n_checks;
+}
+
+/* A consistency model writes several tokens a pass in either form, and still its own text. */
+static void test_trained_to_guess(void **state)
+{
+	mzm_err err = {0};
+	mzm_model *own = rig_model;
+	mzm_session *s;
+	rig_text dense, t;
+	int n_passes[2] = {0}, n_tokens = 0;
+	(void)state;
+	if (mzm_model_open(&rig_model, DEMO_MODEL_CLLM, NULL, &err) != MZM_OK)
+		fail_msg("%s", err.message);
+	assert_int_equal(mzm_session_create(&s, rig_model, NULL, &err), MZM_OK);
+	for (int i = 0; i < (int)testing_count(4, 100); i++) {
+		int32_t *ids;
+		size_t n;
+		rig_problem(&ids, &n, i);
+		write_with(s, ids, n, NULL, &dense);
+		for (int k = 0; k < 2; k++) {
+			n_passes[k] += write_with(s, ids, n, forms[k], &t);
+			rig_assert_same(&t, &dense);
+		}
+		n_tokens += dense.n - 1;
+		mzm_ids_free(ids);
+	}
+	print_message("%.2f tokens a pass (%s), %.2f (%s)\n", (double)n_tokens / n_passes[0], forms[0],
+		      (double)n_tokens / n_passes[1], forms[1]);
+	assert_true(n_tokens > 2 * n_passes[0] && n_tokens > 2 * n_passes[1]);
+	mzm_session_free(s);
+	mzm_model_close(rig_model);
+	rig_model = own;
+}
+
 /* The same guesses, and so the same passes, whatever the number of threads. */
 static void test_runs_repeat(void **state)
 {
@@ -539,7 +580,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_any_guess),
-		cmocka_unit_test(test_text_is_dense),
+		cmocka_unit_test(test_text_is_dense), cmocka_unit_test(test_trained_to_guess),
 		cmocka_unit_test(test_runs_repeat),
 		cmocka_unit_test(test_sampling_and_limits),
 		cmocka_unit_test(test_guesses_keep_their_places),
