@@ -3,27 +3,33 @@
 2403.00835), on the CPU, and writes it as a Hugging Face directory. The result is an ordinary checkpoint: `mirzam
 import` takes it, and `--draft jacobi` decodes it in fewer passes.
 
-A Jacobi trajectory starts from guesses drawn from the prompt behind one right token, and goes on with what the model says
-behind each guess until nothing changes: that fixed point is the greedy text. The model learns to say at every point of
-a trajectory what it says at the fixed point.
+A Jacobi trajectory starts from guesses drawn from the prompt behind one right token, and goes on with what the model
+says behind each guess until nothing changes: that fixed point is the greedy text. The model learns to say at every
+point of a trajectory what it says at the fixed point.
 
-Fixed points: the answers of generated problems that the model itself would write. One pass shows it: an answer is the greedy
-text if and only if every token of it is the model's choice behind those before. Others, one in five, are left out.
+Fixed points: the answers of generated problems that the model itself would write. One pass shows it: an answer is the
+greedy text if and only if every token of it is the model's choice behind those before. Others, one in five, are left
+out.
 
-Trajectories: those of the model as it is now, not of the one it started as: each batch keeps its state, and the pass that
-trains it also gives its next state. So trajectories cost nothing, and their points are the ones that decoding will
+Trajectories: those of the model as it is now, not of the one it started as: each batch keeps its state, and the pass
+that trains it also gives its next state. So trajectories cost nothing, and their points are the ones that decoding will
 meet. Now and then the end of a block is drawn anew, as it is where a window of guesses moves with the text.
 
 Layout of a row: problem and answer, then copies of the answer in which blocks of n tokens are guesses. A copy's token
 stands at its place in the text and sees the text before its block and its block up to itself. One pass gives the
 logits of the fixed point and of every guess.
 
-Loss: cross-entropy of guesses' logits against the fixed point's (no gradient through those), from the first wrong guess of
-a block on; plus ten times that of the answers themselves. The published loss weighs all places alike; --fade below 1
-gives less weight to those far behind the first wrong guess, which cannot be known yet and cost a short run its time.
+Loss: cross-entropy of guesses' logits against the fixed point's (no gradient through those), from the first wrong guess
+of a block on; plus --ar times that of the answers themselves. The published loss weighs all places alike; --fade below
+1 gives less weight to those far behind the first wrong guess, which cannot be known yet and cost a short run its time.
 Matrices by Muon, the rest by AdamW, as in train.py.
 
+Additions to the recipe, off unless asked for; they keep what the parent knows, which a short run soon loses otherwise:
+--soft: answers learn the parent's distributions instead of its choices; --fresh: at every step also answers that were
+not seen before, without guesses; --start and --share: begins with a mean of a first run's weights and the parent's.
+
 usage: cllm.py --init DIR --out DIR [--minutes 60] [--n 16] [--copies 4] [--fade 0.85]
+               [--soft] [--fresh N] [--start DIR --share X]
        It goes on from OUT/state.pt if that is there; --minutes counts what has been spent already.
 """
 import argparse
@@ -56,10 +62,15 @@ def parse_args():
     ap.add_argument("--n", type=int, default=16, help="tokens of a block, the right one at its head included")
     ap.add_argument("--copies", type=int, default=4, help="of each answer, with other blocks")
     ap.add_argument("--batch", type=int, default=10, help="problems")
-    ap.add_argument("--fade", type=float, default=0.85, help="weight of a place against the one before it; 1: published")
+    ap.add_argument("--fade", type=float, default=0.85, help="weight of a place by the one before; 1: published")
+    ap.add_argument("--soft", action="store_true", help="answers learn the parent's distributions")
+    ap.add_argument("--fresh", type=int, default=0, help="batches of new answers without guesses beside each step's")
+    ap.add_argument("--start", help="directory of a model to start from; by default --init")
+    ap.add_argument("--share", type=float, default=1.0, help="of --start in a mean of its weights and those of --init")
     ap.add_argument("--ar", type=float, default=AR_WEIGHT, help="weight of the answers' own cross-entropy")
     ap.add_argument("--lr", type=float, default=0.02, help="of Muon")
     ap.add_argument("--adam-lr", type=float, default=2e-3)
+    ap.add_argument("--cool", type=float, default=0.4, help="share of the time at the end in which rates fall")
     ap.add_argument("--save-minutes", type=float, default=4)
     ap.add_argument("--seed", type=int, default=20261122)
     ap.add_argument("--threads", type=int, default=2)
@@ -119,26 +130,45 @@ def causal(lengths, n):
 
 
 @torch.no_grad()
-def choices(model, texts):
-    """-> for each text [n], what the model says behind every token."""
+def read(model, texts):
+    """-> for each text, the logits [n, vocabulary] behind every token."""
     n = max(len(t) for t in texts)
     ids = torch.tensor([t + [0] * (n - len(t)) for t in texts])
     places = torch.arange(n).expand(len(texts), n)
     h = hidden(model, ids, places, causal([len(t) for t in texts], n))
-    return [logits_of(model, h[i, : len(t)]).argmax(-1).tolist() for i, t in enumerate(texts)]
+    return [logits_of(model, h[i, : len(t)]) for i, t in enumerate(texts)]
 
 
 # ---- Trajectories ------------------------------------------------------------------------------
 
 
+class Answer:
+    """A problem with its answer, and what the parent says of it."""
+
+    def __init__(self, text, start, logits):
+        """start: place of the answer's first token; logits [n, vocabulary] behind every token of the text."""
+        self.text, self.start = text, start
+        self.is_fixed = logits[start - 1 : -1].argmax(-1).tolist() == text[start:]
+        self.wanted = logits[start - 1 : -1].bfloat16()  # bfloat16: they are many
+
+
 class Problems:
-    """An endless stream of problems whose answers are what the parent writes, in batches of similar length."""
+    """Endless streams of problems in batches of similar length: with answers that are what the parent writes, and with
+    any."""
 
     def __init__(self, args, tok, parent):
-        self.args, self.tok, self.parent, self.n_made, self.ready = args, tok, parent, 0, []
+        self.args, self.tok, self.parent, self.n_made = args, tok, parent, 0
+        self.fixed, self.any = [], []
         self.n_seen = self.n_fixed = 0
 
-    def fill(self):
+    def batches(self, answers):
+        size = self.args.batch
+        answers = sorted(answers, key=lambda a: len(a.text))
+        made = [answers[i : i + size] for i in range(0, len(answers), size) if len(answers) - i >= size // 2]
+        random.Random(self.n_made).shuffle(made)
+        return made
+
+    def make(self):
         rng = random.Random(f"{self.args.seed} {self.n_made}")
         self.n_made += 1
         texts, starts = [], []
@@ -149,27 +179,28 @@ class Problems:
             if len(text) <= MAX_LENGTH and text[: len(prompt)] == prompt:
                 texts.append(text)
                 starts.append(len(prompt))
-        said = choices(self.parent, texts)
-        fixed = [(t, s) for t, s, c in zip(texts, starts, said) if c[s - 1 : -1] == t[s:]]
-        self.n_seen, self.n_fixed = self.n_seen + len(texts), self.n_fixed + len(fixed)
-        fixed.sort(key=lambda pair: len(pair[0]))
-        size = self.args.batch
-        self.ready = [fixed[i : i + size] for i in range(0, len(fixed), size) if len(fixed) - i >= size // 2]
-        rng.shuffle(self.ready)
+        return [Answer(*of) for of in zip(texts, starts, read(self.parent, texts))]
 
-    def next(self):
-        while not self.ready:
-            self.fill()
-        return self.ready.pop()
+    def next_fixed(self):
+        while not self.fixed:
+            answers = self.make()
+            fixed = [a for a in answers if a.is_fixed]
+            self.n_seen, self.n_fixed = self.n_seen + len(answers), self.n_fixed + len(fixed)
+            self.fixed = self.batches(fixed)
+        return self.fixed.pop()
+
+    def next_any(self):
+        while not self.any:
+            self.any = self.batches(self.make())
+        return self.any.pop()
 
 
 class Trajectories:
     """Some problems, copies of their answers with guesses in them, and what is needed to train and move these on."""
 
-    def __init__(self, args, pairs, rng):
-        """pairs: (text, place of the answer's first token)"""
+    def __init__(self, args, answers, rng):
         self.args, self.rng, self.n_points = args, rng, 0
-        rows = [self.layout(text, start) for text, start in pairs]
+        rows = [self.layout(a.text, a.start) for a in answers]
         n = max(len(row["ids"]) for row in rows)
 
         def stack(name, filler):
@@ -179,7 +210,8 @@ class Trajectories:
         self.truth, self.target = stack("ids", 0), stack("target", NO_TARGET)
         self.group, self.block_start = stack("group", -1), stack("block_start", 0)
         self.fixed = stack("fixed", 0)
-        self.prompts = [text[:start] for text, start in pairs]
+        self.prompts = [a.text[: a.start] for a in answers]
+        self.wanted = torch.cat([a.wanted for a in answers])
         self.guess = (self.group > 0) & (self.places > self.block_start)
         self.mask = self.visible()
         self.draw(self.guess)
@@ -265,12 +297,26 @@ def loss_of(model, batch, args):
     index[wanted] = torch.arange(len(logits))
     fixed = index.gather(1, batch.fixed)  # of each column: the logits of its place in the text
     of_text, of_guess = wanted & (batch.group == 0), batch.wrong()
-    ar = F.cross_entropy(logits[index[of_text]], batch.target[of_text])
+    if args.soft:
+        ar = train.divergence(batch.wanted, logits[index[of_text]])
+    else:
+        ar = F.cross_entropy(logits[index[of_text]], batch.target[of_text])
     soft = logits[fixed[of_guess]].detach().softmax(-1)
     each = -(soft * logits[index[of_guess]].log_softmax(-1)).sum(-1)
     weight = batch.weights(args.fade)
     consistency = (each * weight).sum() / weight.sum() if len(weight) else 0 * ar
-    return consistency + args.ar * ar, float(consistency), float(ar), said
+    return consistency + args.ar / (1 + args.fresh) * ar, float(consistency), float(ar), said
+
+
+def loss_of_answers(model, answers, args):
+    """Of answers without guesses."""
+    n = max(len(a.text) for a in answers)
+    ids = torch.tensor([a.text + [0] * (n - len(a.text)) for a in answers])
+    h = hidden(model, ids, torch.arange(n).expand(len(answers), n), causal([len(a.text) for a in answers], n))
+    logits = logits_of(model, torch.cat([h[i, a.start - 1 : len(a.text) - 1] for i, a in enumerate(answers)]))
+    if args.soft:
+        return train.divergence(torch.cat([a.wanted for a in answers]), logits)
+    return F.cross_entropy(logits, torch.tensor([token for a in answers for token in a.text[a.start :]]))
 
 
 # ---- Evaluation --------------------------------------------------------------------------------
@@ -287,10 +333,10 @@ def evaluate(model, tok, n, problems, max_new=160):
     while live:
         for i in live:
             guesses[i] += [rng.choice(prompts[i]) for _ in range(n - 1 - len(guesses[i]))]
-        said = choices(model, [texts[i] + guesses[i] for i in live])
+        said = read(model, [texts[i] + guesses[i] for i in live])
         n_passes += len(live)
-        for i, choice in zip(live, said):
-            line = choice[len(texts[i]) - 1 :]
+        for i, logits in zip(live, said):
+            line = logits[len(texts[i]) - 1 :].argmax(-1).tolist()
             n_kept = 0
             while n_kept < n - 1 and line[n_kept] == guesses[i][n_kept]:
                 n_kept += 1
@@ -317,8 +363,11 @@ class Run:
     def __init__(self, args, tok):
         self.args, self.tok, self.spent, self.step = args, tok, 0.0, 0
         self.model, self.parent = make_model(args, len(tok.vocab)), make_model(args, len(tok.vocab))
-        train.load(self.model, args.init)
         train.load(self.parent, args.init)
+        train.load(self.model, args.start or args.init)
+        with torch.no_grad():
+            for p, of_parent in zip(self.model.parameters(), self.parent.parameters()):
+                p.lerp_(of_parent, 1 - args.share)
         named = [(name, p) for name, p in self.model.named_parameters()]
         matrices = [p for name, p in named if p.dim() == 2 and "embed" not in name]
         others = [p for name, p in named if p.dim() != 2 or "embed" in name]
@@ -326,11 +375,12 @@ class Run:
         self.adam = torch.optim.AdamW(others, lr=args.adam_lr, betas=(0.9, 0.95), weight_decay=0.0)
         self.problems = Problems(args, tok, self.parent)
         self.resume()
+        self.first_step = self.step
         self.rng = random.Random(f"{args.seed} step {self.step}")
         self.batches = [self.new_batch() for _ in range(N_BATCHES)]
 
     def new_batch(self):
-        return Trajectories(self.args, self.problems.next(), self.rng)
+        return Trajectories(self.args, self.problems.next_fixed(), self.rng)
 
     def parts(self):
         return {"model": self.model, "muon": self.muon, "adam": self.adam}
@@ -355,12 +405,15 @@ class Run:
     def one_step(self):
         """-> consistency and autoregressive loss."""
         part = self.spent / (self.args.minutes * 60)
-        scale = min(1.0, (self.step + 1) / 30) * min(1.0, max(1 - part, 0) / 0.4)
+        scale = min(1.0, (self.step + 1 - self.first_step) / 30) * min(1.0, max(1 - part, 0) / self.args.cool)
         for optimizer, lr in ((self.muon, self.args.lr), (self.adam, self.args.adam_lr)):
             optimizer.param_groups[0]["lr"] = lr * scale
         i = self.rng.randrange(N_BATCHES)
         loss, consistency, ar, said = loss_of(self.model, self.batches[i], self.args)
         loss.backward()
+        for _ in range(self.args.fresh):
+            ar = loss_of_answers(self.model, self.problems.next_any(), self.args)
+            (self.args.ar / (1 + self.args.fresh) * ar).backward()
         self.muon.step()
         self.adam.step()
         self.model.zero_grad(set_to_none=False)
@@ -368,13 +421,20 @@ class Run:
         if self.batches[i].is_done():
             self.batches[i] = self.new_batch()
         self.step += 1
-        return consistency, ar
+        return consistency, float(ar)
 
     def report(self, problems):
         accuracy, rate = evaluate(self.model, self.tok, self.args.n, problems)
         share = self.problems.n_fixed / max(self.problems.n_seen, 1)
         print(f"step {self.step} min {self.spent / 60:.1f} development problems: {accuracy:.3f} right, "
-              f"{rate:.2f} tokens a pass; {share:.3f} of the answers were fixed points", flush=True)
+              f"{rate:.2f} tokens a pass; {share:.3f} of the answers were fixed points, "
+              f"now {self.share_fixed():.3f}", flush=True)
+
+    def share_fixed(self):
+        """Of development problems, how many answers the model would write so as they stand."""
+        problems = Problems(argparse.Namespace(seed=990_002, batch=32), self.tok, self.model)
+        answers = problems.make()
+        return sum(a.is_fixed for a in answers) / len(answers)
 
     def go(self):
         rng = random.Random(990_001)

@@ -1,13 +1,18 @@
 #!/usr/bin/env python3
-"""Turns a model of train.py into one with DiJiang attention (arXiv 2403.19928) and trains it on, by the published recipe:
-attention is replaced, all other weights are kept, and everything but the frequencies and the decay learns for a small
-part of the parent's time, on the parent's kind of documents.
+"""Turns a model of train.py into one with DiJiang attention (arXiv 2403.19928) and trains it on, by the published
+recipe: attention is replaced, all other weights are kept, and everything but the frequencies and the decay learns for a
+small part of the parent's time, on the parent's kind of documents.
 
 The form is that of the released code: features softmax(t * DCT-III(x)) of rotated queries and keys, decay that differs
 by head, group norm, a gate by silu. Key and value heads are copied so that each head has its own. On the CPU; it stops
 after --minutes, and a run that was interrupted goes on with --resume.
 
-usage: dijiang.py --init DIR --out DIR [--minutes 50] [--resume] [--threads 1]
+Additions to the recipe, off unless asked for, because a model learns more from its parent's insides than from text:
+--align: in the first minutes each attention learns to say what the parent's says, given what the parent's is given (as
+MOHAWK, arXiv 2408.10189, and LoLCATs, 2410.10254, do), all else waiting; --distil: the loss of the rest of the time is
+the divergence from the parent's predictions.
+
+usage: dijiang.py --init DIR --out DIR [--minutes 50] [--align 12] [--distil] [--resume] [--threads 1]
 """
 import argparse
 import math
@@ -29,6 +34,7 @@ from hf import read_json, write_json, write_safetensors
 GROUP_NORM_EPS = 1e-5
 TABLE_LEN = 2  # of the decay tables: it goes on geometrically
 SAVE_SECONDS = 240
+WARM_STEPS = 30
 
 
 def parse_args():
@@ -36,12 +42,15 @@ def parse_args():
     ap.add_argument("--init", required=True, help="directory of the softmax model")
     ap.add_argument("--out", required=True, help="directory to write; also holds the checkpoint")
     ap.add_argument("--minutes", type=float, default=50)
+    ap.add_argument("--align", type=float, default=0, help="first minutes: each attention learns from the parent's")
+    ap.add_argument("--distil", action="store_true", help="the loss is the divergence from the parent's predictions")
     ap.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     ap.add_argument("--context", type=int, default=131072, help="of the model that is written: state does not grow")
     ap.add_argument("--seq", type=int, default=256)
     ap.add_argument("--batch", type=int, default=16)
     ap.add_argument("--lr", type=float, default=0.01, help="of Muon")
     ap.add_argument("--adam-lr", type=float, default=1.5e-3)
+    ap.add_argument("--cool", type=float, default=0.4, help="share of the time at the end in which rates fall")
     ap.add_argument("--gsm8k", help="GSM8K's train split, 3%% of the documents")
     ap.add_argument("--seed", type=int, default=4321)
     ap.add_argument("--threads", type=int, default=1)
@@ -101,16 +110,20 @@ class Block(train.Block):
         return self.o_proj(F.silu(h @ self.W_G) * mixed)
 
 
-def make_model(args, config):
+def read_parent(args, config):
     shape = argparse.Namespace(
         dim=config["hidden_size"], ffn=config["intermediate_size"], layers=config["num_hidden_layers"],
         heads=config["num_attention_heads"], kv=config["num_key_value_heads"], act=config["hidden_act"], l1=0.0)
     parent = train.Model(shape, config["vocab_size"])
     train.load(parent, args.init)
+    return parent.eval(), shape
+
+
+def make_model(parent, shape, seed):
     group, head_dim = shape.heads // shape.kv, shape.dim // shape.heads
     shape.kv = shape.heads
-    model = train.Model(shape, config["vocab_size"])
-    model.layers = nn.ModuleList(Block(shape, args.seed + i) for i in range(shape.layers))
+    model = train.Model(shape, parent.embed.num_embeddings)
+    model.layers = nn.ModuleList(Block(shape, seed + i) for i in range(shape.layers))
     kept = parent.state_dict()
     for name in kept:
         if name.endswith(("k_proj.weight", "v_proj.weight")):
@@ -176,47 +189,112 @@ def restore(path, model, optimizers, documents):
 # ---- Training ----------------------------------------------------------------------------------
 
 
-def one_step(model, optimizers, documents):
-    inputs, targets = documents.batch()
+def alignment_loss(model, parent, inputs):
+    """How far each attention is from the parent's, given what the parent's is given: squared error as a share of the
+    square, summed over layers."""
+    n = inputs.shape[1]
+    mask = torch.full((n, n), float("-inf")).triu(1)
+    loss = 0
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.no_grad():
+            x = parent.embed(inputs)
+        for layer, of_parent in zip(model.layers, parent.layers):
+            with torch.no_grad():
+                h = of_parent.input_layernorm(x)
+                wanted = of_parent.attention(h, mask).float()
+                x = of_parent.after_attention(x + wanted)
+            loss = loss + (layer.attention(h, mask).float() - wanted).pow(2).sum() / wanted.pow(2).sum()
+    return loss
+
+
+def prediction_loss(model, parent, inputs, targets):
+    """parent: None, or the one to learn from."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model(inputs)
-    loss = F.cross_entropy(logits.float().view(-1, logits.shape[-1]), targets.reshape(-1))
-    loss.backward()
-    for optimizer in optimizers:
-        optimizer.step()
-    model.zero_grad(set_to_none=False)
-    return loss.item()
+    if parent:
+        return train.divergence(train.said_by(parent, inputs), logits)
+    return F.cross_entropy(logits.float().view(-1, logits.shape[-1]), targets.reshape(-1))
 
 
-def fine_tune(model, args, config, tok):
-    named = list(model.named_parameters())
-    matrices = [p for name, p in named if p.dim() == 2 and "embed" not in name]
-    others = [p for name, p in named if p.dim() != 2 or "embed" in name]
-    rates = (args.lr, args.adam_lr)
-    optimizers = (train.Muon(matrices, args.lr),
-                  torch.optim.AdamW(others, lr=args.adam_lr, betas=(0.9, 0.95), weight_decay=0.0))
-    documents = train.Documents(args, tok)
-    path = f"{args.out}/checkpoint.pt"
-    progress = restore(path, model, optimizers, documents) if args.resume else {"step": 0, "spent": 0.0}
-    budget, saved = args.minutes * 60, time.time()
-    while progress["spent"] < budget:
-        begin = time.time()
-        scale = min(1.0, (progress["step"] + 1) / 50) * min(1.0, (1 - progress["spent"] / budget) / 0.4)
-        for optimizer, rate in zip(optimizers, rates):
+class Run:
+    """What a run is made of, and how far it has come."""
+
+    def __init__(self, model, parent, args, config, tok):
+        self.model, self.parent, self.args, self.config, self.tok = model, parent, args, config, tok
+        named = list(model.named_parameters())
+        matrices = [p for name, p in named if p.dim() == 2 and "embed" not in name]
+        others = [p for name, p in named if p.dim() != 2 or "embed" in name]
+        self.rates = (args.lr, args.adam_lr)
+        self.optimizers = (train.Muon(matrices, args.lr),
+                           torch.optim.AdamW(others, lr=args.adam_lr, betas=(0.9, 0.95), weight_decay=0.0))
+        self.documents = train.Documents(args, tok)
+        self.path = f"{args.out}/checkpoint.pt"
+        self.progress = {"step": 0, "spent": 0.0}
+        if args.resume:
+            self.progress = restore(self.path, model, self.optimizers, self.documents)
+        self.n_warm = 0  # steps since the start, or since the loss became another
+        self.is_aligning = self.progress["spent"] < args.align * 60
+
+    def set_rates(self):
+        left = 1 - self.progress["spent"] / (self.args.minutes * 60)
+        self.n_warm += 1
+        scale = min(1.0, self.n_warm / WARM_STEPS) * min(1.0, left / self.args.cool)
+        for optimizer, rate in zip(self.optimizers, self.rates):
             optimizer.param_groups[0]["lr"] = rate * scale
-        loss = one_step(model, optimizers, documents)
-        progress["step"] += 1
-        progress["spent"] += min(time.time() - begin, 30)  # a pause of the machine is not training time
-        if progress["step"] % 25 == 0:
-            n_tok = progress["step"] * args.batch * args.seq
-            print(f"step {progress['step']} tokens {n_tok / 1e6:.2f}M loss {loss:.4f} "
-                  f"min {progress['spent'] / 60:.1f}", flush=True)
-        if time.time() - saved > SAVE_SECONDS:
-            save(path, model, optimizers, documents, progress)
-            export(model, args, config)
-            saved = time.time()
-    save(path, model, optimizers, documents, progress)
-    export(model, args, config)
+
+    def one_step(self):
+        """-> loss"""
+        if self.is_aligning and self.progress["spent"] >= self.args.align * 60:
+            self.is_aligning, self.n_warm = False, 0
+        self.set_rates()
+        inputs, targets = self.documents.batch()
+        if self.is_aligning:
+            loss = alignment_loss(self.model, self.parent, inputs)
+        else:
+            loss = prediction_loss(self.model, self.parent if self.args.distil else None, inputs, targets)
+        loss.backward()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.model.zero_grad(set_to_none=False)
+        self.progress["step"] += 1
+        return loss.item()
+
+    def save(self):
+        save(self.path, self.model, self.optimizers, self.documents, self.progress)
+        export(self.model, self.args, self.config)
+
+    def go(self):
+        saved = time.time()
+        while self.progress["spent"] < self.args.minutes * 60:
+            begin = time.time()
+            loss = self.one_step()
+            self.progress["spent"] += min(time.time() - begin, 30)  # a pause of the machine is not training time
+            if self.progress["step"] % 25 == 0:
+                print(f"step {self.progress['step']} loss {loss:.4f} min {self.progress['spent'] / 60:.1f}", flush=True)
+            if time.time() - saved > SAVE_SECONDS:
+                self.save()
+                print(f"development answers: {share_right(self.model, self.tok):.3f}", flush=True)
+                saved = time.time()
+        self.save()
+
+
+@torch.no_grad()
+def share_right(model, tok, n_problems=96):
+    """Of development problems, how many answers are the model's choice token by token, given the right ones before:
+    what greedy decoding gets right, in one pass."""
+    rng = random.Random(990_002)
+    n_right = 0
+    for _ in range(n_problems // 32):
+        prompts, texts = [], []
+        for problem in (gsmini.problem(rng) for _ in range(32)):
+            prompts.append(tok.encode(train.PROMPT.format(**problem)))
+            texts.append(tok.encode(f"{train.PROMPT.format(**problem)} {problem['answer']}") + [tok.eos])
+        n = max(len(t) for t in texts)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            said = model(torch.tensor([t + [tok.eos] * (n - len(t)) for t in texts])).argmax(-1)
+        for i, (prompt, text) in enumerate(zip(prompts, texts)):
+            n_right += said[i, len(prompt) - 1 : len(text) - 1].tolist() == text[len(prompt) :]
+    return n_right / n_problems
 
 
 def main():
@@ -226,9 +304,10 @@ def main():
     torch.manual_seed(args.seed)
     config = read_json(f"{args.init}/config.json")
     tok = Tokenizer.load(f"{args.init}/tokenizer.json")
-    model = make_model(args, config)
+    parent, shape = read_parent(args, config)
+    model = make_model(parent, shape, args.seed)
     print("parameters", sum(p.numel() for p in model.parameters()), flush=True)
-    fine_tune(model, args, config, tok)
+    Run(model, parent, args, config, tok).go()
     rng = random.Random(990_001)
     accuracy, text = train.evaluate(model, tok, [gsmini.problem(rng) for _ in range(32)])
     print("dev accuracy", accuracy, "|", text.replace("\n", " / "), flush=True)

@@ -122,7 +122,9 @@ class Block(nn.Module):
         return self.o_proj(mixed.transpose(1, 2).reshape(n_seq, n, -1))
 
     def forward(self, x, mask):
-        x = x + self.attention(self.input_layernorm(x), mask)
+        return self.after_attention(x + self.attention(self.input_layernorm(x), mask))
+
+    def after_attention(self, x):
         h = self.post_attention_layernorm(x)
         gate = self.gate_proj(h)
         gate = F.relu(gate) if self.relu else F.silu(gate)
@@ -179,6 +181,8 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure=None):
         for group in self.param_groups:
             for p in group["params"]:
+                if p.grad is None:
+                    continue
                 momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
                 momentum.mul_(0.95).add_(p.grad)
                 update = self.orthogonal(p.grad + 0.95 * momentum)
@@ -295,12 +299,17 @@ def read_teacher(args, tok):
     return teacher.eval()
 
 
-def divergence(teacher, predicted, inputs):
-    """Of the teacher's distributions from the student's [n_tok, n_vocab], in logarithms: nats a token, the teacher's
-    entropy, which is constant, included."""
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        wanted = teacher(inputs).float().softmax(-1)
-    return -(wanted.view_as(predicted) * predicted).sum(-1).mean()
+@torch.no_grad()
+def said_by(teacher, inputs):
+    """-> logits"""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return teacher(inputs)
+
+
+def divergence(wanted, logits):
+    """Of the wanted distributions, as logits [.., n_vocab], from these: nats a token."""
+    log_p, log_q = wanted.float().log_softmax(-1), logits.float().log_softmax(-1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1).mean()
 
 
 def write_checkpoint(out, model, muon, adam, documents, spent, step):
@@ -343,10 +352,9 @@ def train(model, args, tok):
         inputs, targets = documents.batch()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = model(inputs)
-        predicted = logits.float().view(-1, logits.shape[-1]).log_softmax(-1)
-        loss = F.nll_loss(predicted, targets.reshape(-1))
+        loss = F.cross_entropy(logits.float().view(-1, logits.shape[-1]), targets.reshape(-1))
         if teacher:
-            loss = 0.3 * loss + divergence(teacher, predicted, inputs)
+            loss = 0.3 * loss + divergence(said_by(teacher, inputs), logits)
         penalty = args.l1 * sum(layer.gate_l1 for layer in model.layers) if args.l1 else 0
         (loss + penalty).backward()
         muon.step()

@@ -453,6 +453,9 @@ check "eval --draft: dense, and a row for each list" \
 	test "$(grep -o '"draft": "[a-z+]*"' "$out" | sort | uniq -c | tr -s ' ' | tr '\n' ',')" \
 	= ' 2 "draft": "auto", 2 "draft": "ngram", 2 "draft": "sparse", 2 "draft": "sparse+ngram",' # settings and rows
 check "all with the text of dense" test "$(grep -c '"same_as_dense": 1.0' "$out")" = 4
+call eval -m "$root/data/gsmini-dijiang.mzm" --data "$root/data/gsmini-test.jsonl" -q --limit 3 --draft sparse,ngram,jacobi --json -
+check "the demo model with linear attention: drafts of all kinds write its own text" \
+	test "$(grep -c '"same_as_dense": 1.0' "$out")" = 4
 call "${drafters[@]}" --draft ngram,
 check "eval --draft: a name that is missing" eval '[[ $code == 2 ]] && grep -q "a name is missing" "$err"'
 
