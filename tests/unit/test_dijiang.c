@@ -11,10 +11,11 @@
 
 enum { MAX_TOK = 2048, VOCAB = DJ_VOCAB };
 
-/* Reads ids up to n, from where the session is, in pieces of 1 to most. */
+/* Reads ids up to n, from where the session is, in pieces of 1 to most, or as many as a pass takes. */
 static void read_to(mzm_session *s, const int32_t *ids, int32_t n, int32_t most, uint64_t seed)
 {
 	mzm_kv *kv = mzm_state_kv(s->state);
+	most = most < mzm_state_max_pos(s->state) ? most : mzm_state_max_pos(s->state);
 	while (kv->len < n) {
 		int32_t step = 1 + (int32_t)dj_below(&seed, (uint32_t)most);
 		mzm_pass pass = {.ids = ids + kv->len, .n_pos = step < n - kv->len ? step : n - kv->len};
@@ -161,7 +162,8 @@ static int countdown(void *user, const char *stage, uint64_t done, uint64_t tota
 static void cancelled(program *p)
 {
 	mzm_kv *kv = mzm_state_kv(p->s->state);
-	int32_t n = room_for(p, 1 + (int32_t)dj_below(&p->seed, 100));
+	int32_t most = mzm_state_max_pos(p->s->state), n = 1 + (int32_t)dj_below(&p->seed, 100);
+	n = room_for(p, n < most ? n : most);
 	mzm_pass pass = {.ids = p->ids + p->n, .n_pos = n};
 	new_tokens(p, n);
 	if (n < 1)

@@ -374,7 +374,7 @@ static void expect_more_is_better(way drafts, int32_t all)
 		int32_t n = make_offer(none[i % 2], from + i * step).n;
 		assert_true(n == 0 || n == INT32_MAX);
 	}
-	for (int i = 0; i < N; i++)
+	for (int i = 0; i < N && !RIG_SANITIZED; i++) /* a sanitizer's own memory comes and goes between two offers */
 		for (int k = 0; k < N; k++)
 			assert_true(offers[i].room > offers[k].room || offers[i].n <= offers[k].n);
 	assert_true(offers[N - 1].n == INT32_MAX || RIG_SANITIZED);
