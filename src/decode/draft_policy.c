@@ -3,8 +3,8 @@
 
 #include <math.h>
 
-#define PRIOR_RATE 1.5 /* of a drafter of which nothing is expected */
-#define OPTIMISM   2   /* one of which nothing is known may be so many times as good as expected */
+#define PRIOR_RATE 2   /* of a drafter of which nothing is expected */
+#define OPTIMISM   1.5 /* one of which nothing is known may be so many times as good as expected */
 #define BONUS      0.7 /* for what is known by one dense pass alone; falls with the root of the passes */
 #define FORGET     0.98
 #define FORGOTTEN  0.5 /* dense passes' worth of knowledge below which nothing is known of a drafter */
