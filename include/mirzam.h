@@ -324,7 +324,7 @@ typedef enum mzm_mode {
 	MZM_MODE_DENSE,  /* the model itself */
 	MZM_MODE_SPARSE, /* predicted neurons only, never corrected */
 	MZM_MODE_SIRIUS, /* sparse drafts, kept while the full model finds them likely enough (arXiv 2409.03856) */
-	MZM_MODE_EXACT,  /* sparse drafts, token-identical to MZM_MODE_DENSE with the same sampling and seed */
+	MZM_MODE_EXACT,  /* drafts, token-identical to MZM_MODE_DENSE with the same sampling and seed */
 	/* Speculative sampling (arXiv 2211.17192, 2302.01318): every text as likely as in MZM_MODE_DENSE, though not
 	 * the same one for a seed, and with several drafters as well (arXiv 2305.09781). Greedily it is
 	 * MZM_MODE_EXACT. The text depends on the seed, the drafters and the lengths of drafts: with period 0, or

@@ -187,7 +187,7 @@ static const char *path_choice(int i)
 
 static const mzm_opt decode_options[] = {
 	{.name = "mode", .type = MZM_OPT_ENUM, GEN(mode), DECODING, .choice = mode_choice, .arg = "MODE",
-	 .help = "dense: the model itself. exact: sparse drafts, the dense model's text. sirius: sparse drafts, kept "
+	 .help = "dense: the model itself. exact: drafts (--draft), the dense model's text. sirius: sparse drafts, kept "
 		 "while the full model finds them likely enough. sparse: never corrected. lossless: exact, but at a "
 		 "temperature every text is as likely as the model has it, not the same for a seed."},
 	{.name = "draft", .type = MZM_OPT_STRING, GEN(draft), DECODING, .arg = "NAMES",
