@@ -1,4 +1,4 @@
-/* checked.c - drafts and checks, the loop of the modes sirius, exact and lossless: propose -> check -> roll back -> emit.
+/* checked.c - drafts and checks, the loop of all modes that check: propose -> check -> roll back -> emit.
  *
  * At the top of the loop every KV row is the full model's, the KV has one row fewer than there are tokens, and the last
  * token is verified; a check gains at least one token. */
