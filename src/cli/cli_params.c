@@ -188,8 +188,8 @@ static const char *path_choice(int i)
 static const mzm_opt decode_options[] = {
 	{.name = "mode", .type = MZM_OPT_ENUM, GEN(mode), DECODING, .choice = mode_choice, .arg = "MODE",
 	 .help = "dense: the model itself. exact: drafts (--draft), the dense model's text. sirius: sparse drafts, "
-		 "kept while the full model finds them likely enough. sparse: never corrected. lossless: exact, but at a "
-		 "temperature every text is as likely as the model has it, not the same for a seed."},
+		 "kept while the full model finds them likely enough. sparse: never corrected. lossless: exact, but "
+		 "at a temperature every text is as likely as the model has it, not the same for a seed."},
 	{.name = "draft", .type = MZM_OPT_STRING, GEN(draft), DECODING, .arg = "NAMES",
 	 .help = "What writes the drafts; several, with + between them, share every check; auto: the one that has paid "
 		 "best so far."},
