@@ -361,7 +361,7 @@ check "closed pipe: a quiet end" test "$code" = 0 -a ! -s "$err"
 
 "$mirzam" run -m "$model" -p "Question:" --ignore-eos --isa scalar --threads 1 --trace "$work/cut" > "$out" 2> "$err" &
 pid=$!
-for _ in $(seq 500); do
+for _ in $(seq 3000); do # a signal before the program listens would be lost: it comes from a script, so it is ignored
 	[[ ! -s $out ]] || break
 	sleep 0.02
 done
